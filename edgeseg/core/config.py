@@ -1,0 +1,304 @@
+"""`edgeseg.toml`: what the user decides and nothing else. One frozen dataclass a section; validated once, here.
+
+A key's default, type and meaning stand in one place, its field below; `edgeseg init --all` prints them from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.errors import ConfigError, InputMissingError
+from edgeseg.core.files import sha256_json
+from edgeseg.core.images import RESIZE_POLICIES
+
+
+def opt(default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
+    """Declare a key: its default, one line of help, and the range or choices it is checked against."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    if isinstance(default, (list, dict)):
+        raise TypeError("defaults are immutable; use a tuple")
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """`[data]`: where the labelled images are and how frames come to model size."""
+
+    dir: str = opt("", "folder with images/ and masks/, relative to this file")
+    classes: tuple[str, ...] = opt((), "class names in index order; empty = from dataset.json, else named by index")
+    size: tuple[int, int] = opt((360, 480), "model size [height, width] in pixels", low=16, high=4096)
+    resize: str = opt("stretch", "how a frame comes to model size", choices=RESIZE_POLICIES)
+    val_share: float = opt(0.15, "share of frames for val where the folder has no splits", low=0.01, high=0.5)
+    test_share: float = opt(0.15, "share of frames for test where the folder has no splits", low=0.0, high=0.5)
+    eval_split: str = opt("test", "split that verify and the report use", choices=("val", "test"))
+    memory_limit_mb: int = opt(2048, "decoded frames above this are memory-mapped from disk", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """`[model]`: the network."""
+
+    name: str = opt("fast_scnn", "network (edgeseg models)")
+    width: float = opt(1.0, "channel multiplier", low=0.05, high=8)
+    depth: int = opt(4, "levels of a U-Net", low=1, high=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSection:
+    """`[augment]`: what a training frame may look like; labels are never interpolated."""
+
+    scale: tuple[float, float] = opt((0.75, 1.5), "random scale range before the crop", low=0.1, high=8)
+    flip: float = opt(0.5, "probability of a left-right flip", low=0, high=1)
+    flip_vertical: float = opt(0.0, "probability of a top-bottom flip (cameras that look down)", low=0, high=1)
+    rotate_deg: float = opt(0.0, "largest random rotation, degrees", low=0, high=180)
+    brightness: float = opt(0.25, "largest relative change", low=0, high=1)
+    contrast: float = opt(0.25, "largest relative change", low=0, high=1)
+    saturation: float = opt(0.25, "largest relative change", low=0, high=1)
+    hue: float = opt(0.02, "largest shift, as a share of the colour circle", low=0, high=0.5)
+    blur: float = opt(0.1, "probability of a Gaussian blur", low=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSection:
+    """`[train]`: how the network learns."""
+
+    epochs: int = opt(150, "passes over the training frames", low=1)
+    batch_size: int = opt(8, "frames a step", low=1)
+    crop: tuple[int, int] = opt((0, 0), "crop [height, width] trained on; [0, 0] = the model size", low=0, high=4096)
+    lr: float = opt(3e-3, "peak learning rate of AdamW", low=1e-8, high=10)
+    weight_decay: float = opt(1e-2, "AdamW weight decay", low=0, high=1)
+    schedule: str = opt("cosine", "decay after the warm-up", choices=("cosine", "poly"))
+    warmup_epochs: float = opt(3.0, "linear warm-up", low=0)
+    ce: float = opt(1.0, "weight of cross-entropy in the loss", low=0)
+    dice: float = opt(0.5, "weight of Dice in the loss", low=0)
+    class_weights: str = opt("sqrt_median_frequency", "class weights of the cross-entropy",
+                             choices=("none", "median_frequency", "sqrt_median_frequency"))
+    ema: float = opt(0.998, "decay of the weights' exponential moving average; 0 = off", low=0, high=0.99999)
+    clip_norm: float = opt(1.0, "gradient norm is clipped to this; 0 = off", low=0)
+    precision: str = opt("auto", "autocast; auto = bf16 where the processor has it", choices=("auto", "fp32", "bf16", "fp16"))
+    device: str = opt("auto", "auto = CUDA where there is one", choices=("auto", "cpu", "cuda"))
+    eval_every: int = opt(5, "validate every so many epochs (and after the last)", low=1)
+    seed: int = opt(0, "seed of weights, order and augmentation", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSection:
+    """`[prune]`: structured pruning before the export."""
+
+    macs_share: float = opt(1.0, "share of MACs to keep; 1 = do not prune", low=0.05, high=1)
+    round_to: int = opt(8, "channel counts are multiples of this", low=1, high=64)
+    epochs: int = opt(30, "fine-tuning after the cut", low=0)
+    lr: float = opt(1e-3, "peak learning rate of the fine-tuning", low=1e-8, high=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSection:
+    """`[export]`: bundles to make."""
+
+    formats: tuple[str, ...] = opt(("onnx", "openvino", "tflite"), "formats", choices=("onnx", "openvino", "tflite"))
+    golden_frames: int = opt(3, "frames stored in a bundle with the answers expected", low=1, high=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeSection:
+    """`[quantize]`: post-training int8."""
+
+    int8: bool = opt(True, "make an int8 bundle beside each fp32 one")
+    calibration_frames: int = opt(128, "training frames used for calibration", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSection:
+    """`[bench]`: how long to measure."""
+
+    quick: bool = opt(False, "measure briefly; stamped 'quick' wherever it is shown")
+    threads: int = opt(0, "threads of the runtime; 0 = what the target has", low=0, high=256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalsSection:
+    """`[goals]`: what has to be reached; a goal left out is not checked. Fractions, not percent."""
+
+    agreement: float | None = opt(None, "share of pixels of an fp32 bundle that equal torch, at least", low=0, high=1)
+    miou: float | None = opt(None, "mIoU of every bundle, at least", low=0, high=1)
+    miou_drop: float | None = opt(None, "drop of mIoU against the float checkpoint, at most", low=0, high=1)
+    class_drop: float | None = opt(None, "drop of the worst class's IoU, at most", low=0, high=1)
+    p90_ms: float | None = opt(None, "90th-percentile latency of the recommended bundle of each target, at most", low=0)
+    fps: float | None = opt(None, "frames per second of the recommended bundle of each target, at least", low=0)
+    size_mb: float | None = opt(None, "size of the recommended bundle of each target in MB (10^6 bytes), at most", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of edgeseg.toml."""
+
+    name: str = opt("run", "name of the run: outputs go to runs/NAME")
+    targets: tuple[str, ...] = opt(("host",), "boards to make bundles for (edgeseg targets)")
+    data: DataSection = field(default_factory=DataSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    augment: AugmentSection = field(default_factory=AugmentSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    prune: PruneSection = field(default_factory=PruneSection)
+    export: ExportSection = field(default_factory=ExportSection)
+    quantize: QuantizeSection = field(default_factory=QuantizeSection)
+    bench: BenchSection = field(default_factory=BenchSection)
+    goals: GoalsSection = field(default_factory=GoalsSection)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of every value, defaults included."""
+        return sha256_json(dataclasses.asdict(self))
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read edgeseg.toml, apply `--set KEY=VALUE` overrides (values in TOML syntax, bare words are strings), validate.
+
+    `data.dir` is made absolute, relative to the file's folder.
+
+    Raises:
+        InputMissingError: no such file.
+        ConfigError: not TOML, an unknown key (the nearest known one is named), a value of the wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputMissingError(f"{path} does not exist; type: edgeseg init --data DIR") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    raw = _parse_toml(text, where=str(path))
+    for override in overrides:
+        _apply(raw, override)
+    config = parse_config(raw)
+    if config.data.dir:
+        folder = (path.resolve().parent / config.data.dir).resolve()
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(folder)))
+    return config
+
+
+def parse_config(raw: Mapping[str, Any]) -> Config:
+    """Validate a parsed TOML document; see `load_config` for what is raised."""
+    config: Config = _section(Config, raw, where="")
+    crop, size = config.train.crop, config.data.size
+    if (crop[0] == 0) != (crop[1] == 0):
+        raise ConfigError(f"[train] crop = {list(crop)}: give both sides, or [0, 0] for the model size {list(size)}")
+    if config.train.ce == 0 and config.train.dice == 0:
+        raise ConfigError("[train] ce and dice are both 0, so there is nothing to learn from; give one a weight")
+    if config.augment.scale[0] > config.augment.scale[1]:
+        raise ConfigError(f"[augment] scale = {list(config.augment.scale)}: the first must not exceed the second")
+    return config
+
+
+def _parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return dict(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML ({error})") from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected KEY=VALUE, for example --set train.epochs=50")
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        inner = raw.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+        raw = inner
+    try:
+        raw[name] = _parse_toml(f"v = {value}", where="--set")["v"]
+    except ConfigError:
+        raw[name] = value.strip()
+
+
+def _section(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:  # noqa: ANN401
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{f'[{where}]' if where else 'edgeseg.toml:'} unknown key '{key}'; {hint}")
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"edgeseg.toml: '{key}' is a section; write [{key}]")
+            values[key] = _section(hints[key], value, where=key)
+        else:
+            values[key] = _value(hints[key], value, where=f"[{where}] {key}" if where else key, meta=known[key].metadata)
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, *, where: str, meta: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    if isinstance(hint, types.UnionType):  # X | None: leaving the key out is how None is written
+        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    if typing.get_origin(hint) is tuple:
+        arms = typing.get_args(hint)
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} = {value!r}: expected a list")
+        if arms[-1] is not Ellipsis and len(value) != len(arms):
+            raise ConfigError(f"{where} = {value!r}: expected {len(arms)} values")
+        return tuple(_value(arms[0], item, where=where, meta=meta) for item in value)
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where} = {value!r}: expected {_type_name(hint)}")
+    low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
+    if choices and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        raise ConfigError(f"{where} = {value!r}: one of {', '.join(choices)}" + (f"; did you mean '{near[0]}'?" if near else ""))
+    if (low is not None and value < low) or (high is not None and value > high) or value != value:
+        bounds = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ConfigError(f"{where} = {value!r}: expected {bounds}")
+    return value
+
+
+def _type_name(hint: type) -> str:
+    return {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def render_toml(config: Config, *, defaults: bool) -> str:
+    """Write a config as TOML with each key's help; with `defaults` every key, else only those that differ from the default."""
+    plain = Config()
+    lines: list[str] = []
+
+    def emit(section: Any, reference: Any) -> None:  # noqa: ANN401
+        for f in dataclasses.fields(section):
+            value = getattr(section, f.name)
+            if dataclasses.is_dataclass(value) or (not defaults and value == getattr(reference, f.name)):
+                continue
+            doc = f.metadata["doc"] + (f" ({' | '.join(f.metadata['choices'])})" if f.metadata["choices"] else "")
+            lines.append(f"# {f.name} =  # {doc}" if value is None else f"{f.name} = {_toml(value)}  # {doc}")
+
+    emit(config, plain)
+    for f in dataclasses.fields(config):
+        if dataclasses.is_dataclass(getattr(config, f.name)):
+            start = len(lines)
+            emit(getattr(config, f.name), getattr(plain, f.name))
+            if len(lines) > start:
+                lines[start:start] = ["", f"[{f.name}]"]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return repr(value)

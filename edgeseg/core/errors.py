@@ -1,0 +1,121 @@
+"""The one error tree. Every message says what was got, what would do and what to type next.
+
+Only `edgeseg.cli.main` prints these and exits; everybody else raises. The exit codes follow `sysexits.h` where it
+has a word for the case. Exit 0 = done, 1 = a goal was missed, 2 = usage or configuration.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class EdgesegError(Exception):
+    """Base of every error a user is meant to read; `exit_code` is what the process ends with."""
+
+    exit_code = 70
+
+
+class GoalMissed(EdgesegError):
+    """Everything ran, and a number in `[goals]` was not reached."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgesegError):
+    """The command line or edgeseg.toml asks for something that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class BundleError(EdgesegError):
+    """A bundle is not what its manifest says, or its manifest cannot be read."""
+
+    exit_code = 11
+
+
+class TargetError(EdgesegError):
+    """This machine or this board cannot run what was asked for (format, precision, provider)."""
+
+    exit_code = 13
+
+
+class DataError(EdgesegError):
+    """Images or labels are unreadable, missing their partner, or outside the classes."""
+
+    exit_code = 65
+
+
+class InputMissingError(EdgesegError):
+    """A file or folder that was named does not exist or holds nothing usable."""
+
+    exit_code = 66
+
+
+class MissingExtraError(EdgesegError):
+    """A package is needed that this installation does not have; the message names the extra."""
+
+    exit_code = 69
+
+
+class RuntimeFailure(EdgesegError):
+    """An SDK failed; its own error is kept as the cause."""
+
+    exit_code = 70
+
+
+class TrainingError(EdgesegError):
+    """Training cannot go on (a loss that is not finite, a checkpoint of another configuration)."""
+
+    exit_code = 71
+
+
+class OutputError(EdgesegError):
+    """A result could not be written (disk full, I/O error); earlier results are untouched."""
+
+    exit_code = 74
+
+
+class BusyError(EdgesegError):
+    """Somebody else holds the lock on this run."""
+
+    exit_code = 75
+
+
+class NoPermissionError(EdgesegError):
+    """The operating system refused access to a path."""
+
+    exit_code = 77
+
+
+@contextmanager
+def vendor_errors(vendor: str) -> Iterator[None]:
+    """Turn anything foreign raised inside into `RuntimeFailure`, its cause kept; our own errors pass unchanged."""
+    try:
+        yield
+    except (EdgesegError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RuntimeFailure(f"{vendor} failed: {first_line}") from error
+
+
+def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:
+    """Give the member of our tree that says what an `OSError` means to the user."""
+    path = error.filename if error.filename is not None else "?"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"disk full while {doing} {path}; free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NoPermissionError(f"no permission while {doing} {path}; check its owner and mode, or choose another place")
+    if error.errno == errno.ENOENT:
+        return InputMissingError(f"{path} does not exist; check the spelling")
+    return OutputError(f"{error.strerror or error} while {doing} {path}")
+
+
+def require_path(path: Path, *, what: str) -> Path:
+    """Give `path` back if it exists; else raise `InputMissingError` naming `what` it should have been."""
+    if not path.exists():
+        raise InputMissingError(f"{what} {path} does not exist; check the spelling")
+    return path

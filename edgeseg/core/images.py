@@ -1,0 +1,256 @@
+"""Frame in, class map out: the one module that turns files into arrays and frame size into model size and back.
+
+Training, evaluation, calibration and every board go through here, so a frame is prepared in one way only.
+
+How a file becomes a frame (uint8, HWC, RGB):
+
+1. EXIF orientation is applied (to class maps as well).
+2. 16-bit gray is scaled linearly, `round(v / 257)`, so that 0..65535 becomes 0..255; never clipped, never stretched
+   to the frame's own range, since brightness carries meaning.
+3. Gray is repeated over the three channels; palette images are looked up; CMYK, YCbCr and the like are converted by Pillow;
+   an alpha channel is dropped (the colour below it is kept).
+4. Floating-point and 32-bit images have no agreed range and are refused.
+
+Legend: H/W = rows/columns of the frame, h/w = rows/columns at model size.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from edgeseg.core.errors import ConfigError, DataError
+from edgeseg.core.files import atomic_path
+
+Frame = NDArray[np.uint8]
+"""uint8, [H, W, 3], RGB."""
+ClassMap = NDArray[np.uint8]
+"""uint8, [H, W], class index; 255 = ignore (labels only)."""
+
+IGNORE_INDEX: Final = 255
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+RESIZE_POLICIES: Final = ("stretch", "letterbox", "tile")
+MAX_PIXELS: Final = 100_000_000
+"""A frame above this is refused before it is decoded (a decompression bomb, or a scan that needs cutting up first)."""
+
+_PAD_GRAY: Final = 114
+"""Letterbox border. Any constant does as long as training and boards share it; 114 is near the mean of natural images."""
+
+
+def _open(source: Path | bytes, *, name: str) -> Image.Image:
+    """Decode a file completely, or raise `DataError` naming it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{name}: {image.width}x{image.height} pixels is more than {MAX_PIXELS}; cut it into smaller frames")
+            image.load()
+        return ImageOps.exif_transpose(image)
+    except DataError:
+        raise
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{name}: not a readable image ({reason})") from error
+
+
+def frame_from_image(image: Image.Image, *, name: str) -> Frame:
+    """Convert a decoded Pillow image by the rule at the head of this module; `DataError` where it has none."""
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        gray = np.asarray(image).astype(np.uint32)
+        gray_u8 = ((gray + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(gray_u8[:, :, None], 3, axis=2))
+    if image.mode == "I":
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise DataError(f"{name}: 32-bit image with values outside 0..65535; convert it to 8 or 16 bit first")
+        gray_u8 = ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(gray_u8[:, :, None], 3, axis=2))
+    if image.mode == "F":
+        raise DataError(f"{name}: floating-point image without an agreed range; convert it to 8 or 16 bit first")
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode == "RGBA":  # drop alpha, do not blend: blending would invent a background
+        return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+    return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+
+
+def read_frame(source: Path | bytes, *, name: str = "") -> Frame:
+    """Read an image file (or its bytes) as uint8 [H, W, 3] RGB by the rule at the head of this module.
+
+    Raises:
+        DataError: the file is damaged, too large, or of a kind that has no agreed range.
+    """
+    label = name or (source.name if isinstance(source, Path) else "image")
+    return frame_from_image(_open(source, name=label), name=label)
+
+
+def read_class_map(path: Path) -> ClassMap:
+    """Read a label as uint8 [H, W] of class indices; palette masks give their indices, never their colours.
+
+    Raises:
+        DataError: damaged, a colour image, or an index that does not fit 8 bits.
+    """
+    image = _open(path, name=path.name)
+    if image.mode in ("L", "P"):
+        return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+    if image.mode == "1":
+        return np.ascontiguousarray(np.asarray(image).astype(np.uint8))
+    if image.mode.startswith("I"):
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 255:
+            raise DataError(f"{path.name}: mask value {int(wide.max())} does not fit a class index (0..254, 255 = ignore)")
+        return np.ascontiguousarray(wide.astype(np.uint8))
+    raise DataError(
+        f"{path.name}: a colour mask (mode {image.mode}) where class indices were expected; "
+        "save it as 8-bit gray or palette PNG with one index per class"
+    )
+
+
+def write_class_map(path: Path, class_map_HW: ClassMap, *, palette: tuple[tuple[int, int, int], ...] = ()) -> None:
+    """Write a class map as an 8-bit PNG (palette PNG when a palette is given), atomically."""
+    image = Image.fromarray(class_map_HW)
+    if palette:
+        image = image.convert("L")
+        image.putpalette([value for colour in palette for value in colour])
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def write_frame(path: Path, frame_HWC: Frame) -> None:
+    """Write a frame as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(frame_HWC).save(temporary, format="PNG")
+
+
+def resize_frame(frame_HWC: Frame, height: int, width: int) -> Frame:
+    """Bilinear with a support that grows when shrinking (Pillow's antialiased filter), same result on every machine."""
+    if frame_HWC.shape[:2] == (height, width):
+        return frame_HWC
+    return np.asarray(Image.fromarray(frame_HWC).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_class_map(class_map_HW: ClassMap, height: int, width: int) -> ClassMap:
+    """Nearest neighbour: a label is never interpolated."""
+    if class_map_HW.shape == (height, width):
+        return class_map_HW
+    return np.asarray(Image.fromarray(class_map_HW).resize((width, height), Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the frame (`top, left, height, width`) and where it lies at model size (`m_` fields)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    m_top: int
+    m_left: int
+    m_height: int
+    m_width: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How one frame of `frame_hw` maps to one or more model inputs of `model_hw`, and back."""
+
+    frame_hw: tuple[int, int]
+    model_hw: tuple[int, int]
+    policy: str
+    windows: tuple[Window, ...]
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    """Evenly spread tile starts that cover `length` with no gap; one tile where it fits."""
+    if length <= tile:
+        return [0]
+    count = -(-length // tile)
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def place(frame_hw: tuple[int, int], model_hw: tuple[int, int], policy: str) -> Placement:
+    """Decide where a frame lies at model size.
+
+    `stretch` resizes both axes freely; `letterbox` keeps the aspect ratio and pads evenly with gray 114; `tile` keeps the
+    scale and covers the frame with evenly spread tiles (a frame smaller than a tile is padded).
+
+    Raises:
+        ConfigError: an unknown policy.
+    """
+    (H, W), (h, w) = frame_hw, model_hw
+    if policy == "stretch":
+        windows = [Window(0, 0, H, W, 0, 0, h, w)]
+    elif policy == "letterbox":
+        scale = min(h / H, w / W)
+        m_h, m_w = max(1, min(h, round(H * scale))), max(1, min(w, round(W * scale)))
+        windows = [Window(0, 0, H, W, (h - m_h) // 2, (w - m_w) // 2, m_h, m_w)]
+    elif policy == "tile":
+        th, tw = min(h, H), min(w, W)
+        windows = [Window(t, left, th, tw, (h - th) // 2, (w - tw) // 2, th, tw) for t in _starts(H, th) for left in _starts(W, tw)]
+    else:
+        raise ConfigError(f"resize policy '{policy}' is unknown; one of {', '.join(RESIZE_POLICIES)}")
+    return Placement(frame_hw, model_hw, policy, tuple(windows))
+
+
+def to_model(frame_HWC: Frame, placement: Placement) -> list[Frame]:
+    """Model inputs of one frame, uint8 [h, w, 3] each: one, or one a tile."""
+    h, w = placement.model_hw
+    inputs = []
+    for win in placement.windows:
+        part = frame_HWC[win.top : win.top + win.height, win.left : win.left + win.width]
+        part = resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width)
+        if part.shape[:2] != (h, w):
+            padded = np.full((h, w, 3), _PAD_GRAY, dtype=np.uint8)
+            padded[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width] = part
+            part = padded
+        inputs.append(np.ascontiguousarray(part))
+    return inputs
+
+
+def label_to_model(label_HW: ClassMap, placement: Placement) -> list[ClassMap]:
+    """Labels at model size, placed as `to_model` places the frame; padding is `IGNORE_INDEX`."""
+    h, w = placement.model_hw
+    labels = []
+    for win in placement.windows:
+        part = label_HW[win.top : win.top + win.height, win.left : win.left + win.width]
+        part = resize_class_map(np.ascontiguousarray(part), win.m_height, win.m_width)
+        if part.shape != (h, w):
+            padded = np.full((h, w), IGNORE_INDEX, dtype=np.uint8)
+            padded[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width] = part
+            part = padded
+        labels.append(np.ascontiguousarray(part))
+    return labels
+
+
+def to_frame(class_maps: list[ClassMap], placement: Placement) -> ClassMap:
+    """Put class maps at model size back onto the frame: uint8 [H, W].
+
+    Where tiles overlap, a pixel is taken from the tile whose centre is nearer (its context is larger there).
+    """
+    H, W = placement.frame_hw
+    if len(placement.windows) == 1:
+        win = placement.windows[0]
+        part = class_maps[0][win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width]
+        return resize_class_map(np.ascontiguousarray(part), H, W)
+    answer = np.zeros((H, W), dtype=np.uint8)
+    nearest = np.full((H, W), np.inf, dtype=np.float32)
+    for class_map, win in zip(class_maps, placement.windows, strict=True):
+        rows = np.abs(np.arange(win.height, dtype=np.float32) - (win.height - 1) / 2) / win.height
+        columns = np.abs(np.arange(win.width, dtype=np.float32) - (win.width - 1) / 2) / win.width
+        distance = np.maximum(rows[:, None], columns[None, :])
+        here = np.s_[win.top : win.top + win.height, win.left : win.left + win.width]
+        closer = distance < nearest[here]
+        part = class_map[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width]
+        answer[here][closer] = part[closer]
+        nearest[here][closer] = distance[closer]
+    return answer

@@ -1,0 +1,21 @@
+"""SDKs are imported where they are opened, through this one helper that names the extra that is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from edgeseg.core.errors import MissingExtraError
+
+
+def require(module: str, *, extra: str) -> Any:  # noqa: ANN401 - a module has no narrower type
+    """Import `module`, or raise `MissingExtraError` with the exact command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise MissingExtraError(f"{module} is installed but needs {error.name}; type: pip install 'edgeseg[{extra}]'") from error
+        raise MissingExtraError(f"{module} is not installed; type: pip install 'edgeseg[{extra}]'") from error
+    except (ImportError, OSError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MissingExtraError(f"{module} is installed but does not load ({first_line}); type: edgeseg doctor") from error

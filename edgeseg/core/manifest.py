@@ -1,0 +1,218 @@
+"""`manifest.json`, schema 1: everything a board or an auditor needs to know about a bundle, validated when read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from edgeseg.core.errors import BundleError
+from edgeseg.core.files import parse_json, sha256_json
+from edgeseg.core.images import RESIZE_POLICIES
+
+SCHEMA: Final = 1
+FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
+PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
+INPUT_NAME: Final = "frame"
+OUTPUT_NAME: Final = "class_map"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of the bundle; `path` is relative, in POSIX form, and stays inside."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """How to feed the model and read it: uint8 NHWC RGB `frame` in, uint8 NHW `class_map` out, normalisation in the graph."""
+
+    height: int
+    width: int
+    resize: str = "stretch"
+    decision: str = "argmax"
+    """`argmax`, or `threshold` for one score a pixel."""
+    threshold: float | None = None
+    """Probability above which a pixel is class 1; only with `threshold`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the float checkpoint reached: the number every later step is compared with."""
+
+    dataset: str
+    dataset_sha256: str
+    split: str
+    num_frames: int
+    miou: float
+    iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """What this bundle was made from."""
+
+    kind: str
+    """`checkpoint` or `bundle`."""
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A frame at model size and the answer this very bundle gave when it was sealed, both PNG."""
+
+    frame: str
+    class_map: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of `manifest.json`. Read with `parse_manifest`, which validates; trust it afterwards."""
+
+    schema: int = SCHEMA
+    name: str
+    format: str
+    precision: str
+    scheme: dict[str, Any] = field(default_factory=dict)
+    """The quantization scheme in full (calibrator, granularity, frames used and their hash); empty for fp32."""
+    entry: str
+    """The model file to open (for OpenVINO the .xml)."""
+    files: tuple[FileEntry, ...]
+    contract: Contract
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    reference: Reference | None
+    parents: tuple[Parent, ...]
+    tools: dict[str, str]
+    config_sha256: str
+    golden: tuple[Golden, ...]
+    golden_runtime: str
+    """Runtime and version that gave the golden answers."""
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the bundle: the hash of this manifest, which holds the hashes of all files."""
+        return sha256_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the manifest as JSON values."""
+        return asdict(self)
+
+
+def _want(condition: bool, message: str) -> None:
+    if not condition:
+        raise BundleError(f"manifest.json: {message}")
+
+
+def _fields(value: Any, where: str, **types: type | tuple[type, ...]) -> dict[str, Any]:  # noqa: ANN401
+    """Check that `value` is an object with exactly these fields of these types."""
+    _want(isinstance(value, dict), f"{where} is not an object")
+    missing, unknown = sorted(set(types) - set(value)), sorted(set(value) - set(types))
+    _want(not missing, f"{where} lacks {', '.join(missing)}")
+    _want(not unknown, f"{where} has unknown fields {', '.join(unknown)}")
+    for name, kind in types.items():
+        got = value[name]
+        ok = isinstance(got, kind) and not (isinstance(got, bool) and kind is not bool)
+        _want(ok, f"{where}.{name} is {type(got).__name__}")
+    return dict(value)
+
+
+def check_path(text: str) -> str:
+    """Give a bundle path back if it is relative, in POSIX form and stays inside; else raise `BundleError`."""
+    path = PurePosixPath(text)
+    bad = not text or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text or "\0" in text or str(path) != text
+    _want(not bad, f"path {text!r} does not stay inside the bundle")
+    return text
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Parse and validate `manifest.json`.
+
+    Raises:
+        BundleError: not strict JSON, an unknown schema version, a missing, unknown or ill-typed field.
+    """
+    try:
+        raw = parse_json(text)
+    except ValueError as error:
+        raise BundleError(f"manifest.json: not valid JSON ({error})") from error
+    _want(isinstance(raw, dict), "not an object")
+    _want(raw.get("schema") == SCHEMA and not isinstance(raw.get("schema"), bool),
+          f"schema {raw.get('schema')!r} is unknown; this edgeseg reads schema {SCHEMA}; upgrade edgeseg or export again")
+    top = _fields(
+        raw, "manifest", schema=int, name=str, format=str, precision=str, scheme=dict, entry=str, files=list, contract=dict,
+        classes=list, palette=list, reference=(dict, type(None)), parents=list, tools=dict, config_sha256=str, golden=list,
+        golden_runtime=str,
+    )
+    _want(bool(_NAME.match(top["name"])), f"name {top['name']!r} holds characters outside A-Z a-z 0-9 . _ -")
+    _want(top["format"] in FORMATS, f"format {top['format']!r} is unknown; one of {', '.join(FORMATS)}")
+    _want(top["precision"] in PRECISIONS, f"precision {top['precision']!r} is unknown; one of {', '.join(PRECISIONS)}")
+    files = tuple(_file(entry, i) for i, entry in enumerate(top["files"]))
+    paths = [entry.path for entry in files]
+    _want(len({p.casefold() for p in paths}) == len(paths), "files lists a path twice")
+    _want(top["entry"] in paths, f"entry {top['entry']!r} is not among files")
+    golden = tuple(Golden(**_fields(g, f"golden[{i}]", frame=str, class_map=str)) for i, g in enumerate(top["golden"]))
+    for pair in golden:
+        _want({pair.frame, pair.class_map} <= set(paths), f"golden {pair.frame!r} is not among files")
+    classes = tuple(top["classes"])
+    _want(2 <= len(classes) <= 255 and all(isinstance(c, str) and c for c in classes), "classes must be 2 to 255 names")
+    palette = tuple(_colour(c, i) for i, c in enumerate(top["palette"]))
+    _want(len(palette) == len(classes), "palette and classes differ in length")
+    _want(all(isinstance(k, str) and isinstance(v, str) for k, v in top["tools"].items()), "tools must map names to versions")
+    parents = tuple(Parent(**_fields(p, f"parents[{i}]", kind=str, sha256=str)) for i, p in enumerate(top["parents"]))
+    return Manifest(**{
+        **top, "files": files, "contract": _contract(top["contract"]), "classes": classes, "palette": palette,
+        "reference": _reference(top["reference"], len(classes)), "parents": parents, "golden": golden,
+    })
+
+
+def _file(raw: object, i: int) -> FileEntry:
+    entry = FileEntry(**_fields(raw, f"files[{i}]", path=str, size_bytes=int, sha256=str))
+    check_path(entry.path)
+    _want(bool(_SHA256.match(entry.sha256)), f"files[{i}].sha256 is not 64 hex digits")
+    _want(entry.size_bytes >= 0, f"files[{i}].size_bytes is negative")
+    return entry
+
+
+def _colour(raw: object, i: int) -> tuple[int, int, int]:
+    ok = isinstance(raw, list) and len(raw) == 3 and all(type(v) is int and 0 <= v <= 255 for v in raw)
+    _want(ok, f"palette[{i}] is not three values 0..255")
+    assert isinstance(raw, list)
+    return (raw[0], raw[1], raw[2])
+
+
+def _contract(raw: object) -> Contract:
+    values = _fields(raw, "contract", height=int, width=int, resize=str, decision=str, threshold=(float, int, type(None)))
+    contract = Contract(**values)
+    _want(0 < contract.height <= 16384 and 0 < contract.width <= 16384, f"contract size {contract.height}x{contract.width} is out of range")
+    _want(contract.resize in RESIZE_POLICIES, f"contract.resize {contract.resize!r} is unknown")
+    _want(contract.decision in ("argmax", "threshold"), f"contract.decision {contract.decision!r} is unknown")
+    _want((contract.threshold is not None) == (contract.decision == "threshold"), "contract.threshold goes with decision 'threshold'")
+    return contract
+
+
+def _reference(raw: object, num_classes: int) -> Reference | None:
+    if raw is None:
+        return None
+    values = _fields(raw, "reference", dataset=str, dataset_sha256=str, split=str, num_frames=int, miou=(float, int), iou=list)
+    iou = tuple(values["iou"])
+    _want(len(iou) == num_classes and all(v is None or isinstance(v, (int, float)) for v in iou), "reference.iou needs one value a class")
+    return Reference(**{**values, "iou": iou})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder/manifest.json`; `BundleError` where it is missing or not valid."""
+    path = folder / "manifest.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{folder} is not a bundle (no manifest.json); make one with: edgeseg export") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: not UTF-8 text") from error
+    return parse_manifest(text)
