@@ -1,0 +1,272 @@
+"""What a report is made of: plain, frozen facts. Whoever fills them in ran the chain; whoever shows them runs nothing.
+
+Fractions are 0..1 (never percent), `None` is "not measured" or "not evaluated", units are in the names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from edgeseg.core.images import ClassMap, Frame
+
+ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "class_drop")
+"""Goals a bundle must meet before its speed is looked at; the others (p90_ms, fps, size_mb) bind the recommended bundle only."""
+
+SPEED_PARTS: Final = ("decode_ms", "resize_ms", "inference_ms", "resize_back_ms")
+"""The parts a frame's time is split into, in the order they happen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A measured ratio with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One bundle at one place of measurement."""
+
+    target: str
+    bundle: str
+    """Name of the bundle, unique within a run."""
+    bundle_sha256: str
+    format: str
+    precision: str
+    runtime: str
+    runtime_version: str
+    device: str
+    """How the place was reached: `local`, `emulated`, `ssh://user@host`."""
+    measured_on: str
+    """The machine in words, for example its CPU model."""
+    is_target_machine: bool
+    """False = the speed was measured on a machine that is not the target, and is stamped so wherever it is shown."""
+    quick: bool
+    threads: int
+    size_bytes: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Every runtime setting that was pinned."""
+
+    miou: float | None = None
+    miou_float: float | None = None
+    """mIoU of the float checkpoint on the same frames."""
+    iou: tuple[float | None, ...] = ()
+    """IoU per class; `None` = the class does not occur in the split."""
+    worst_class: str | None = None
+    """The class that lost most IoU against the float checkpoint."""
+    worst_class_drop: float | None = None
+    agreement: float | None = None
+    """Share of pixels that equal torch on the same frames."""
+
+    p50_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    fps: float | None = None
+    peak_rss_bytes: int | None = None
+    load_ms: float | None = None
+    decode_ms: float | None = None
+    resize_ms: float | None = None
+    inference_ms: float | None = None
+    resize_back_ms: float | None = None
+    end_to_end_ms: float | None = None
+    """Medians of the parts and of the whole, from the file's bytes to the class map at frame size."""
+    speedup_vs_fp32: Ratio | None = None
+    """Time of the fp32 bundle in the same runtime and place divided by this one's: above 1 = this one is faster."""
+
+    failed_goals: tuple[str, ...] = ()
+    """Names of the goals this row misses (keys of `[goals]`, and `golden`)."""
+    recommended: bool = False
+    reason: str = ""
+    """Why it is recommended, or why not; one sentence, filled in by `recommend.mark`."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether its answers were compared with torch."""
+        return self.agreement is not None
+
+    @property
+    def accurate(self) -> bool:
+        """Whether its answers were compared with torch and meet every accuracy goal."""
+        return self.verified and not set(self.failed_goals) & set(ACCURACY_GOALS)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was verified and misses no goal at all."""
+        return self.verified and not self.failed_goals
+
+    @property
+    def miou_drop(self) -> float | None:
+        """What was lost of the float checkpoint's mIoU; negative = gained."""
+        return None if self.miou is None or self.miou_float is None else self.miou_float - self.miou
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: format and precision."""
+        return f"{self.format} {self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the row as JSON values in a stable order; a number that is not finite becomes null (not measured)."""
+        first = ("target", "format", "precision", "runtime", "device", "measured_on", "miou", "miou_float", "worst_class_drop", "agreement",
+                 "p50_ms", "p90_ms", "p99_ms", "fps", "size_bytes", "peak_rss_bytes", "recommended", "passed")
+        values = {**asdict(self), "passed": self.passed, "miou_drop": self.miou_drop}
+        order = [*first, *(key for key in values if key not in first)]
+        return {key: _finite(values[key]) for key in order}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ResultRow:
+        """Read back what `to_json` gave (derived values are computed anew)."""
+        known = {f.name for f in fields(cls)}
+        values = {key: value for key, value in raw.items() if key in known}
+        values["iou"] = tuple(values.get("iou", ()))
+        values["failed_goals"] = tuple(values.get("failed_goals", ()))
+        if values.get("speedup_vs_fp32") is not None:
+            values["speedup_vs_fp32"] = Ratio(**values["speedup_vs_fp32"])
+        return cls(**values)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What was learned from."""
+
+    name: str
+    root: str
+    """The folder's name, not its full path: a report is passed on."""
+    sha256: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    counts: Mapping[str, int]
+    """Frames per split, in the order train, val, test."""
+    pixel_shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Per split, the share of labelled pixels of each class."""
+    split_rule: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One epoch; `miou` only where it was validated."""
+
+    epoch: int
+    loss: float
+    miou: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFacts:
+    """How it was learned."""
+
+    network: str
+    params: int
+    macs: int | None
+    size_hw: tuple[int, int]
+    epochs: int
+    minutes: float
+    best_val_miou: float | None
+    curve: tuple[CurvePoint, ...]
+    device: str
+    precision: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningFacts:
+    """What the cut changed; `verdict` says in words whether it paid off on the target."""
+
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    latency_before_ms: float | None
+    latency_after_ms: float | None
+    miou_before: float | None
+    miou_after: float | None
+    verdict: str
+    latency_where: str = ""
+    """Runtime and machine of the two latencies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatReference:
+    """What the float checkpoint reached in torch: the number every bundle is compared with."""
+
+    split: str
+    num_frames: int
+    miou: float
+    iou: tuple[float | None, ...]
+    pixel_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """One frame with its answers. All arrays have the same height and width; any size, the page makes it small."""
+
+    id: str
+    frame: Frame
+    """uint8 [H, W, 3] RGB."""
+    label: ClassMap
+    """uint8 [H, W], 255 = ignore."""
+    float_map: ClassMap
+    """Answer of the float checkpoint."""
+    bundle_maps: Mapping[str, ClassMap]
+    """Answers of bundles by name, in the order to show them (the int8 ones as a rule)."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalResult:
+    """One goal of `[goals]`, as it turned out where it turned out worst."""
+
+    goal: str
+    """Key in `[goals]`."""
+    limit: float
+    got: float | None
+    """`None` = could not be evaluated, which does not pass."""
+    passed: bool
+    where: str
+    """The bundle or target `got` comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReportData:
+    """All a report shows."""
+
+    run_name: str
+    created_utc: str
+    """ISO 8601, UTC."""
+    edgeseg_version: str
+    machine: Mapping[str, str]
+    """The machine everything was run on, in words: what it is called -> what it is."""
+    dataset: DatasetFacts
+    training: TrainingFacts
+    pruning: PruningFacts | None
+    float_reference: FloatReference
+    rows: tuple[ResultRow, ...]
+    """As `recommend.mark` gives them."""
+    pictures: tuple[Picture, ...]
+    goals: tuple[GoalResult, ...]
+    not_verified: tuple[str, ...]
+    """Whole sentences: what this report does not show."""
+    versions: Mapping[str, str]
+    config_toml: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Facts about the run that are neither configuration nor version (calibration frames and their hash, for example)."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every goal was reached (vacuously so with no goals)."""
+        return all(goal.passed for goal in self.goals)

@@ -1,0 +1,147 @@
+"""Which bundle to put on a target, and why, in one sentence. Pure: rows in, recommendations out.
+
+The rules, in order:
+
+1. Only what was verified and meets its accuracy goals, and was measured, is considered.
+2. Where rows were measured on the target itself, the others do not count.
+3. A bundle below fp32 is considered only if it is faster than its own fp32 in the same runtime and place, with the whole
+   95 % interval above 1; smaller files alone are no reason to lose accuracy.
+4. Among the rest the lowest median wins; medians that are equal to 0.1 ms are a tie, and the smaller file wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from edgeseg.report.model import ResultRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The bundle for one target, or none; `reason` is one sentence either way."""
+
+    target: str
+    row: ResultRow | None
+    reason: str
+    int8_note: str = ""
+    """Plain words where int8 is not what is recommended though there is one; empty otherwise."""
+
+
+def recommend(rows: Sequence[ResultRow]) -> tuple[Recommendation, ...]:
+    """Give one recommendation a target, in the order targets first appear in `rows`."""
+    return tuple(_for_target(target, [row for row in rows if row.target == target]) for target in dict.fromkeys(r.target for r in rows))
+
+
+def mark(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
+    """Give the rows back with `recommended` and `reason` filled in."""
+    chosen = {rec.target: rec for rec in recommend(rows)}
+    marked = []
+    for row in rows:
+        rec = chosen[row.target]
+        is_it = row is rec.row
+        reason = rec.reason if is_it else _why_not(row, [r for r in rows if r.target == row.target], rec.row)
+        marked.append(replace(row, recommended=is_it, reason=reason))
+    return tuple(marked)
+
+
+def _for_target(target: str, rows: list[ResultRow]) -> Recommendation:
+    candidates = [row for row in rows if _obstacle(row, rows) is None]
+    if not candidates:
+        whys = [f"{_place(row, rows)} {_obstacle(row, rows)}" for row in rows]
+        return Recommendation(target=target, row=None, reason=f"None is recommended: {'; '.join(whys)}.")
+    best = min(candidates, key=_rank)
+    note = _int8_note(best, rows)
+    return Recommendation(target=target, row=best, reason=_why(best, candidates, note), int8_note=note)
+
+
+def _rank(row: ResultRow) -> tuple[float, int, str]:
+    assert row.p50_ms is not None
+    return (round(row.p50_ms, 1), row.size_bytes, row.bundle)
+
+
+def _obstacle(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
+    """What keeps a row from being recommended, to be read after its name; `None` = nothing."""
+    rows = list(rows)
+    if not row.verified:
+        return "was not compared with torch"
+    if not row.accurate:
+        return f"misses {_and(row.failed_goals)}"
+    if row.p50_ms is None:
+        return "was not measured"
+    if not row.is_target_machine and any(r.is_target_machine and r.p50_ms is not None for r in rows):
+        return "was measured elsewhere, while other bundles were measured on the target itself"
+    if row.precision != "fp32":
+        return _not_faster(row, rows)
+    return None
+
+
+def _not_faster(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
+    ratio, twin = row.speedup_vs_fp32, _fp32_twin(row, rows)
+    if ratio is not None and ratio.low > 1:
+        return None
+    if twin is None or twin.p50_ms is None or row.p50_ms is None:
+        return "is not faster than its fp32 here" if ratio else "has no fp32 measured beside it, so whether it is faster is not known"
+    times = f"{row.p50_ms:.1f} ms against {twin.p50_ms:.1f} ms"
+    if ratio is not None and ratio.high > 1 and row.p50_ms < twin.p50_ms:
+        return f"is not clearly faster than its fp32 here: {times}, ratio between {ratio.low:.2f} and {ratio.high:.2f}"
+    if ratio is None and row.p50_ms < twin.p50_ms:
+        return f"is not shown to be faster than its fp32 here: {times}, without an interval"
+    return f"is not faster than its fp32 here: {times}"
+
+
+def _fp32_twin(row: ResultRow, rows: Iterable[ResultRow]) -> ResultRow | None:
+    same = [r for r in rows if r.precision == "fp32" and (r.format, r.runtime, r.device, r.measured_on, r.threads)
+            == (row.format, row.runtime, row.device, row.measured_on, row.threads)]
+    return same[0] if same else None
+
+
+def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
+    count = len(candidates)
+    among = f"the fastest of the {count} bundles that meet all conditions" if count > 1 else "the only bundle that meets all conditions"
+    text = f"{best.label} is {among}: {best.p50_ms:.1f} ms (median)"
+    if best.speedup_vs_fp32 is not None and best.precision != "fp32":
+        ratio = best.speedup_vs_fp32
+        text += f", {ratio.value:.2f} times as fast as its own fp32 (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+    if best.miou is not None and best.miou_drop is not None:
+        loses = "loses" if best.miou_drop >= 0 else "gains"
+        text += f", and {loses} {abs(best.miou_drop) * 100:.2f} points of mIoU"
+    if not best.is_target_machine:
+        text += f" (measured on {best.measured_on}, not on the target)"
+    if note:
+        text += f"; {note}"
+    return text + "."
+
+
+def _int8_note(best: ResultRow, rows: list[ResultRow]) -> str:
+    """Say plainly why an fp32 bundle is recommended although there are int8 ones."""
+    if best.precision != "fp32":
+        return ""
+    own = [r for r in rows if r.precision == "int8" and _fp32_twin(r, rows) is best]
+    if own and (why := _obstacle(own[0], rows)) is not None:
+        return f"its int8 {why}"
+    if own:  # faster than its fp32 beyond doubt, yet not chosen: equal to 0.1 ms and larger
+        return "its int8 is no smaller at the same speed"
+    return "there is no int8 of it to compare with" if any(r.precision == "int8" for r in rows) else ""
+
+
+def _why_not(row: ResultRow, rows: list[ResultRow], best: ResultRow | None) -> str:
+    obstacle = _obstacle(row, rows)
+    if obstacle is not None:
+        return f"Not recommended: it {obstacle}."
+    assert best is not None
+    assert row.p50_ms is not None
+    assert best.p50_ms is not None
+    if round(row.p50_ms, 1) == round(best.p50_ms, 1):
+        return f"As fast as {_place(best, rows)} but not smaller."
+    return f"Good, but {_place(best, rows)} is faster: {best.p50_ms:.1f} ms against {row.p50_ms:.1f} ms."
+
+
+def _place(row: ResultRow, rows: Iterable[ResultRow]) -> str:
+    twice = sum(r.label == row.label for r in rows) > 1
+    return f"{row.label} ({row.runtime}, {row.device})" if twice else row.label
+
+
+def _and(names: Sequence[str]) -> str:
+    quoted = [f"its goal {name}" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"
