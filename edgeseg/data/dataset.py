@@ -1,0 +1,113 @@
+"""Find the samples, classes and splits of a folder: `load_dataset`, and the registry of layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeseg.core.config import DataSection
+from edgeseg.core.errors import ConfigError, DataError, InputMissingError
+from edgeseg.core.files import sha256_file, sha256_json
+from edgeseg.core.images import IGNORE_INDEX
+from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, default_palette
+from edgeseg.data.folder import FolderLayout
+
+__all__ = ["DATASETS", "Dataset", "Sample", "dataset_classes", "load_dataset", "refuse", "scan_dataset"]
+
+DATASETS: Final[dict[str, Layout]] = {
+    "folder": FolderLayout(),
+}
+MAX_CLASSES: Final = 255
+
+
+def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
+    """Find the layout of `[data] dir` and list it; no image is decoded.
+
+    Raises:
+        ConfigError: `[data] dir` is not set.
+        InputMissingError: the folder does not exist, or is in no known layout.
+    """
+    if not section.dir:
+        raise ConfigError("[data] dir is not set; type: edgeseg init --data DIR")
+    root = Path(section.dir)
+    if not root.is_dir():
+        raise InputMissingError(f"{root} is not a folder; set [data] dir to the folder that holds images/ and masks/")
+    for name, layout in DATASETS.items():
+        if layout.claims(root):
+            return name, root, layout.scan(root, section, seed=seed)
+    inside = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    listing = ", ".join(inside[:6]) + (f" and {len(inside) - 6} more" if len(inside) > 6 else "") if inside else "nothing"
+    raise InputMissingError(f"{root} holds {listing}; expected images/ and masks/ (with or without train/, val/, test/ below)")
+
+
+def load_dataset(section: DataSection, *, seed: int) -> Dataset:
+    """Find pairs, classes and splits, and hash every file. Images are not decoded (masks are, where nobody names the classes).
+
+    `seed` only matters where splits have to be drawn.
+
+    Raises:
+        ConfigError: `[data] dir` is not set, or `[data] classes` does not fit.
+        InputMissingError: no such folder, or no images in it.
+        DataError: names the first inconsistency and how many more there are.
+    """
+    layout, root, scan = scan_dataset(section, seed=seed)
+    if not any(scan.splits.values()) and all(problem.kind == "empty" for problem in scan.problems):
+        raise InputMissingError(f"{root}: no images in images/; put labelled images there, or set [data] dir to where they are")
+    refuse(root, scan.problems)
+    for split in ("train", "val"):
+        if not scan.splits.get(split):
+            raise DataError(f"{root}: no {split} frames ({scan.split_rule}); add images/{split}/ and masks/{split}/, or leave splits out")
+    classes, palette = dataset_classes(section, scan)
+    splits = {split: scan.splits[split] for split in SPLITS if split in scan.splits}
+    return Dataset(root=root, name=scan.name, layout=layout, classes=classes, palette=palette, splits=splits,
+                   sha256=_hash(classes, splits), split_rule=scan.split_rule)
+
+
+def refuse(root: Path, problems: tuple[Problem, ...]) -> None:
+    """Raise `DataError` naming the first problem, if there is one."""
+    if problems:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise DataError(f"{first.file}: {first.message}{more}; type: edgeseg data check {root}")
+
+
+def dataset_classes(section: DataSection, scan: Scan) -> tuple[tuple[str, ...], Palette]:
+    """Names and colours: from `[data] classes`, else from the data set, else `class_0`.. up to the highest index in the masks.
+
+    Raises:
+        ConfigError: `[data] classes` repeats a name.
+        DataError: fewer than 2 or more than 255 classes.
+    """
+    classes = section.classes or scan.classes
+    if len(set(classes)) != len(classes):
+        raise ConfigError(f"[data] classes = {list(classes)}: a name stands there twice")
+    if not classes:
+        highest = _highest_index([sample for samples in scan.splits.values() for sample in samples])
+        if highest < 1:
+            raise DataError("the masks hold one class only (index 0, and 255 = ignore); "
+                            "a binary mask needs 0 = background and 1 = object, not 0 and 255")
+        classes = tuple(f"class_{index}" for index in range(highest + 1))
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(f"{len(classes)} classes ({', '.join(classes[:5])}); 2 to {MAX_CLASSES} are possible, a background counts as one")
+    return classes, scan.palette if len(scan.palette) == len(classes) else default_palette(len(classes))
+
+
+def _highest_index(samples: list[Sample]) -> int:
+    highest = -1
+    for sample in samples:
+        label = sample.read_label(sample.label)
+        known = label[label != IGNORE_INDEX]
+        highest = max(highest, int(np.max(known, initial=0)))
+    return highest
+
+
+def _hash(classes: tuple[str, ...], splits: dict[str, tuple[Sample, ...]]) -> str:
+    hashes: dict[Path, str] = {}
+    for samples in splits.values():
+        for path in (path for sample in samples for path in (sample.image, sample.label)):
+            if path not in hashes:
+                hashes[path] = sha256_file(path)
+    rows = {split: [[sample.id, hashes[sample.image], hashes[sample.label]] for sample in samples] for split, samples in splits.items()}
+    return sha256_json({"classes": list(classes), "splits": rows})
