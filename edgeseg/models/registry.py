@@ -1,0 +1,69 @@
+"""The networks. Adding one = one new file beside this one + one line in `MODELS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from torch import nn
+
+from edgeseg.core.config import ModelSection
+from edgeseg.core.errors import ConfigError
+from edgeseg.models import fast_scnn, lraspp, unet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A network and the paper it follows."""
+
+    build: Callable[[ModelSection, int], nn.Module]
+    paper: str
+    num_params: int
+    """Parameters at width 1 with `num_classes` classes, exactly; a test counts them."""
+    num_classes: int
+    """Classes that `num_params` was counted with."""
+    compared_with: str
+    """The published number that `num_params` is held against."""
+    published_params: float
+    """That number."""
+    about: str
+
+
+MODELS: Final[dict[str, ModelSpec]] = {
+    "fast_scnn": ModelSpec(
+        build=fast_scnn.build, paper="arXiv:1902.04502", num_params=1_137_795, num_classes=19, published_params=1.11e6,
+        compared_with="1.11 M in the paper (Cityscapes, 19 classes); public re-implementations count 1.14 M, as this one does",
+        about="two branches that share their first layers; scores at 1/8",
+    ),
+    "lraspp_mobilenet_v3_small": ModelSpec(
+        build=lraspp.build_small, paper="arXiv:1905.02244", num_params=467_486, num_classes=19, published_params=0.47e6,
+        compared_with="0.47 M in the paper (table 7, Cityscapes, last block halved)",
+        about="MobileNetV3 small with the Lite R-ASPP head; scores at 1/8",
+    ),
+    "lraspp_mobilenet_v3_large": ModelSpec(
+        build=lraspp.build_large, paper="arXiv:1905.02244", num_params=3_221_538, num_classes=21, published_params=3_221_538,
+        compared_with="3,221,538 in torchvision's lraspp_mobilenet_v3_large (21 classes, last block not halved)",
+        about="MobileNetV3 large with the Lite R-ASPP head; scores at 1/8",
+    ),
+    "unet": ModelSpec(
+        build=unet.build, paper="arXiv:1505.04597", num_params=31_037_698, num_classes=2, published_params=31.03e6,
+        compared_with="31.03 M of the paper's layers (2 classes); ours has norms in place of biases",
+        about="encoder and decoder with skips at every scale; scores at full size, so slow at width 1",
+    ),
+}
+
+
+def build(section: ModelSection, num_classes: int) -> nn.Module:
+    """Build the network `[model]` asks for, with random weights from torch's global generator.
+
+    Raises:
+        ConfigError: no network of that name; names the nearest.
+    """
+    spec = MODELS.get(section.name)
+    if spec is None:
+        near = difflib.get_close_matches(section.name, MODELS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(MODELS)}"
+        raise ConfigError(f"[model] name = '{section.name}' is unknown; {hint}")
+    return spec.build(section, num_classes)
