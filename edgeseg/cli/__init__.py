@@ -1,1 +1,1 @@
-"""TODO"""
+"""The command line: parse, call a verb of `edgeseg.workflow`, print. Nothing else happens here."""

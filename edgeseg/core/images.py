@@ -49,11 +49,11 @@ def _open(source: Path | bytes, *, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name}: {image.width}x{image.height} pixels is more than {MAX_PIXELS}; cut it into smaller frames")
-            image.load()
-        return ImageOps.exif_transpose(image)
+            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream, Image.open(stream) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"{name}: {image.width}x{image.height} pixels is more than {MAX_PIXELS}; cut it into smaller frames")
+                image.load()
+                return ImageOps.exif_transpose(image)
     except DataError:
         raise
     except (FileNotFoundError, PermissionError):

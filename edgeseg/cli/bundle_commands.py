@@ -1,0 +1,79 @@
+"""What is done with one bundle: verify, bench, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseg.cli.console import Console, print_json
+from edgeseg.cli.options import BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt
+
+
+def verify(
+    bundle: BundleArg,
+    data: DataOpt = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="CONFIG", help="take data and [goals] from this edgeseg.toml")] = None,
+    target: TargetOpt = "host",
+    json: JsonOpt = False,
+) -> None:
+    """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit code 1 if one is missed."""
+    from edgeseg.workflow import bundles
+
+    console = Console(quiet=json)
+    outcome = bundles.verify(bundle, data=data, config=config, target=target, ui=console)
+    console.close()
+    if json:
+        print_json(outcome.to_json())
+    else:
+        print("\n".join(outcome.lines))
+    if not outcome.passed:
+        raise typer.Exit(1)
+
+
+def bench(
+    bundle: BundleArg,
+    target: TargetOpt = "host",
+    quick: QuickOpt = False,
+    threads: ThreadsOpt = 0,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="measure on these images; default: the bundle's golden frames")] = None,
+    json: JsonOpt = False,
+) -> None:
+    """Measure a bundle on this machine: latency percentiles by part, load time, memory, size."""
+    from edgeseg.workflow import bundles
+
+    console = Console(quiet=json)
+    outcome = bundles.bench(bundle, target=target, quick=quick, threads=threads, data=data, ui=console)
+    console.close()
+    if json:
+        print_json(outcome.to_json())
+    else:
+        print("\n".join(outcome.lines))
+
+
+def predict(
+    bundle: BundleArg,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="an image, a folder of images, or a video")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for masks and overlays")],
+    target: TargetOpt = "host",
+    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="write the picture with the mask drawn over it")] = True,
+    force: Annotated[bool, typer.Option("--force", help="replace files that are already there")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Run a bundle on images or a video; write class maps (PNG at frame size) and overlays."""
+    from edgeseg.workflow import bundles
+
+    console = Console(quiet=json)
+    outcome = bundles.predict(bundle, source, out, target=target, overlay=overlay, force=force, ui=console)
+    console.close()
+    if json:
+        print_json(outcome.to_json())
+    else:
+        print("\n".join(outcome.lines))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands, in the order `--help` lists them."""
+    for command in (verify, bench, predict):
+        app.command()(command)

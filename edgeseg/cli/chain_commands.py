@@ -1,0 +1,124 @@
+"""The chain: demo, init, run and its single steps, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeseg.cli.console import Console, print_json
+from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, SetOpt
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for data, config and results")] = Path("edgeseg-demo"),
+    json: JsonOpt = False,
+) -> None:
+    """Run the whole chain on synthetic data: data, train, prune, quantize, export, verify, measure, report."""
+    from edgeseg.workflow.demo import write_demo
+
+    config = write_demo(out, ui=Console(quiet=json))
+    run(config, None, json)
+
+
+def init(
+    data: DataOpt = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="config file to write")] = DEFAULT_CONFIG,
+    all_keys: Annotated[bool, typer.Option("--all", help="write every key with its default; without --data, print them")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an existing config file")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Look at a folder of labelled images, say what is there, write edgeseg.toml."""
+    from edgeseg.workflow import setup
+
+    if data is None:
+        if not all_keys:
+            raise typer.BadParameter("give --data DIR, or --all to print every key with its default.")
+        print(setup.all_defaults(), end="")
+        return
+    found = setup.init(data, out, every_key=all_keys, force=force)
+    if json:
+        print_json(found.to_json())
+    else:
+        print("\n".join(found.lines))
+
+
+def run(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+    """Run the whole chain: cached step by step, resumable, exit code 1 if a goal is missed."""
+    from edgeseg.workflow import chain
+
+    console = Console(quiet=json)
+    summary = chain.run(config, tuple(set_ or ()), ui=console)
+    console.close()
+    _show(summary.folder, json)
+    if not summary.passed:
+        raise typer.Exit(1)
+
+
+def _step(verb: str, config: Path, overrides: Sequence[str] | None, json: bool, **options: bool) -> None:
+    from edgeseg.workflow import chain
+
+    console = Console(quiet=json)
+    made = chain.step(verb, config, tuple(overrides or ()), ui=console, **options)
+    console.close()
+    if json:
+        print_json(made.to_json())
+    else:
+        print("\n".join(made.lines))
+
+
+def train(
+    config: ConfigArg = DEFAULT_CONFIG,
+    set_: SetOpt = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a training that was interrupted")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="drop a training that was interrupted and begin again")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Train the network of the config; the best checkpoint by validation mIoU is kept."""
+    _step("train", config, set_, json, resume=resume, restart=restart)
+
+
+def prune(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+    """Cut channels of the trained network to prune.macs_share, fine-tune, and measure what it gained."""
+    _step("prune", config, set_, json)
+
+
+def export(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+    """Export the network to fp32 bundles and verify each at once against torch."""
+    _step("export", config, set_, json)
+
+
+def quantize(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+    """Quantize the fp32 bundles to int8, calibrated on training frames, with per-class IoU before and after."""
+    _step("quantize", config, set_, json)
+
+
+def report(
+    run_: Annotated[str, typer.Argument(metavar="[RUN]", help="name or folder of a run; default: that of edgeseg.toml")] = "",
+    open_: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Show a run's results: a table here, results.json and report.html in its folder."""
+    from edgeseg.workflow import reporting
+
+    folder = reporting.find_run(run_)
+    _show(folder, json)
+    if open_:
+        reporting.open_page(folder)
+
+
+def _show(folder: Path, json: bool) -> None:
+    from edgeseg.workflow import reporting
+
+    if json:
+        print_json(reporting.read_rows(folder))
+    else:
+        reporting.print_report(folder)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands, in the order `--help` lists them."""
+    for command in (demo, init, run, train, prune, export, quantize, report):
+        app.command()(command)

@@ -1,0 +1,95 @@
+"""The `edgeseg` command. The only place that prints errors and decides the exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from edgeseg import __version__
+from edgeseg.cli import bundle_commands, chain_commands, fact_commands
+from edgeseg.core.errors import EdgesegError, explain_os_error
+
+app = typer.Typer(
+    name="edgeseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Image segmentation onto devices: train, prune, quantize, export, verify and measure in one tool.",
+)
+for module in (chain_commands, bundle_commands, fact_commands):
+    module.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgeseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print the version and exit")] = False,
+) -> None:
+    pass
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived; unwinds like Ctrl-C, so that temporary files go."""
+
+
+def _on_signal(number: int, _frame: FrameType | None) -> None:
+    raise _Terminated(number)
+
+
+def _fail(text: str) -> None:
+    print(f"edgeseg: {' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; every failure is one line on stderr."""
+    try:
+        result = app(list(arguments), prog_name="edgeseg", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except EdgesegError as error:
+        _fail(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - the reader went away; nothing more to say
+        return 141
+    except OSError as error:
+        known = explain_os_error(error, doing="using")
+        _fail(str(known))
+        return known.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except _Terminated as stop:
+        _fail("stopped by a signal; the same command goes on from here")
+        return 128 + int(stop.args[0])
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the option parser
+            _fail(f"{error.format_message()} Type: edgeseg --help")
+            return 2
+        if os.environ.get("EDGESEG_DEBUG"):
+            raise
+        _fail(f"internal error: {type(error).__name__}: {error}; this is a bug in edgeseg; EDGESEG_DEBUG=1 shows where")
+        return 70
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # LANG=C must not turn a name into a crash
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+    code = run(sys.argv[1:])
+    if code == 130:
+        _fail("interrupted; the same command goes on from here")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The options that several commands share, so that the same word means the same thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigArg = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="the edgeseg.toml to use", show_default=True)]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of the config, e.g. train.epochs=50")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
+BundleArg = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle folder (it holds manifest.json)")]
+DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="labelled images: a folder with images/ and masks/")]
+TargetOpt = Annotated[str, typer.Option("--target", metavar="TARGET", help="the board whose settings are used (edgeseg targets)")]
+QuickOpt = Annotated[bool, typer.Option("--quick", help="measure briefly; the result is stamped 'quick'")]
+ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of the runtime; 0 = what the target has")]
+DEFAULT_CONFIG = Path("edgeseg.toml")

@@ -1,0 +1,132 @@
+"""From the float checkpoint to sealed bundles: export, quantize, and the golden answers that the bundle itself gives."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, seal_bundle
+from edgeseg.core.files import sha256_json
+from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.manifest import Contract, Parent
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.reference import FloatReference, model_inputs
+from edgeseg.workflow.steps import StepResult
+from targets.boards import TARGETS, plan
+from targets.runtimes import RUNTIMES
+
+
+@dataclass(frozen=True)
+class SealedBundle:
+    """A bundle of this run and the step that made it."""
+
+    step: StepResult
+    bundle: Bundle
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle: RUN-FORMAT-PRECISION."""
+        return self.bundle.manifest.name
+
+
+def export_all(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference) -> list[SealedBundle]:
+    """One fp32 bundle a format of `[export] formats`."""
+    return [_export(ctx, data, checkpoint, reference, format_) for format_ in ctx.config.export.formats]
+
+
+def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle]) -> list[SealedBundle]:
+    """One int8 bundle for each fp32 bundle, calibrated on training frames."""
+    return [_quantize(ctx, data, parent) for parent in floats] if ctx.config.quantize.int8 else []
+
+
+def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference, format_: str) -> SealedBundle:
+    contract = contract_of(ctx)
+    info = BundleInfo(
+        name=f"{ctx.config.name}-{format_}-fp32", contract=contract, classes=data.dataset.classes, palette=data.dataset.palette,
+        reference=reference.reference, parents=(Parent(kind="checkpoint", sha256=checkpoint.sha256),), config_sha256=_config_sha256(ctx),
+    )
+    key = {
+        "version": 1, "format": format_, "checkpoint": checkpoint.sha256, "reference": reference.step.sha256, "name": info.name,
+        "golden": ctx.config.export.golden_frames, "config": info.config_sha256,
+    }
+
+    def make(output: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=_work(ctx), prefix=".export-", suffix=".tmp") as work:
+            model = export_model(checkpoint.output, contract, format_, Path(work))
+            seal_bundle(output, model, info, golden_frames=golden_frames(ctx, data, contract), answer=own_answer)
+
+    step = ctx.steps.do(f"export-{format_}", kind="export", key=key, output=ctx.folder / "bundles" / info.name, make=make)
+    return SealedBundle(step, open_bundle(step.output))
+
+
+def export_model(checkpoint: Path, contract: Contract, format_: str, work: Path) -> ModelFiles:
+    """Load a checkpoint and export it to one format in `work`."""
+    from edgeseg.training.checkpoint import load_checkpoint
+    from exporters import EXPORTERS
+
+    net, _ = load_checkpoint(checkpoint)
+    return EXPORTERS[format_](net, contract, work)
+
+
+def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBundle:
+    from quantization.calibration import choose_calibration
+
+    manifest = parent.bundle.manifest
+    ids = [sample.id for sample in data.dataset.splits["train"]]
+    chosen = choose_calibration(ids, ctx.config.quantize.calibration_frames, seed=ctx.config.train.seed)
+    used = [ids[i] for i in chosen]
+    calibration = {
+        "dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256, "split": "train", "num_frames": len(used),
+        "ids_sha256": hashlib.sha256("\n".join(used).encode()).hexdigest(),
+    }
+    info = BundleInfo(
+        name=manifest.name.removesuffix("-fp32") + "-int8", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
+        reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
+    )
+    key = {"version": 1, "parent": parent.step.sha256, "calibration": calibration}
+
+    def make(output: Path) -> None:
+        from quantization import QUANTIZERS
+
+        frames = model_inputs(data, "train", manifest.contract, chosen)
+        with tempfile.TemporaryDirectory(dir=_work(ctx), prefix=".quantize-", suffix=".tmp") as work:
+            model = QUANTIZERS[manifest.format](parent.bundle, frames, Path(work))
+            model = replace(model, scheme={**model.scheme, "calibration": calibration})
+            golden = [frame for frame, _ in parent.bundle.golden_pairs()]
+            seal_bundle(output, model, info, golden_frames=golden, answer=own_answer)
+
+    step = ctx.steps.do(f"quantize-{manifest.format}", kind="quantize", key=key, output=ctx.folder / "bundles" / info.name, make=make)
+    return SealedBundle(step, open_bundle(step.output))
+
+
+def golden_frames(ctx: RunContext, data: RunData, contract: Contract) -> list[Frame]:
+    """Validation frames spread evenly over the split, at model size (the first tile of each, where the policy is `tile`)."""
+    total, wanted = len(data.stores["val"]), ctx.config.export.golden_frames
+    chosen = sorted({round(i * (total - 1) / max(wanted - 1, 1)) for i in range(min(wanted, total))})
+    return [model_inputs(data, "val", contract, [i])[0] for i in chosen]
+
+
+def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], ClassMap]]:
+    """Open a bundle in this host's runtime for its format: the runtime's name with version, and frame -> class map."""
+    name, options = plan(TARGETS["host"], bundle.manifest.format, bundle.manifest.precision)
+    runtime = RUNTIMES[name]
+    session = runtime.open(bundle, options)
+    return f"{name} {runtime.version()}", lambda frame: session.run(frame).copy()
+
+
+def _work(ctx: RunContext) -> Path:
+    ctx.work.mkdir(parents=True, exist_ok=True)
+    return ctx.work
+
+
+def _config_sha256(ctx: RunContext) -> str:
+    """Hash of what shapes the model: goals, targets and measuring do not, so changing them keeps the bundles."""
+    values = asdict(ctx.config)
+    for section in ("goals", "targets", "bench", "name"):
+        values.pop(section)
+    values["data"].pop("dir")
+    return sha256_json(values)

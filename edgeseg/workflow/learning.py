@@ -1,0 +1,164 @@
+"""From labelled images to the float checkpoint: data, train, prune. The only place (with `reference`, `bundling`) that opens torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.core.errors import ConfigError, DataError, TrainingError
+from edgeseg.core.files import atomic_folder, sha256_json, write_json
+from edgeseg.core.lazy import require
+from edgeseg.core.manifest import Contract
+from edgeseg.data.check import DataReport, check_dataset
+from edgeseg.data.dataset import Dataset, load_dataset
+from edgeseg.data.store import FrameStore
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.steps import StepResult
+
+if TYPE_CHECKING:
+    from edgeseg.training.loop import TrainProgress
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data set of a run, checked, with decoded frames on demand."""
+
+    dataset: Dataset
+    stores: dict[str, FrameStore]
+    eval_split: str
+
+
+def prepare_data(ctx: RunContext) -> RunData:
+    """Load and check the data; decoded frames stay in memory or in the run's work folder.
+
+    Raises:
+        DataError: the check found a problem (the first few are named; `edgeseg data check` lists them all).
+        ConfigError: a split is missing that the config asks for.
+    """
+    section = ctx.config.data
+    dataset = load_dataset(section, seed=ctx.config.train.seed)
+    for split in ("train", "val", section.eval_split):
+        if not dataset.splits.get(split):
+            hint = "; set data.eval_split = \"val\" (its numbers are optimistic: val also chooses the checkpoint)" if split == "test" else ""
+            raise ConfigError(f"{dataset.root} has no {split} split (it has {', '.join(dataset.splits)}){hint}")
+
+    def make(output: Path) -> None:
+        report = check_dataset(section, seed=ctx.config.train.seed, progress=lambda done, total: ctx.ui.progress("checking data", done, total))
+        if report.problems:
+            raise DataError(_first_problems(report, dataset.root))
+        for warning in report.warnings:
+            ctx.ui.say(f"warning: {warning}")
+        write_json(output, report.to_json())
+
+    key = {"version": 1, "dataset": dataset.sha256, "classes": list(dataset.classes), "seed": ctx.config.train.seed}
+    ctx.steps.do("data-check", kind="check", key=key, output=ctx.folder / "data.json", make=make)
+    stores = {
+        split: FrameStore(samples, num_classes=len(dataset.classes), memory_limit_mb=section.memory_limit_mb, cache_dir=ctx.work / f"frames-{split}")
+        for split, samples in dataset.splits.items()
+        if split in ("train", "val", section.eval_split)
+    }
+    return RunData(dataset, stores, section.eval_split)
+
+
+def _first_problems(report: DataReport, root: Path) -> str:
+    shown = "; ".join(f"{problem.file}: {problem.message}" for problem in report.problems[:3])
+    more = len(report.problems) - 3
+    return f"{shown}{f'; and {more} more' if more > 0 else ''}; type: edgeseg data check {root}"
+
+
+def contract_of(ctx: RunContext) -> Contract:
+    """The contract every bundle of this run obeys."""
+    height, width = ctx.config.data.size
+    return Contract(height=height, width=width, resize=ctx.config.data.resize)
+
+
+def train(ctx: RunContext, data: RunData) -> StepResult:
+    """Train the network of the config; output: the best checkpoint by validation mIoU."""
+    config = ctx.config
+    key = {
+        "version": 1, "dataset": data.dataset.sha256, "model": asdict(config.model), "augment": asdict(config.augment),
+        "train": asdict(config.train), "size": list(config.data.size), "resize": config.data.resize,
+    }
+
+    def make(output: Path) -> None:
+        from edgeseg.models import build
+
+        require("torch", extra="train")
+        _pin_torch(config.train.seed)
+        net = build(config.model, len(data.dataset.classes))
+        _fit(ctx, data, net, work=ctx.work / f"train-{sha256_json(key)[:12]}", output=output, label="training")
+
+    return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
+
+
+def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
+    """Cut channels to `prune.macs_share` and fine-tune; without pruning, the trained checkpoint itself."""
+    config = ctx.config
+    if config.prune.macs_share >= 1:
+        return trained
+    key = {"version": 1, "checkpoint": trained.sha256, "prune": asdict(config.prune), "augment": asdict(config.augment), "train": asdict(config.train)}
+
+    def make(output: Path) -> None:
+        from edgeseg.pruning import prune as cut
+        from edgeseg.training.checkpoint import load_checkpoint
+
+        _pin_torch(config.train.seed)
+        net, _ = load_checkpoint(trained.output)
+        pruned, report = cut(net, macs_share=config.prune.macs_share, round_to=config.prune.round_to, example_hw=config.data.size)
+        ctx.ui.say(f"pruned: {report.params_before:,} -> {report.params_after:,} parameters, {report.macs_before / 1e9:.3f} -> {report.macs_after / 1e9:.3f} GMAC")
+        work = ctx.work / f"prune-{sha256_json(key)[:12]}"
+        tuning = FineTuning(epochs=config.prune.epochs, lr=config.prune.lr, report=dataclasses.asdict(report))
+        _fit(ctx, data, pruned, work=work, output=output, label="fine-tuning", tuning=tuning)
+
+    return ctx.steps.do("prune", kind="prune", key=key, output=ctx.folder / "checkpoints" / "pruned", make=make)
+
+
+def _pin_torch(seed: int) -> None:
+    """Same threads, same seed, deterministic kernels: what bit-equal resume leans on."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What differs from the first training, and the pruning report that is kept beside the checkpoint."""
+
+    epochs: int
+    lr: float
+    report: dict[str, Any]
+
+
+def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str, tuning: FineTuning | None = None) -> None:  # noqa: ANN401
+    """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
+    from edgeseg.training.loop import fit
+
+    unfinished = (work / "last").exists()
+    if unfinished and ctx.restart:
+        shutil.rmtree(work)
+        unfinished = False
+    if unfinished and not ctx.resume:
+        raise TrainingError(f"an unfinished training of this config lies in {work}; add --resume to go on, or --restart to begin again")
+
+    def on_progress(now: TrainProgress) -> None:
+        miou = "" if now.miou is None else f" mIoU {now.miou:.3f}"
+        detail = f"loss {now.loss:.3f}{miou} {max(0, round(now.seconds_left))} s left"
+        ctx.ui.progress(label, now.epoch, now.num_epochs, detail)
+
+    result = fit(
+        net, data.dataset, ctx.config, work, stores=(data.stores["train"], data.stores["val"]), contract=contract_of(ctx),
+        resume=unfinished, on_progress=on_progress,
+        epochs=tuning.epochs if tuning else None, lr=tuning.lr if tuning else None,
+    )
+    with atomic_folder(output) as folder:
+        shutil.copytree(work / "best", folder, dirs_exist_ok=True)
+        write_json(folder / "history.json", [asdict(epoch) for epoch in result.history])
+        if tuning:
+            write_json(folder / "prune.json", tuning.report)
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,101 @@
+"""What the float checkpoint answers on the evaluation split: the numbers and class maps every bundle is compared with."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg.core.files import atomic_folder, read_json, write_json
+from edgeseg.core.images import ClassMap, place, to_model
+from edgeseg.core.manifest import Contract, Reference
+from edgeseg.core.metrics import score
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.steps import StepResult
+
+
+@dataclass(frozen=True)
+class FloatReference:
+    """The float checkpoint on the evaluation split."""
+
+    step: StepResult
+    reference: Reference
+    pixel_accuracy: float
+
+    def class_maps(self) -> list[list[ClassMap]]:
+        """Per frame, its answers at model size (several where the policy is `tile`)."""
+        return read_class_maps(self.step.output / "class_maps.npz")
+
+
+def read_class_maps(path: Path) -> list[list[ClassMap]]:
+    """Read what `_write_class_maps` wrote: a list a frame of uint8 [h, w]."""
+    with np.load(path, allow_pickle=False) as archive:
+        return [list(archive[f"f{i:06}"]) for i in range(len(archive.files))]
+
+
+def _write_class_maps(path: Path, class_maps: list[list[ClassMap]]) -> None:
+    """Write an .npz whose bytes depend on the arrays alone (numpy's own savez stamps the time of day)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for i, maps in enumerate(class_maps):
+            with archive.open(zipfile.ZipInfo(f"f{i:06}.npy"), "w") as stream:
+                np.lib.format.write_array(stream, np.stack(maps), allow_pickle=False)
+
+
+def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> FloatReference:
+    """Run the checkpoint in torch on the evaluation split, at model size for the answers and at frame size for the score."""
+    contract = contract_of(ctx)
+    store = data.stores[data.eval_split]
+    key = {
+        "version": 1, "checkpoint": checkpoint.sha256, "dataset": data.dataset.sha256, "split": data.eval_split,
+        "size": [contract.height, contract.width], "resize": contract.resize,
+    }
+
+    def make(output: Path) -> None:
+        from edgeseg.training.checkpoint import load_checkpoint
+        from edgeseg.training.evaluate import evaluate, torch_predictor
+
+        net, _ = load_checkpoint(checkpoint.output)
+        predict = torch_predictor(net, contract, device="cpu")
+        class_maps: list[list[ClassMap]] = []
+
+        def recording(frame: np.ndarray) -> ClassMap:  # evaluate() asks for the inputs of one frame after another
+            answer = predict(frame)
+            flat.append(np.array(answer, copy=True))
+            ctx.ui.progress("evaluating the float network", len(flat), max(total, len(flat)))
+            return answer
+
+        flat: list[ClassMap] = []
+        counts = [len(place(store[i][0].shape[:2], (contract.height, contract.width), contract.resize).windows) for i in range(len(store))]
+        total = sum(counts)
+        confusions = evaluate(recording, store, contract, num_classes=len(data.dataset.classes))
+        position = 0
+        for count in counts:
+            class_maps.append(flat[position : position + count])
+            position += count
+        result = score(confusions.sum(axis=0))
+        with atomic_folder(output) as folder:
+            _write_class_maps(folder / "class_maps.npz", class_maps)
+            write_json(folder / "score.json", {
+                "split": data.eval_split, "num_frames": len(store), "miou": result.miou, "iou": list(result.iou),
+                "pixel_accuracy": result.pixel_accuracy, "confusions": confusions.tolist(),
+            })
+
+    step = ctx.steps.do("float-reference", kind="export", key=key, output=ctx.folder / "reference", make=make)
+    saved = read_json(step.output / "score.json")
+    reference = Reference(
+        dataset=data.dataset.name, dataset_sha256=data.dataset.sha256, split=saved["split"], num_frames=saved["num_frames"],
+        miou=saved["miou"], iou=tuple(saved["iou"]),
+    )
+    return FloatReference(step, reference, saved["pixel_accuracy"])
+
+
+def model_inputs(data: RunData, split: str, contract: Contract, indices: list[int]) -> list[np.ndarray]:
+    """Frames of a split at model size, one entry a model input."""
+    inputs: list[np.ndarray] = []
+    for i in indices:
+        frame, _ = data.stores[split][i]
+        inputs += to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))
+    return inputs

@@ -1,0 +1,94 @@
+"""Before the first run: what is in the data, and a config that fits it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.config import Config, DataSection, GoalsSection, TrainSection, render_toml
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.files import write_text
+from edgeseg.data.check import DataReport, check_dataset
+from edgeseg.data.inspect import Findings, inspect_folder
+from edgeseg.workflow.ui import Ui
+
+_STEPS_WANTED = 6000
+"""Optimiser steps a compact network needs from scratch to be useful; fewer frames mean more epochs."""
+
+
+@dataclass(frozen=True)
+class InitResult:
+    """What `init` found and wrote."""
+
+    config_path: Path
+    findings: Findings
+    lines: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the findings and the path as JSON values."""
+        return {"config": str(self.config_path), **self.findings.to_json()}
+
+
+def all_defaults() -> str:
+    """Every key with its default, as TOML."""
+    return render_toml(Config(), defaults=True)
+
+
+def init(data: Path, out: Path, *, every_key: bool, force: bool) -> InitResult:
+    """Inspect `data` and write a config that fits it to `out`.
+
+    Raises:
+        ConfigError: `out` exists and `force` is not given.
+        InputMissingError, DataError: `data` holds nothing usable.
+    """
+    findings = inspect_folder(data)
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; type: edgeseg init --data {data} --force to replace it, or --out FILE for another name")
+    config = suggest(findings, data=data, out=out)
+    write_text(out, render_toml(config, defaults=every_key))
+    counts = ", ".join(f"{split} {n}" for split, n in findings.counts.items())
+    lines = (
+        f"{data}: {findings.layout} layout, {counts} ({findings.split_rule})",
+        f"classes: {', '.join(findings.classes)}",
+        f"frames: {findings.sizes_text}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
+        *(f"note: {warning}" for warning in findings.warnings),
+        f"wrote {out}; next: edgeseg run" + ("" if out.name == "edgeseg.toml" else f" {out}"),
+    )
+    return InitResult(out, findings, lines)
+
+
+def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
+    """A config for what was found: enough epochs for the number of frames, goals worth having, targets of this tool."""
+    num_train = findings.counts.get("train", 1)
+    batch = max(1, min(8, num_train))
+    epochs = max(40, min(600, round(_STEPS_WANTED * batch / max(num_train, 1) / 10) * 10))
+    relative = Path(os.path.relpath(data.resolve(), out.resolve().parent)).as_posix()
+    eval_split = "test" if "test" in findings.counts else "val"
+    return replace(
+        Config(),
+        name="".join(c if c.isalnum() else "-" for c in data.resolve().name).strip("-")[:40] or "run",
+        targets=("host", "intel-cpu", "raspberry-pi-5"),
+        data=replace(DataSection(), dir=relative, classes=() if findings.classes_from_file else findings.classes, size=findings.size,
+                     resize=findings.resize, eval_split=eval_split),
+        train=replace(TrainSection(), batch_size=batch, epochs=epochs),
+        goals=GoalsSection(agreement=0.999, miou_drop=0.01),
+    )
+
+
+def check_data(folder: Path, classes: tuple[str, ...], *, ui: Ui) -> DataReport:
+    """Run the full check of `edgeseg data check`."""
+    section = replace(DataSection(), dir=str(folder), classes=classes)
+    return check_dataset(section, seed=0, progress=lambda done, total: ui.progress("checking", done, total))
+
+
+def data_report_lines(report: DataReport) -> list[str]:
+    """The report for the terminal: counts, class shares, then every problem."""
+    lines = [f"{split}: {count} frames" for split, count in report.counts.items()]
+    for name, shares in report.class_shares.items():
+        lines.append(f"  {name}: " + ", ".join(f"{split} {share:.2%}" for split, share in shares.items()))
+    lines += [f"warning: {text}" for text in report.warnings]
+    lines += [f"{problem.file}: {problem.message}" for problem in report.problems]
+    lines.append(f"{len(report.problems)} problem{'' if len(report.problems) == 1 else 's'} found" if report.problems else "no problems found")
+    return lines

@@ -1,0 +1,83 @@
+"""Steps of a run, cached by content: a step is redone only when its inputs changed or its output is not what it wrote.
+
+A step's key is everything its output depends on (parts of the config, hashes of its parents, versions of the tools). Its record,
+`.steps/NAME.json`, is written after the output is complete, so a process killed in between redoes that one step and
+nothing is ever taken for finished that is not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.errors import InputMissingError
+from edgeseg.core.files import read_json, sha256_file, sha256_json, write_json
+from edgeseg.workflow.ui import Ui
+
+
+def tree_sha256(path: Path) -> str:
+    """Hash of a file, or of a folder's relative names and file contents."""
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_json({p.relative_to(path).as_posix(): sha256_file(p) for p in sorted(path.rglob("*")) if p.is_file()})
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A finished step: where its output is, that output's hash, and whether it was found rather than made."""
+
+    name: str
+    output: Path
+    sha256: str
+    cached: bool
+    seconds: float
+
+
+@dataclass
+class Steps:
+    """The steps of one run folder. `only` = the kinds of step that may be done now; others must be there already."""
+
+    folder: Path
+    ui: Ui
+    only: frozenset[str] | None = None
+    done: list[StepResult] = field(default_factory=list)
+
+    def do(self, name: str, *, kind: str, key: Mapping[str, Any], output: Path, make: Callable[[Path], None]) -> StepResult:
+        """Give the step's output, making it with `make(output)` if it is not there for exactly this `key`.
+
+        `make` must put `output` in place atomically (`atomic_folder`, `write_json`).
+
+        Raises:
+            InputMissingError: it would have to be made and its kind is not among `only`.
+        """
+        key_sha256 = sha256_json(dict(key))
+        record = self._record(name)
+        if record.get("key_sha256") == key_sha256 and output.exists() and tree_sha256(output) == record.get("output_sha256"):
+            return self._finish(StepResult(name, output, record["output_sha256"], True, record["seconds"]))
+        if self.only is not None and kind not in self.only:
+            raise InputMissingError(f"step '{name}' was not done for this configuration; type: edgeseg {kind}, or edgeseg run for the whole chain")
+        started = time.monotonic()
+        self._path(name).unlink(missing_ok=True)
+        make(output)
+        seconds = round(time.monotonic() - started, 3)
+        digest = tree_sha256(output)
+        write_json(self._path(name), {"name": name, "key_sha256": key_sha256, "key": dict(key), "output_sha256": digest, "seconds": seconds})
+        return self._finish(StepResult(name, output, digest, False, seconds))
+
+    def _finish(self, result: StepResult) -> StepResult:
+        self.done.append(result)
+        self.ui.say(f"{result.name}: {'unchanged' if result.cached else f'done in {result.seconds:.1f} s'}")
+        return result
+
+    def _path(self, name: str) -> Path:
+        return self.folder / ".steps" / f"{name}.json"
+
+    def _record(self, name: str) -> dict[str, Any]:
+        try:
+            record = read_json(self._path(name))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}

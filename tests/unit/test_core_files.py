@@ -1,0 +1,96 @@
+"""A killed or failed write leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgeseg.core import files
+from edgeseg.core.errors import BusyError, InputMissingError, NoPermissionError, OutputError, explain_os_error
+from edgeseg.workflow.steps import Steps
+from edgeseg.workflow.ui import Silent
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"v": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"v": float("nan")})
+    with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert files.read_json(path) == {"v": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_killed_process_leaves_old_or_new_folder(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from edgeseg.core.files import atomic_folder
+        n = 0
+        while True:
+            n += 1
+            with atomic_folder(Path(sys.argv[1])) as folder:
+                for i in range(5):
+                    (folder / str(i)).write_text(str(n) * 2000)
+            print(n, flush=True)
+    """)
+    target = tmp_path / "out"
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for _ in range(3):
+                process.stdout.readline()
+            process.kill()
+        files.sweep_temporaries(tmp_path)
+        if target.exists():  # between the two renames there is, for a moment, none
+            texts = {(target / str(i)).read_text() for i in range(5)}
+            assert len(texts) == 1
+        assert {p.name for p in tmp_path.iterdir()} <= {"out"}
+
+
+def test_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
+    with files.lock(tmp_path / ".lock", holder="first"):
+        with pytest.raises(BusyError, match=rf"in use by first \(pid {os.getpid()}\)"), files.lock(tmp_path / ".lock", holder="second"):
+            pass
+    with files.lock(tmp_path / ".lock", holder="third"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, OutputError), (errno.EACCES, NoPermissionError), (errno.EROFS, NoPermissionError), (errno.ENOENT, InputMissingError), (errno.EIO, OutputError)],
+)
+def test_os_errors_say_what_they_mean(number: int, kind: type) -> None:
+    explained = explain_os_error(OSError(number, os.strerror(number), "some/path"), doing="writing")
+    assert type(explained) is kind
+    assert "some/path" in str(explained)
+
+
+def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def make(output: Path) -> None:
+        calls.append("made")
+        files.write_text(output, "content")
+
+    def do(key: int) -> bool:
+        return Steps(tmp_path, Silent()).do("s", kind="export", key={"k": key}, output=tmp_path / "s.txt", make=make).cached
+
+    assert [do(1), do(1), do(2), do(2)] == [False, True, False, True]
+    (tmp_path / "s.txt").write_text("edited by hand")
+    assert [do(2), do(2)] == [False, True]
+    (tmp_path / ".steps" / "s.json").write_text("{ cut in ha")
+    assert [do(2), do(2)] == [False, True]
+    assert len(calls) == 4
+    only_train = Steps(tmp_path, Silent(), frozenset({"train"}))
+    assert only_train.do("s", kind="export", key={"k": 2}, output=tmp_path / "s.txt", make=make).cached
+    with pytest.raises(InputMissingError, match="edgeseg export"):
+        only_train.do("s", kind="export", key={"k": 3}, output=tmp_path / "s.txt", make=make)
