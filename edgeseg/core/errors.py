@@ -98,8 +98,14 @@ def vendor_errors(vendor: str) -> Iterator[None]:
     except (EdgesegError, OSError, MemoryError):
         raise
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RuntimeFailure(f"{vendor} failed: {first_line}") from error
+        raise RuntimeFailure(f"{vendor} failed: {telling_line(error)}") from error
+
+
+def telling_line(error: BaseException) -> str:
+    """Give the first line of an SDK's message that says something; OpenVINO puts its own source lines before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:

@@ -1,1 +1,39 @@
-"""TODO"""
+"""One SDK a file. To add one: a file with a class that satisfies `base.Runtime`, and a line here."""
+
+from typing import Final
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import ConfigError, TargetError
+from targets.runtimes.base import Runtime, RuntimeOptions, Session
+from targets.runtimes.litert import LiteRtRuntime
+from targets.runtimes.null import NullRuntime
+from targets.runtimes.onnxruntime import OnnxRuntime
+from targets.runtimes.openvino import OpenVinoRuntime
+from targets.runtimes.tflite_runtime import TfliteRuntime
+
+__all__ = ["RUNTIMES", "Runtime", "RuntimeOptions", "Session", "open_session"]
+
+RUNTIMES: Final[dict[str, Runtime]] = {
+    "null": NullRuntime(),
+    "onnxruntime": OnnxRuntime(),
+    "openvino": OpenVinoRuntime(),
+    "litert": LiteRtRuntime(),
+    "tflite_runtime": TfliteRuntime(),
+}
+
+
+def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Session:
+    """Open a bundle with the runtime of this name.
+
+    Raises:
+        ConfigError: no runtime has this name.
+        TargetError: the runtime does not execute the bundle's format.
+        EdgesegError: whatever `Runtime.open` raises.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"runtime '{runtime}' is unknown; one of {', '.join(RUNTIMES)}")
+    chosen = RUNTIMES[runtime]
+    if bundle.manifest.format not in chosen.formats:
+        fitting = [name for name, other in RUNTIMES.items() if bundle.manifest.format in other.formats]
+        raise TargetError(f"{runtime} does not run {bundle.manifest.format}; {' or '.join(fitting) or 'no runtime here'} does")
+    return chosen.open(bundle, options)

@@ -1,0 +1,198 @@
+"""The seam between edgeseg and an SDK: a `Runtime` opens a bundle, a `Session` turns frames into class maps.
+
+A runtime is one file in this folder and one line in `RUNTIMES`. It imports its SDK inside `open`, pins every choice the SDK
+would make by itself, and records what was pinned in `Session.settings`. What it cannot do exactly as asked, it refuses.
+
+Legend: H/W = rows/columns at model size.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import BundleError, ConfigError, DataError, EdgesegError, RuntimeFailure, telling_line, vendor_errors
+from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+
+PROVIDERS: Final = ("cpu", "cuda", "tensorrt")
+PRECISION_HINTS: Final = ("f32", "bf16", "f16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """What the caller decides about an execution; everything else is pinned by the runtime."""
+
+    num_threads: int = 1
+    """Threads of the runtime, at least 1; never "whatever the SDK likes"."""
+    provider: str = "cpu"
+    """What executes: `cpu`, `cuda` or `tensorrt`. Exactly this or an error, never a fallback."""
+    precision_hint: str = "f32"
+    """Arithmetic of the float parts: `f32`, or `bf16` / `f16` where that was asked for and measured."""
+
+    def __post_init__(self) -> None:
+        """Refuse values no runtime knows (`ConfigError`)."""
+        if self.num_threads < 1:
+            raise ConfigError(f"threads = {self.num_threads}: expected at least 1")
+        if self.provider not in PROVIDERS:
+            raise ConfigError(f"provider '{self.provider}' is unknown; one of {', '.join(PROVIDERS)}")
+        if self.precision_hint not in PRECISION_HINTS:
+            raise ConfigError(f"precision hint '{self.precision_hint}' is unknown; one of {', '.join(PRECISION_HINTS)}")
+
+
+class Session(Protocol):
+    """An opened bundle. One thread at a time."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Everything that was pinned, and what the SDK says it executes."""
+        ...
+
+    def run(self, frame_HWC: Frame) -> ClassMap:
+        """Answer one frame at model size: uint8 [H, W], a fresh array that the caller owns.
+
+        Raises:
+            DataError: not a uint8 frame of the model's size.
+            RuntimeFailure: the SDK failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the SDK holds; the session cannot be used afterwards."""
+        ...
+
+
+class Runtime(Protocol):
+    """An SDK that executes bundles of some formats."""
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Bundle formats it executes."""
+        ...
+
+    def version(self) -> str | None:
+        """Version installed here, `None` where it is not; imports nothing."""
+        ...
+
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+        """Load the model and check its input and output against the manifest's contract.
+
+        Raises:
+            TargetError: this machine or this SDK cannot run it as asked (format, provider, precision).
+            BundleError: the model is not what the manifest says.
+            MissingExtraError: the SDK is not installed; names the extra.
+            RuntimeFailure: the SDK could not load the model.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """One input or output as the model file declares it."""
+
+    name: str | None
+    """`None` where the format does not keep names."""
+    dtype: str
+    """As the SDK spells it, in lower case."""
+    shape: tuple[int | str, ...]
+
+
+class CheckedSession:
+    """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out a fresh class map."""
+
+    def __init__(
+        self, vendor: str, contract: Contract, settings: Mapping[str, str], execute: Callable[[Frame], NDArray[np.uint8]],
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wrap `execute`: C-contiguous uint8 [H, W, 3] in, uint8 [1, H, W] or [H, W] out (may be a buffer that is used again)."""
+        self.settings: Mapping[str, str] = dict(settings)
+        self._vendor = vendor
+        self._shape = (contract.height, contract.width, 3)
+        self._map_shape = (contract.height, contract.width)
+        self._execute: Callable[[Frame], NDArray[np.uint8]] | None = execute
+        self._release = release
+
+    def run(self, frame_HWC: Frame) -> ClassMap:
+        """See `Session.run`."""
+        if frame_HWC.shape != self._shape or frame_HWC.dtype != np.uint8:  # an SDK that was given a bare pointer would read past it
+            raise DataError(
+                f"frame {frame_HWC.dtype} {list(frame_HWC.shape)} where the model takes uint8 {list(self._shape)}; "
+                "bring it there with edgeseg.core.images.to_model"
+            )
+        assert self._execute is not None, "run after close"
+        with vendor_errors(self._vendor):
+            answer = self._execute(np.ascontiguousarray(frame_HWC))
+            return np.array(answer, dtype=np.uint8).reshape(self._map_shape)
+
+    def close(self) -> None:
+        """See `Session.close`; closing twice is allowed."""
+        if self._execute is not None:
+            self._execute = None
+            release, self._release = self._release, lambda: None
+            release()
+
+
+def check_ports(bundle: Bundle, inputs: Sequence[Port], outputs: Sequence[Port]) -> int:
+    """Compare a model's declared ports with the contract; give the index of `class_map` among the outputs.
+
+    One uint8 [1, H, W, 3] input and one uint8 [1, H, W] `class_map`; further outputs (confidence) are allowed after it by name.
+
+    Raises:
+        BundleError: anything differs; says what was got and what the contract wants.
+    """
+    contract = bundle.manifest.contract
+    if len(inputs) != 1:
+        raise BundleError(f"{_where(bundle)} has {len(inputs)} inputs, the contract one ('{INPUT_NAME}'); export the bundle again")
+    named = [i for i, port in enumerate(outputs) if port.name == OUTPUT_NAME]
+    if not named and len(outputs) == 1 and outputs[0].name is None:
+        named = [0]
+    if not named:
+        got = ", ".join(str(port.name) for port in outputs)
+        raise BundleError(f"{_where(bundle)} has the outputs {got}; the contract wants '{OUTPUT_NAME}'; export the bundle again")
+    _check_port(bundle, inputs[0], "input", INPUT_NAME, (1, contract.height, contract.width, 3))
+    _check_port(bundle, outputs[named[0]], "output", OUTPUT_NAME, (1, contract.height, contract.width))
+    return named[0]
+
+
+def _check_port(bundle: Bundle, port: Port, kind: str, name: str, shape: tuple[int, ...]) -> None:
+    if port.name not in (None, name):
+        raise BundleError(f"{_where(bundle)}: {kind} is called '{port.name}', the contract says '{name}'; export the bundle again")
+    if "uint8" not in port.dtype or port.shape != shape:
+        raise BundleError(
+            f"{_where(bundle)}: {kind} '{name}' is {port.dtype} {list(port.shape)}, the contract says uint8 {list(shape)}; "
+            "export the bundle again"
+        )
+
+
+@contextmanager
+def load_errors(vendor: str, bundle: Bundle) -> Iterator[None]:
+    """Turn an SDK's error while a model is loaded into `RuntimeFailure` that names the file; our own errors pass unchanged."""
+    try:
+        yield
+    except (EdgesegError, MemoryError):
+        raise
+    except Exception as error:
+        raise RuntimeFailure(
+            f"{vendor} cannot load {_where(bundle)} ({telling_line(error)}); copy or export the bundle again, or upgrade {vendor}"
+        ) from error
+
+
+def _where(bundle: Bundle) -> str:
+    return f"{bundle.folder.name}/{bundle.manifest.entry}"
+
+
+def installed_version(*distributions: str) -> str | None:
+    """Version of the first of these distributions that is installed, without importing it."""
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

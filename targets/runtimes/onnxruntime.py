@@ -1,0 +1,125 @@
+"""ONNX Runtime. Provider, threads and graph optimisation are pinned; a provider that fell back is an error.
+
+Buffers are bound once (IO binding): the frame is read where it lies and the class map written into one preallocated buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import TargetError, vendor_errors
+from edgeseg.core.images import Frame
+from edgeseg.core.lazy import require
+from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
+from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, installed_version, load_errors
+
+EXECUTION_PROVIDERS: Final = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+"""Asked for in this order. TensorRT leaves the operators it does not know to CUDA, never to the CPU."""
+
+
+def available_providers() -> frozenset[str]:
+    """Providers (`cpu`, `cuda`, `tensorrt`) that the ONNX Runtime installed here was built with; imports it."""
+    with vendor_errors("onnxruntime"):
+        built_in = require("onnxruntime", extra="onnx").get_available_providers()
+    return frozenset(name for name, wanted in EXECUTION_PROVIDERS.items() if wanted[0] in built_in)
+
+
+class OnnxRuntime:
+    """Executes format `onnx` with ONNX Runtime on the CPU, with CUDA, or with TensorRT."""
+
+    formats = frozenset({"onnx"})
+
+    def version(self) -> str | None:
+        """Version of whichever build of ONNX Runtime is installed."""
+        return installed_version("onnxruntime", "onnxruntime-gpu")
+
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+        """See `Runtime.open`."""
+        with load_errors("onnxruntime", bundle):
+            ort = require("onnxruntime", extra="onnx")
+            self._refuse_what_is_not_here(ort, options)
+            session_options, pinned = _session_options(ort, options)
+            providers = _provider_list(bundle, options)
+            sdk = ort.InferenceSession(str(bundle.model_path), session_options, providers=providers)
+            sdk.disable_fallback()
+            executing = sdk.get_providers()
+            wanted = EXECUTION_PROVIDERS[options.provider][0]
+            if executing[0] != wanted:
+                raise TargetError(
+                    f"onnxruntime fell back from {wanted} to {executing[0]}; its CUDA or TensorRT libraries do not load here; "
+                    "type: edgeseg doctor"
+                )
+            check_ports(bundle, [_port(p) for p in sdk.get_inputs()], [_port(p) for p in sdk.get_outputs()])
+            return _bind(bundle, sdk, {"runtime": "onnxruntime", **pinned, "executing": ", ".join(executing)})
+
+    def _refuse_what_is_not_here(self, ort: Any, options: RuntimeOptions) -> None:  # noqa: ANN401 - an SDK module
+        here = ort.get_available_providers()
+        missing = [name for name in EXECUTION_PROVIDERS[options.provider] if name not in here]
+        if missing:
+            raise TargetError(
+                f"onnxruntime {ort.__version__} on this machine has no {missing[0]} (it has {', '.join(here)}); "
+                "install the GPU build of onnxruntime for this board (docs/targets.md), or choose a target that runs on the CPU"
+            )
+        if options.provider == "cpu" and options.precision_hint != "f32":
+            raise TargetError(f"onnxruntime on the CPU computes in f32, not in {options.precision_hint}; leave the precision hint out")
+        if options.precision_hint == "bf16":
+            raise TargetError("onnxruntime has no bf16 mode; ask for f32 or f16")
+
+
+def _session_options(ort: Any, options: RuntimeOptions) -> tuple[Any, dict[str, str]]:  # noqa: ANN401 - an SDK module
+    """Options with every choice pinned, and the record of them."""
+    pinned = ort.SessionOptions()
+    pinned.intra_op_num_threads = options.num_threads
+    pinned.inter_op_num_threads = 1
+    pinned.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    pinned.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    pinned.log_severity_level = 3
+    entries = {"session.intra_op.allow_spinning": "1", "session.inter_op.allow_spinning": "0"}
+    if options.provider != "cpu":
+        entries["session.disable_cpu_ep_fallback"] = "1"
+    for key, value in entries.items():
+        pinned.add_session_config_entry(key, value)
+    record = {
+        "provider": options.provider, "intra_op_num_threads": str(options.num_threads), "inter_op_num_threads": "1",
+        "execution_mode": "sequential", "graph_optimization_level": "all", "precision_hint": options.precision_hint, **entries,
+    }
+    return pinned, record
+
+
+def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, dict[str, str]]]:
+    settings: dict[str, dict[str, str]] = {
+        "TensorrtExecutionProvider": {
+            "trt_fp16_enable": str(int(options.precision_hint == "f16")),
+            "trt_int8_enable": str(int(bundle.manifest.precision in ("int8", "mixed"))),
+        },
+        # TF32 keeps 10 bits of mantissa: not the fp32 that was asked for.
+        "CUDAExecutionProvider": {"use_tf32": "0"},
+    }
+    return [(name, settings.get(name, {})) for name in EXECUTION_PROVIDERS[options.provider]]
+
+
+def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object
+    return Port(name=declared.name, dtype=declared.type, shape=tuple(declared.shape))
+
+
+def _bind(bundle: Bundle, sdk: Any, settings: dict[str, str]) -> Session:  # noqa: ANN401 - an SDK object
+    contract = bundle.manifest.contract
+    in_shape = (1, contract.height, contract.width, 3)
+    class_map_NHW = np.zeros((1, contract.height, contract.width), dtype=np.uint8)
+    binding = sdk.io_binding()
+    binding.bind_output(OUTPUT_NAME, "cpu", 0, np.uint8, class_map_NHW.shape, class_map_NHW.ctypes.data)
+
+    def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+        binding.bind_input(INPUT_NAME, "cpu", 0, np.uint8, in_shape, frame_HWC.ctypes.data)
+        sdk.run_with_iobinding(binding)
+        return class_map_NHW
+
+    return CheckedSession("onnxruntime", contract, settings, execute)

@@ -1,0 +1,61 @@
+"""What LiteRT and tflite_runtime share: one Interpreter API under two names. Not a runtime by itself.
+
+XNNPACK does the work in both and uses one thread unless told; whether it took the model is read back from the execution plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import TargetError
+from edgeseg.core.images import Frame
+from edgeseg.core.lazy import require
+from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, load_errors
+
+
+def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, module: str, extra: str) -> Session:
+    """Open a TFLite bundle with `module`.Interpreter; see `Runtime.open` for what is raised."""
+    if options.provider != "cpu":
+        raise TargetError(f"{vendor} runs on cpu, not on {options.provider}; choose provider cpu")
+    if options.precision_hint != "f32":
+        raise TargetError(f"{vendor} computes in f32, not in {options.precision_hint}; leave the precision hint out")
+    with load_errors(vendor, bundle):
+        sdk = require(module, extra=extra)
+        interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
+        interpreter.allocate_tensors()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        chosen = check_ports(bundle, [_port(p, only=True) for p in inputs], [_port(p, only=len(outputs) == 1) for p in outputs])
+        settings = {
+            "runtime": vendor, "provider": "cpu", "num_threads": str(options.num_threads), "precision_hint": "f32",
+            "delegate": _delegate(interpreter),
+        }
+        return _bind(bundle, interpreter, vendor, settings, inputs[0]["index"], outputs[chosen]["index"])
+
+
+def _port(details: dict[str, Any], *, only: bool) -> Port:
+    """Converters prefix names (`serving_default_frame:0`); the only port of its kind needs no name."""
+    name = None if only else str(details["name"])
+    return Port(name=name, dtype=np.dtype(details["dtype"]).name, shape=tuple(int(d) for d in details["shape"]))
+
+
+def _delegate(interpreter: Any) -> str:  # noqa: ANN401 - an SDK object
+    """What executes: operators handed to XNNPACK leave DELEGATE nodes in the plan."""
+    list_operators = getattr(interpreter, "_get_ops_details", None)
+    if list_operators is None:
+        return "not available"
+    count = sum(operator["op_name"] == "DELEGATE" for operator in list_operators())
+    return f"XNNPACK ({count} partition{'s' if count != 1 else ''})" if count else "none"
+
+
+def _bind(bundle: Bundle, interpreter: Any, vendor: str, settings: dict[str, str], index_in: int, index_out: int) -> Session:  # noqa: ANN401
+    def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+        interpreter.set_tensor(index_in, frame_HWC[np.newaxis])
+        interpreter.invoke()
+        class_map_NHW: NDArray[np.uint8] = interpreter.get_tensor(index_out)
+        return class_map_NHW
+
+    return CheckedSession(vendor, bundle.manifest.contract, settings, execute)
