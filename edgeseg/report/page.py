@@ -1,10 +1,137 @@
-"""The page of a run: one self-contained HTML file that asks for nothing from anywhere."""
+"""The page of a run: one self-contained HTML file that asks for nothing from anywhere and runs no script."""
 
 from __future__ import annotations
 
-from edgeseg.report.model import ReportData
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Final
+
+from edgeseg.report.html import Child, Html, el, join
+from edgeseg.report.model import GoalResult, ReportData, ResultRow
+from edgeseg.report.page_pictures import pictures_section
+from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, scrollable, speed_bars, tag
+from edgeseg.report.page_training import dataset_section, pruning_section, training_section
+from edgeseg.report.recommend import recommend
+from edgeseg.report.words import goal_words, percent
+
+_POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""The browser itself refuses anything from outside, should a mistake ever ask for it."""
 
 
 def render_page(data: ReportData) -> str:
-    """Give the whole page as HTML text."""
-    raise NotImplementedError(data.run_name)
+    """Give the whole page as HTML text. Everything in `data` is treated as plain text and escaped."""
+    sections = [
+        ("bundles", "Bundles", "Accuracy, speed and size of every bundle, by target.", bundle_tables(data.rows)),
+        ("classes", "IoU of each class", "A fuller cell is a higher IoU; a loss of one point or more is marked.",
+         class_table(data.rows, data.float_reference, data.dataset)),
+        ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
+         speed_bars(data.rows)),
+        ("pictures", "Frames and answers", "The worst ones first.", pictures_section(data.pictures, data.dataset, data.rows)),
+        ("training", "Training", "", training_section(data.training)),
+        ("pruning", "Pruning", "", pruning_section(data.pruning)),
+        ("data", "Data", "", dataset_section(data.dataset)),
+        ("not-verified", "What is not verified", "", _not_verified(data)),
+        ("details", "Versions, settings, configuration", "Everything needed to do it again.", _details(data)),
+    ]
+    links = [("recommended", "Recommended"), *((key, title) for key, title, _, _ in sections)]
+    nav = el("nav", el("ul", *(el("li", el("a", title, href=f"#{key}")) for key, title in links)), aria_label="On this page")
+    body = el(
+        "body", el("a", "Skip to the results", href="#main", class_="skip"),
+        el("div", _header(data, nav), el("main", _verdict(data), _recommended(data), *(_section(*s) for s in sections), id="main"),
+           _footer(data), class_="wrap"),
+    )
+    css = files("edgeseg.report").joinpath("page.css").read_text(encoding="utf-8")
+    head = el(
+        "head", el("meta", charset="utf-8"), el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"), el("meta", name="color-scheme", content="light dark"),
+        el("title", f"{data.run_name}: {'passed' if data.passed else 'goals missed'} (edgeseg report)"), Html(f"<style>{css}</style>"),
+    )
+    return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+def _section(key: str, title: str, about: str, content: Html) -> Html:
+    return el("section", el("h2", title, id=f"{key}-title"), el("p", about, class_="muted") if about else None, content, id=key,
+              aria_labelledby=f"{key}-title", class_="open" if key == "not-verified" else None)
+
+
+def _header(data: ReportData, nav: Html) -> Html:
+    ran = f"{data.training.network} on {data.dataset.name}, {data.created_utc}"
+    return el("header", el("p", "edgeseg report", class_="brand"), el("h1", data.run_name), el("p", ran, class_="muted"), nav)
+
+
+def _verdict(data: ReportData) -> Html:
+    missed = [goal for goal in data.goals if not goal.passed]
+    count = len(data.goals)
+    if not data.goals:
+        return el("div", el("h2", "No goals were set"), el("p", "Numbers below are measured, but nothing said what they had to be. "
+                  "Set some under [goals] in edgeseg.toml."), class_="verdict")
+    if missed:
+        lines = [el("li", *_goal_line(goal)) for goal in missed]
+        return el("div", el("h2", f"{len(missed)} of {count} goals missed" if count > 1 else "The goal was missed"), el("ul", *lines),
+                  class_="verdict bad", role="status")
+    caveats = _caveats(data.rows)
+    reference = data.float_reference
+    reached = f"Float reference: {percent(reference.miou, 2)} mIoU on {reference.num_frames} {reference.split} frames."
+    return el("div", el("h2", f"All {count} goals passed" if count > 1 else "The goal was passed"), el("p", reached),
+              el("p", caveats) if caveats else None, class_="verdict good", role="status")
+
+
+def _goal_line(goal: GoalResult) -> list[Child]:
+    name, wanted, got = goal_words(goal)
+    return [el("b", name), f": {got}, wanted {wanted}", f" ({goal.where})" if goal.where else None]
+
+
+def _caveats(rows: tuple[ResultRow, ...]) -> str:
+    elsewhere = [target for target in dict.fromkeys(r.target for r in rows)
+                 if not any(r.is_target_machine and r.p50_ms is not None for r in rows if r.target == target)]
+    parts = [f"Speed was not measured on the board itself for: {', '.join(elsewhere)}."] if elsewhere else []
+    parts += ["Speeds were measured quickly."] if any(row.quick for row in rows) else []
+    return " ".join(parts)
+
+
+def _recommended(data: ReportData) -> Html:
+    recommendations = recommend(data.rows)
+    content: list[Child] = [recommended_cards(recommendations) if recommendations else el("p", "There are no bundles.", class_="muted")]
+    if data.goals:
+        content += [el("h3", "Goals"), _goal_table(data)]
+    return _section("recommended", "Recommended", "The bundle to put on each target, and why.", join(content))
+
+
+def _goal_table(data: ReportData) -> Html:
+    head = el("thead", el("tr", *(el("th", name, scope="col") for name in ("Goal", "Wanted", "Got, at its worst", "Where", "Result"))))
+    body = []
+    for goal in data.goals:
+        name, wanted, got = goal_words(goal)
+        result = tag("passed", "good") if goal.passed else tag("missed", "bad")
+        body.append(el("tr", el("th", name, scope="row"), el("td", wanted), el("td", got), el("td", goal.where), el("td", result)))
+    return scrollable(el("table", head, el("tbody", *body)), name="Goals")
+
+
+def _not_verified(data: ReportData) -> Html:
+    if not data.not_verified:
+        return el("p", "Nothing is known to be open.")
+    return el("ul", *(el("li", sentence) for sentence in data.not_verified))
+
+
+def _details(data: ReportData) -> Html:
+    bundles = []
+    seen: dict[str, ResultRow] = {}
+    for row in data.rows:
+        seen.setdefault(row.bundle, row)
+    for row in seen.values():
+        pairs = {"bundle": row.bundle, "SHA-256": row.bundle_sha256, "runtime": f"{row.runtime} {row.runtime_version}", **row.settings}
+        bundles += [el("h3", row.label), _pairs(pairs)]
+    parts = [("Versions", _pairs(data.versions)), ("Machine", _pairs(data.machine)), ("Bundles and runtime settings", join(bundles)),
+             ("edgeseg.toml", el("pre", el("code", data.config_toml), tabindex=0))]
+    if data.settings:
+        parts.insert(2, ("This run", _pairs(data.settings)))
+    return join(el("details", el("summary", name), content) for name, content in parts)
+
+
+def _pairs(values: Mapping[str, str]) -> Html:
+    lines = [el("tr", el("th", key, scope="row"), el("td", value)) for key, value in values.items()]
+    return el("table", el("tbody", *lines), class_="kv")
+
+
+def _footer(data: ReportData) -> Html:
+    return el("footer", f"Made by edgeseg {data.edgeseg_version}. This file is complete in itself: it loads nothing and runs no script.")

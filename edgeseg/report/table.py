@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgeseg.report.model import ResultRow
 from edgeseg.report.recommend import recommend
+from edgeseg.report.words import number
 
 _WIDE = 104
 """From this many columns on, the table also shows p99, the worst class and peak memory."""
@@ -21,14 +22,6 @@ _WIDE = 104
 def results_json(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
     """Give `results.json`: one object a row, keys in a stable order, no NaN (see `ResultRow.to_json`)."""
     return [row.to_json() for row in rows]
-
-
-def number(value: float | None, digits: int = 1, *, scale: float = 1.0, sign: bool = False) -> str:
-    """Format a number, or `-` for one that was not measured."""
-    if value is None:
-        return "-"
-    text = f"{value * scale:{'+' if sign else ''}.{digits}f}"
-    return text.replace("-0." + "0" * digits, "0." + "0" * digits) if float(text) == 0 else text
 
 
 @dataclass(frozen=True)
@@ -80,8 +73,9 @@ def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, wide: bool, pla
             "MB": number(row.size_bytes, 2, scale=1e-6), "peak MB": number(row.peak_rss_bytes, 0, scale=1e-6),
         }
         is_best = best is not None and (row.bundle, row.device, row.threads) == (best.bundle, best.device, best.threads)
-        table.add_row("*" if is_best else "", Text(row.label), Text(f"{row.runtime} x{row.threads}"), *(Text(cells[head]) for head in heads),
-                      _goals(row), style="bold green" if is_best else "")
+        numbers = [Text(cells[head]) for head in heads]
+        table.add_row("*" if is_best else "", Text(row.label), Text(f"{row.runtime} x{row.threads}"), *numbers, _goals(row),
+                      style="bold green" if is_best else "")
     return table
 
 

@@ -1,0 +1,75 @@
+"""Numbers and goals in words, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from edgeseg.report.model import GoalResult, ResultRow
+
+MISSING: Final = "-"
+
+
+def number(value: float | None, digits: int = 1, *, scale: float = 1.0) -> str:
+    """Format a number, or `-` for one that was not measured; never a negative zero."""
+    if value is None or value != value:
+        return MISSING
+    rounded = round(value * scale, digits)
+    return f"{0.0 if rounded == 0 else rounded:,.{digits}f}".replace(",", " ")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Format a fraction 0..1 in percent."""
+    return MISSING if value is None else f"{number(value, digits, scale=100)} %"
+
+
+def megabytes(size_bytes: float | None, digits: int = 2) -> str:
+    """Format bytes in MB (10^6)."""
+    return MISSING if size_bytes is None else f"{number(size_bytes, digits, scale=1e-6)} MB"
+
+
+def count(value: int | None) -> str:
+    """Format a large count: 1.14 M, 0.57 G."""
+    if value is None:
+        return MISSING
+    for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.1 * power and value >= 1000:
+            return f"{value / power:.2f} {letter}"
+    return str(value)
+
+
+def _ms(value: float) -> str:
+    return f"{number(value, 1)} ms"
+
+
+def _points(value: float) -> str:
+    return f"{number(value, 2, scale=100)} points"
+
+
+GOALS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
+    "agreement": ("Agreement of fp32 with torch", "at least", lambda v: percent(v, 3)),
+    "miou": ("mIoU", "at least", lambda v: percent(v, 2)),
+    "miou_drop": ("Loss of mIoU against float", "at most", _points),
+    "class_drop": ("Loss of the worst class's IoU", "at most", _points),
+    "p90_ms": ("90th-percentile latency", "at most", _ms),
+    "fps": ("Frames per second", "at least", lambda v: number(v, 1)),
+    "size_mb": ("Size", "at most", lambda v: f"{number(v, 2)} MB"),
+    "golden": ("Golden frames answered as sealed", "at least", lambda v: percent(v, 2)),
+}
+"""A goal's key -> its name in words, its sense, how its value is written."""
+
+
+def goal_words(goal: GoalResult) -> tuple[str, str, str]:
+    """Give a goal's name, what was wanted and what was got, in words."""
+    name, sense, show = GOALS.get(goal.goal, (goal.goal, "limit", lambda v: f"{v:g}"))
+    return name, f"{sense} {show(goal.limit)}", "not evaluated" if goal.got is None else show(goal.got)
+
+
+def goal_name(key: str) -> str:
+    """Give a goal's name in words."""
+    return GOALS[key][0] if key in GOALS else key
+
+
+def threads(row: ResultRow) -> str:
+    """Give `1 thread` or `4 threads`."""
+    return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
