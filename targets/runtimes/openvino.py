@@ -84,11 +84,13 @@ def _operator_precisions(compiled: Any) -> str:  # noqa: ANN401 - an SDK object
 def _bind(bundle: Bundle, ov: Any, compiled: Any, settings: dict[str, str]) -> Session:  # noqa: ANN401 - an SDK
     contract = bundle.manifest.contract
     class_map_NHW = np.zeros((1, contract.height, contract.width), dtype=np.uint8)
+    frame_NHWC = np.zeros((1, contract.height, contract.width, 3), dtype=np.uint8)  # shared memory must be writeable, a frame need not be
     request = compiled.create_infer_request()
+    request.set_tensor(INPUT_NAME, ov.Tensor(frame_NHWC, shared_memory=True))
     request.set_tensor(OUTPUT_NAME, ov.Tensor(class_map_NHW, shared_memory=True))
 
     def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
-        request.set_tensor(INPUT_NAME, ov.Tensor(frame_HWC[np.newaxis], shared_memory=True))
+        frame_NHWC[0] = frame_HWC
         request.infer(share_outputs=True)
         return class_map_NHW
 

@@ -1,0 +1,174 @@
+"""The measured loops: warm-up, single stream with every step timed, and two sessions in interleaved blocks.
+
+The clock is an argument (nanoseconds, monotonic). Nothing measured is ever left out. Times go into flat arrays that hold no objects.
+"""
+
+from __future__ import annotations
+
+import statistics
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeseg.core.images import Frame, Placement, place, read_frame, to_frame, to_model
+from edgeseg.core.manifest import Contract
+from targets.measure.result import Limits, WarmUp
+from targets.runtimes.base import Session
+
+Clock = Callable[[], int]
+Progress = Callable[[str, float], None]
+"""Called with the stage (`warm-up`, `measure`) and the share done, 0..1."""
+
+STEADY_SHARE: Final = 0.03
+_PROGRESS_EVERY_NS: Final = 250_000_000
+
+
+def _times() -> array[int]:
+    return array("q")
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Nanoseconds of every step of every frame, in order."""
+
+    decode: array[int] = field(default_factory=_times)
+    resize: array[int] = field(default_factory=_times)
+    inference: array[int] = field(default_factory=_times)
+    """One entry a runtime call: more than one a frame where frames are tiled."""
+    resize_back: array[int] = field(default_factory=_times)
+    end_to_end: array[int] = field(default_factory=_times)
+
+
+class Stream:
+    """Files go round and round through decode, resize, inference and resize-back."""
+
+    def __init__(self, session: Session, contract: Contract, files: Sequence[Path], clock: Clock) -> None:
+        """Take the files in order, from the first again when they are used up."""
+        self._run = session.run
+        self._contract = contract
+        self._files = files
+        self._clock = clock
+        self._next = 0
+        self._placement: Placement | None = None
+
+    def step(self, times: StepTimes) -> None:
+        """Take one frame through and append its times."""
+        clock, run = self._clock, self._run
+        file = self._files[self._next]
+        self._next = (self._next + 1) % len(self._files)
+        start = clock()
+        frame = read_frame(file)
+        decoded = clock()
+        placement = self._place((frame.shape[0], frame.shape[1]))
+        inputs = to_model(frame, placement)
+        resized = clock()
+        class_maps, before = [], resized
+        for model_frame in inputs:
+            class_maps.append(run(model_frame))
+            after = clock()
+            times.inference.append(after - before)
+            before = after
+        to_frame(class_maps, placement)
+        end = clock()
+        times.decode.append(decoded - start)
+        times.resize.append(resized - decoded)
+        times.resize_back.append(end - before)
+        times.end_to_end.append(end - start)
+
+    def _place(self, frame_hw: tuple[int, int]) -> Placement:
+        if self._placement is None or self._placement.frame_hw != frame_hw:
+            self._placement = place(frame_hw, (self._contract.height, self._contract.width), self._contract.resize)
+        return self._placement
+
+
+def warm_up(step: Callable[[StepTimes], None], limits: Limits, clock: Clock, on_progress: Progress) -> WarmUp:
+    """Take frames until the inference medians of two windows in a row differ by at most 3 %, or a bound is reached."""
+    times, start, previous, frames = StepTimes(), clock(), 0.0, 0
+    while True:
+        done = len(times.inference)
+        for _ in range(limits.warmup_window):
+            step(times)
+        frames += limits.warmup_window
+        median = statistics.median(times.inference[done:])
+        seconds = (clock() - start) / 1e9
+        on_progress("warm-up", min(1.0, max(frames / limits.warmup_max_frames, seconds / limits.warmup_max_seconds)))
+        if previous and abs(median - previous) <= STEADY_SHARE * previous:
+            return WarmUp(frames=frames, seconds=seconds, steady=True)
+        if frames + limits.warmup_window > limits.warmup_max_frames or seconds >= limits.warmup_max_seconds:
+            return WarmUp(frames=frames, seconds=seconds, steady=False)
+        previous = median
+
+
+def measure_stream(stream: Stream, limits: Limits, clock: Clock, on_progress: Progress) -> tuple[StepTimes, float]:
+    """Take frames until both minima are reached; give all times and the seconds it took."""
+    times = StepTimes()
+    start = told = clock()
+    while True:
+        stream.step(times)
+        now = clock()
+        seconds, frames = (now - start) / 1e9, len(times.end_to_end)
+        done = min(1.0, frames / limits.min_frames, seconds / limits.min_seconds if limits.min_seconds else 1.0)
+        if done >= 1:
+            return times, seconds
+        if now - told >= _PROGRESS_EVERY_NS:
+            told = now
+            on_progress("measure", done)
+
+
+@dataclass(frozen=True)
+class BlockMedians:
+    """Median nanoseconds of each block, pair by pair."""
+
+    a: list[float]
+    b: list[float]
+    frames_per_block: int
+
+
+def interleave(a: Callable[[], object], b: Callable[[], object], limits: Limits, clock: Clock, on_progress: Progress) -> BlockMedians:
+    """Run two calls in blocks ABBA ABBA ...; both are expected to be warm."""
+    slower = max(_block(a, 3, clock), _block(b, 3, clock), 1.0)
+    length = max(5, int(np.ceil(limits.block_seconds * 1e9 / slower)))
+    medians: tuple[list[float], list[float]] = ([], [])
+    for pair in range(limits.min_pairs):
+        order = (0, 1) if pair % 2 == 0 else (1, 0)
+        for which in order:
+            medians[which].append(_block((a, b)[which], length, clock))
+        on_progress("compare", (pair + 1) / limits.min_pairs)
+    return BlockMedians(medians[0], medians[1], length)
+
+
+def _block(call: Callable[[], object], length: int, clock: Clock) -> float:
+    times = array("q")
+    before = clock()
+    for _ in range(length):
+        call()
+        after = clock()
+        times.append(after - before)
+        before = after
+    return float(statistics.median(times))
+
+
+def cycle(session: Session, frames: Sequence[Frame]) -> Callable[[], object]:
+    """Give a call that answers the next of `frames` (at model size) each time."""
+    position = -1
+
+    def call() -> object:
+        nonlocal position
+        position = (position + 1) % len(frames)
+        return session.run(frames[position])
+
+    return call
+
+
+def bootstrap_ratio(a: Sequence[float], b: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Ratio median(a) / median(b) of paired values and its 95 % percentile-bootstrap interval over the pairs (Efron 1979)."""
+    a_P, b_P = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)  # P = pairs
+    rng = np.random.Generator(np.random.Philox(seed))
+    chosen_RP = rng.integers(0, len(a_P), (resamples, len(a_P)))  # R = resamples
+    ratios_R = np.median(a_P[chosen_RP], axis=1) / np.median(b_P[chosen_RP], axis=1)
+    low, high = np.percentile(ratios_R, [2.5, 97.5])
+    return float(np.median(a_P) / np.median(b_P)), float(low), float(high)

@@ -1,0 +1,137 @@
+"""What a measurement says. Times carry their step and unit; a quick measurement is stamped so wherever it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from edgeseg.core.stats import LatencyStats
+from targets.boards.base import MeasuredOn
+from targets.machine import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How long to warm up and to measure; a measurement ends when both minima are reached."""
+
+    min_frames: int
+    min_seconds: float
+    warmup_window: int
+    """Frames of one window; warm-up ends when the medians of two windows in a row differ by at most 3 %."""
+    warmup_max_frames: int
+    warmup_max_seconds: float
+    min_pairs: int
+    """Pairs of blocks of an interleaved comparison."""
+    block_seconds: float
+    """Least length of one block of an interleaved comparison."""
+
+
+FULL: Final = Limits(
+    min_frames=1024, min_seconds=60, warmup_window=16, warmup_max_frames=1024, warmup_max_seconds=30, min_pairs=60, block_seconds=0.1,
+)
+QUICK: Final = Limits(
+    min_frames=50, min_seconds=1, warmup_window=8, warmup_max_frames=96, warmup_max_seconds=4, min_pairs=16, block_seconds=0.04,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """How the session came to its steady speed."""
+
+    frames: int
+    seconds: float
+    steady: bool
+    """False: the time or frame bound ended it; medians still moved by more than 3 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """One bundle measured on one machine, in a process of its own."""
+
+    bundle: str
+    bundle_sha256: str
+    format: str
+    precision: str
+    target: str
+    runtime: str
+    provider: str
+    num_threads: int
+    quick: bool
+    inference: LatencyStats
+    """Frame at model size in, class map at model size out: one runtime call."""
+    decode: LatencyStats
+    """File to frame."""
+    resize: LatencyStats
+    """Frame to model size."""
+    resize_back: LatencyStats
+    """Class map to frame size."""
+    end_to_end: LatencyStats
+    """File to class map at frame size; holds one inference, or one a tile."""
+    calls_per_frame: float
+    """Runtime calls a frame: 1, or the number of tiles."""
+    measured_s: float
+    warmup_frames: int
+    warmup_s: float
+    steady: bool
+    """False: the warm-up ended at its bound with medians still moving by more than 3 %."""
+    cold_open_ms: float
+    """First `open` of the process: import of the SDK and load of the model."""
+    load_ms: float
+    """A second `open`, the SDK being there: load of the model alone."""
+    first_inference_ms: float
+    import_rss_bytes: int | None
+    """Resident memory before the SDK was imported: Python, numpy, Pillow and edgeseg."""
+    peak_rss_bytes: int | None
+    """Highest resident memory of the process up to the end of the measured loop."""
+    size_bytes: int
+    """Model files on disk, golden frames not counted."""
+    settings: Mapping[str, str]
+    versions: Mapping[str, str]
+    clock_resolution_ns: float
+    machine: Machine
+    measured_on: MeasuredOn
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all of it as JSON values."""
+        return {**asdict(self), "machine": self.machine.to_json(), "measured_on": self.measured_on.words,
+                "is_target": self.measured_on.is_target, "settings": dict(self.settings), "versions": dict(self.versions)}
+
+    @classmethod
+    def from_worker(cls, raw: Mapping[str, Any]) -> BenchResult:
+        """Rebuild from what `asdict` gave on the other side of the pipe."""
+        stats = {name: LatencyStats(**raw[name]) for name in ("inference", "decode", "resize", "resize_back", "end_to_end")}
+        return cls(**{**raw, **stats, "machine": Machine(**raw["machine"]), "measured_on": MeasuredOn(**raw["measured_on"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRatio:
+    """How much faster B is than A, from blocks of both in turn, so that what slows the machine slows both."""
+
+    ratio: float
+    """Median of A's block medians over that of B's: above 1, B is faster."""
+    low: float
+    high: float
+    """95 % percentile bootstrap over the pairs of blocks (Efron 1979)."""
+    blocks: int
+    """Pairs of blocks."""
+    frames_per_block: int
+    a_p50_ms: float
+    b_p50_ms: float
+    quick: bool
+    measured_on: MeasuredOn
+
+    @property
+    def b_is_faster(self) -> bool:
+        """The whole interval lies above 1."""
+        return self.low > 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all of it as JSON values."""
+        return {**asdict(self), "b_is_faster": self.b_is_faster,
+                "measured_on": self.measured_on.words, "is_target": self.measured_on.is_target}
+
+    @classmethod
+    def from_worker(cls, raw: Mapping[str, Any]) -> SpeedRatio:
+        """Rebuild from what `asdict` gave on the other side of the pipe."""
+        return cls(**{**raw, "measured_on": MeasuredOn(**raw["measured_on"])})
