@@ -1,0 +1,121 @@
+"""Frames in, masks and overlays out.
+
+Legend: H/W = rows/columns of the frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import EdgesegError, RuntimeFailure, explain_os_error, telling_line
+from edgeseg.core.files import atomic_path
+from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model, write_class_map, write_frame
+from edgeseg.core.lazy import require
+from targets.runtimes.base import Session
+from targets.sources import Source, open_source
+
+OVERLAY_SHARE: Final = 0.5
+MASKS: Final = "masks"
+OVERLAYS: Final = "overlays"
+OVERLAY_VIDEO: Final = "overlay.mp4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What was written."""
+
+    num_frames: int
+    masks: Path
+    """Folder of class maps at frame size: palette PNGs whose pixel values are class indices."""
+    overlays: Path
+    """Folder of overlay PNGs, or the overlay video."""
+
+
+def predict_frame(session: Session, bundle: Bundle, frame_HWC: Frame) -> ClassMap:
+    """Answer one frame of any size: uint8 [H, W] at frame size."""
+    contract = bundle.manifest.contract
+    placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+    return to_frame([session.run(model_frame) for model_frame in to_model(frame_HWC, placement)], placement)
+
+
+def overlay(frame_HWC: Frame, class_map_HW: ClassMap, palette: tuple[tuple[int, int, int], ...]) -> Frame:
+    """Blend the classes' colours over a frame, half and half; pixels without a colour (255 = ignore) stay as they are."""
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    colours[: len(palette)] = palette
+    coloured = np.asarray(Image.blend(Image.fromarray(frame_HWC), Image.fromarray(colours[class_map_HW]), OVERLAY_SHARE))
+    return np.where(class_map_HW[:, :, np.newaxis] < len(palette), coloured, frame_HWC)
+
+
+def predict_source(
+    session: Session, bundle: Bundle, source: Path, out: Path, *, on_frame: Callable[[int, int | None], None] = lambda done, count: None,
+) -> Predicted:
+    """Answer an image, a folder or a video into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
+
+    Every file appears whole or not at all. `on_frame` gets the frames done and, where the source says it, how many there are.
+
+    Raises:
+        InputMissingError, DataError: see `targets.sources.open_source`; what was written before a damaged frame stays.
+        OutputError, NoPermissionError: `out` cannot be written.
+        RuntimeFailure: the runtime or the video encoder failed.
+    """
+    opened = open_source(source)
+    try:
+        return _predict(session, bundle, opened, out, on_frame)
+    except OSError as error:
+        raise explain_os_error(error, doing="predicting, at") from error
+
+
+def _predict(session: Session, bundle: Bundle, source: Source, out: Path, on_frame: Callable[[int, int | None], None]) -> Predicted:
+    palette, done = bundle.manifest.palette, 0
+    overlays = out / OVERLAY_VIDEO if source.is_video else out / OVERLAYS
+    with _video_writer(overlays, source.fps) if source.fps is not None else _picture_writer(overlays) as write_overlay:
+        for done, item in enumerate(source, start=1):
+            class_map_HW = predict_frame(session, bundle, item.frame_HWC)
+            write_class_map(out / MASKS / f"{item.name}.png", class_map_HW, palette=palette)
+            write_overlay(item.name, overlay(item.frame_HWC, class_map_HW, palette))
+            on_frame(done, source.count)
+    return Predicted(num_frames=done, masks=out / MASKS, overlays=overlays)
+
+
+@contextlib.contextmanager
+def _picture_writer(folder: Path) -> Iterator[Callable[[str, Frame], None]]:
+    yield lambda name, frame_HWC: write_frame(folder / f"{name}.png", frame_HWC)
+
+
+@contextlib.contextmanager
+def _video_writer(path: Path, fps: float) -> Iterator[Callable[[str, Frame], None]]:
+    """H.264 at the source's rate; the file takes its name when the last frame is in it."""
+    av = require("av", extra="video")
+    with atomic_path(path) as temporary:
+        container = av.open(str(temporary), "w", format="mp4")
+        stream: Any = None
+
+        def write(name: str, frame_HWC: Frame) -> None:
+            nonlocal stream
+            H, W = frame_HWC.shape[0] // 2 * 2, frame_HWC.shape[1] // 2 * 2  # 4:2:0 colour needs even sides
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+                stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC[:H, :W]), format="rgb24")
+            container.mux(stream.encode(picture))
+
+        try:
+            yield write
+            if stream is not None:
+                container.mux(stream.encode(None))
+            container.close()
+        except (EdgesegError, OSError):
+            raise
+        except av.error.FFmpegError as error:
+            raise RuntimeFailure(f"av failed to write {path.name}: {telling_line(error)}") from error
+        finally:
+            container.close()

@@ -1,0 +1,251 @@
+"""Is a bundle as accurate as the model that was trained? Judged on labelled frames, against torch's own answers, and on golden frames.
+
+A class absent from the labels is "not evaluated" (`None`), never 0 or 1, and takes no part in a drop. A drop is only given
+where the reference was measured on the same frames.
+
+Legend: N = frames, C = classes, H/W = rows/columns of the frame, h/w = rows/columns at model size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.config import GoalsSection
+from edgeseg.core.errors import BundleError, DataError
+from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.manifest import Reference
+from edgeseg.core.metrics import Confusion, agreement, confusion_matrix, score
+from targets.runtimes.base import Session
+
+GOLDEN_AGREEMENT: Final = 0.999
+"""Least share of golden pixels that must come out as when the bundle was sealed. The same runtime on the same machine gives 1; float
+arithmetic of another processor may move single pixels that were near a tie."""
+
+LabelledFrame = tuple[str, Frame, ClassMap]
+"""Name, frame and label, both at frame size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameScore:
+    """How one frame came out."""
+
+    name: str
+    miou: float | None
+    """Mean over the classes in this frame's label; `None` where nothing in it is labelled."""
+    agreement: float | None
+    """Share of its pixels that equal the reference answers; `None` without them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VerifyResult:
+    """What `verify` found. Fractions in 0..1."""
+
+    bundle: str
+    bundle_sha256: str
+    format: str
+    precision: str
+    classes: tuple[str, ...]
+    num_frames: int
+    miou: float
+    iou: tuple[float | None, ...]
+    pixel_accuracy: float
+    reference_miou: float | None
+    """mIoU of the float checkpoint on these frames; `None` where it was not measured on them."""
+    miou_drop: float | None
+    class_drop: tuple[float | None, ...]
+    """Reference minus this, class by class; negative = better than the reference."""
+    worst_class_drop: float | None
+    agreement: float | None
+    """Share of pixels at model size that equal the reference answers."""
+    golden_agreement: float
+    frames: tuple[FrameScore, ...]
+    confusions_NCC: NDArray[np.int64]
+    """One confusion matrix a frame, rows = label; at frame size."""
+
+    @property
+    def golden_passed(self) -> bool:
+        """The bundle still answers as it did when it was sealed."""
+        return self.golden_agreement >= GOLDEN_AGREEMENT
+
+    @property
+    def not_evaluated(self) -> tuple[str, ...]:
+        """Classes that do not occur in the labels."""
+        return tuple(name for name, value in zip(self.classes, self.iou, strict=True) if value is None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all but the confusion matrices of single frames; their sum is there."""
+        values = {name: getattr(self, name) for name in (
+            "bundle", "bundle_sha256", "format", "precision", "num_frames", "miou", "pixel_accuracy", "reference_miou", "miou_drop",
+            "worst_class_drop", "agreement", "golden_agreement", "golden_passed",
+        )}
+        return {
+            **values, "iou": dict(zip(self.classes, self.iou, strict=True)),
+            "class_drop": dict(zip(self.classes, self.class_drop, strict=True)),
+            "not_evaluated": list(self.not_evaluated), "confusion": self.confusions_NCC.sum(axis=0).tolist(),
+            "frames": [{"name": f.name, "miou": f.miou, "agreement": f.agreement} for f in self.frames],
+        }
+
+
+def verify(
+    session: Session, bundle: Bundle, labelled: Iterable[LabelledFrame], *,
+    reference_maps: Iterable[ClassMap | Sequence[ClassMap]] | None = None,
+    dataset_sha256: str | None = None, split: str | None = None, on_frame: Callable[[int], None] = lambda done: None,
+) -> VerifyResult:
+    """Answer every labelled frame and compare with label, reference answers and golden frames. Streams: one frame at a time.
+
+    Args:
+        session: the opened bundle.
+        bundle: the same, for contract, classes, reference and golden frames.
+        labelled: frames and labels at frame size.
+        reference_maps: torch's class maps at model size in the same order, one a frame or (for tiles) a sequence a frame.
+        dataset_sha256: hash of the data set `labelled` is from; the drop is only given if the manifest's reference is from it too.
+        split: likewise.
+        on_frame: called with the number of frames done.
+
+    Raises:
+        DataError: no frames, no labelled pixel, or fewer reference answers than frames.
+        BundleError: the model answered a class that the manifest does not have.
+    """
+    contract, num_classes = bundle.manifest.contract, len(bundle.manifest.classes)
+    confusions: list[Confusion] = []
+    scores: list[FrameScore] = []
+    matched: list[float] = []
+    expected = iter(reference_maps) if reference_maps is not None else None
+    for name, frame_HWC, label_HW in labelled:
+        placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+        answers = [session.run(model_frame) for model_frame in to_model(frame_HWC, placement)]
+        wanted = _maps(expected, name, len(answers)) if expected is not None else []
+        shares = [agreement(answer, want) for answer, want in zip(answers, wanted, strict=bool(wanted))]
+        matched.extend(shares)
+        confusion = _confusion(to_frame(answers, placement), label_HW, num_classes, bundle, name)
+        confusions.append(confusion)
+        scores.append(FrameScore(
+            name=name, miou=score(confusion).miou if confusion.any() else None, agreement=float(np.mean(shares)) if shares else None,
+        ))
+        on_frame(len(scores))
+    if not scores:
+        raise DataError("no labelled frames to verify with; give a data set with images and masks")
+    confusions_NCC = np.stack(confusions)
+    try:
+        total = score(confusions_NCC.sum(axis=0))
+    except ValueError as error:
+        raise DataError(f"{len(scores)} frames hold no labelled pixel (all 255 = ignore); nothing can be evaluated") from error
+    reference = _comparable(bundle.manifest.reference, len(scores), dataset_sha256, split)
+    class_drop = tuple(
+        before - after if before is not None and after is not None else None
+        for before, after in zip(reference.iou if reference else (None,) * num_classes, total.iou, strict=True)
+    )
+    return VerifyResult(
+        bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, format=bundle.manifest.format,
+        precision=bundle.manifest.precision, classes=bundle.manifest.classes, num_frames=len(scores), miou=total.miou, iou=total.iou,
+        pixel_accuracy=total.pixel_accuracy, reference_miou=reference.miou if reference else None,
+        miou_drop=reference.miou - total.miou if reference else None, class_drop=class_drop,
+        worst_class_drop=max((drop for drop in class_drop if drop is not None), default=None),
+        agreement=float(np.mean(matched)) if matched else None, golden_agreement=check_golden(bundle, session),
+        frames=tuple(scores), confusions_NCC=confusions_NCC,
+    )
+
+
+def check_golden(bundle: Bundle, session: Session) -> float:
+    """Share of pixels of the golden frames that come out as when the bundle was sealed; pass at `GOLDEN_AGREEMENT`.
+
+    Raises:
+        BundleError: the bundle has no golden frames.
+    """
+    pairs = bundle.golden_pairs()
+    if not pairs:
+        raise BundleError(f"{bundle.folder} holds no golden frames; export the bundle again")
+    return float(np.mean([agreement(session.run(frame), class_map) for frame, class_map in pairs]))
+
+
+def _maps(expected: Iterator[ClassMap | Sequence[ClassMap]], name: str, count: int) -> list[ClassMap]:
+    try:
+        maps = next(expected)
+    except StopIteration:
+        raise DataError(f"{name}: no reference answer for it; give one a frame, in the same order") from None
+    listed = list(maps) if not isinstance(maps, np.ndarray) or maps.ndim == 3 else [maps]
+    if len(listed) != count:
+        raise DataError(f"{name}: {len(listed)} reference answers for {count} model inputs; make them with the same contract")
+    return listed
+
+
+def _confusion(answer_HW: ClassMap, label_HW: ClassMap, num_classes: int, bundle: Bundle, name: str) -> Confusion:
+    highest = int(answer_HW.max(initial=0))
+    if highest >= num_classes:
+        raise BundleError(
+            f"{bundle.folder.name} answered class {highest} on {name}; the manifest has {num_classes} classes; export it again"
+        )
+    try:
+        return confusion_matrix(answer_HW, label_HW, num_classes=num_classes)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}; type: edgeseg data check DIR") from error
+
+
+def _comparable(reference: Reference | None, num_frames: int, dataset_sha256: str | None, split: str | None) -> Reference | None:
+    """The reference, if it speaks of these very frames."""
+    if reference is None or reference.num_frames != num_frames:
+        return None
+    if dataset_sha256 is not None and dataset_sha256 != reference.dataset_sha256:
+        return None
+    return None if split is not None and split != reference.split else reference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One goal, and whether it was reached."""
+
+    goal: str
+    """Key of `[goals]`, or `golden`."""
+    limit: float
+    got: float | None
+    """`None` = could not be evaluated, which does not pass."""
+    passed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all fields."""
+        return {"goal": self.goal, "limit": self.limit, "got": self.got, "passed": self.passed}
+
+
+def at_least(goal: str, limit: float, got: float | None) -> Finding:
+    """Judge a number that should reach `limit`."""
+    return Finding(goal=goal, limit=limit, got=got, passed=got is not None and got >= limit)
+
+
+def at_most(goal: str, limit: float, got: float | None) -> Finding:
+    """Judge a number that should not exceed `limit`."""
+    return Finding(goal=goal, limit=limit, got=got, passed=got is not None and got <= limit)
+
+
+def judge(result: VerifyResult, goals: GoalsSection) -> tuple[Finding, ...]:
+    """Judge the accuracy goals that were set, and always the golden frames. `agreement` is a goal of fp32 bundles only.
+
+    Speed and size (`p90_ms`, `fps`, `size_mb`) belong to the recommended bundle of a target: `judge_speed`.
+    """
+    findings = [at_least("golden", GOLDEN_AGREEMENT, result.golden_agreement)]
+    if goals.agreement is not None and result.precision == "fp32":
+        findings.append(at_least("agreement", goals.agreement, result.agreement))
+    if goals.miou is not None:
+        findings.append(at_least("miou", goals.miou, result.miou))
+    if goals.miou_drop is not None:
+        findings.append(at_most("miou_drop", goals.miou_drop, result.miou_drop))
+    if goals.class_drop is not None:
+        findings.append(at_most("class_drop", goals.class_drop, result.worst_class_drop))
+    return tuple(findings)
+
+
+def judge_speed(*, p90_ms: float, fps: float, size_bytes: int, goals: GoalsSection) -> tuple[Finding, ...]:
+    """Judge the goals of speed and size that were set, for the recommended bundle of a target."""
+    findings = []
+    if goals.p90_ms is not None:
+        findings.append(at_most("p90_ms", goals.p90_ms, p90_ms))
+    if goals.fps is not None:
+        findings.append(at_least("fps", goals.fps, fps))
+    if goals.size_mb is not None:
+        findings.append(at_most("size_mb", goals.size_mb, size_bytes / 1e6))
+    return tuple(findings)
