@@ -1,0 +1,148 @@
+"""Look at one sample and say everything that is wrong with it; `check` does so for all, `inspect` for some."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeseg.core.errors import DataError
+from edgeseg.core.images import ClassMap, read_frame
+from edgeseg.data.base import Problem, Sample
+from edgeseg.data.store import size_mismatch
+
+_ORIENTATION: Final = 0x0112
+_INDEX_MODES: Final = ("1", "L", "P")
+_LOSSY: Final = (".jpg", ".jpeg", ".webp")
+
+
+@dataclass(kw_only=True)
+class Examined:
+    """What one sample is like."""
+
+    frame_hw: tuple[int, int] | None = None
+    """`None` where the image cannot be read."""
+    counts: NDArray[np.int64] | None = None
+    """Pixels per mask value, [256]; `None` where the mask cannot be read."""
+    pixels_hash: bytes = b""
+    """Hash of the decoded frame, so that a renamed or re-saved PNG is still recognised."""
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    mode: str
+    orientation: int
+    num_pictures: int
+
+
+def examine(root: Path, sample: Sample) -> Examined:
+    """Decode image and mask and note whatever is wrong; raises nothing for bad files."""
+    found = Examined()
+    image_header, mask_header = _header(sample.image), _header(sample.label)
+    try:
+        frame = read_frame(sample.image, name=sample.image.name)
+    except (DataError, OSError) as error:
+        found.problems.append(_unreadable(root, sample.image, error))
+    else:
+        found.frame_hw = (int(frame.shape[0]), int(frame.shape[1]))
+        digest = hashlib.blake2b(repr(frame.shape).encode(), digest_size=16)
+        digest.update(frame.tobytes())
+        found.pixels_hash = digest.digest()
+    if mask_header is not None and mask_header.mode not in _INDEX_MODES and not mask_header.mode.startswith("I"):
+        message = _colour_mask(sample.label, mask_header)
+        found.problems.append(Problem(file=_relative(root, sample.label), kind="colour-mask", message=message))
+    else:
+        try:
+            label = sample.read_label(sample.label)
+        except (DataError, OSError) as error:
+            found.problems.append(_unreadable(root, sample.label, error))
+        else:
+            _examine_label(root, sample, label, found, image_header, mask_header)
+    for path, header in ((sample.image, image_header), (sample.label, mask_header)):
+        if header is not None and header.num_pictures > 1:
+            found.warnings.append(Problem(file=_relative(root, path), kind="several-pictures",
+                                          message=f"holds {header.num_pictures} pictures; only the first is read"))
+    return found
+
+
+def _examine_label(
+    root: Path, sample: Sample, label: ClassMap, found: Examined, image_header: _Header | None, mask_header: _Header | None
+) -> None:
+    file = _relative(root, sample.label)
+    found.counts = np.bincount(label.reshape(-1), minlength=256).astype(np.int64)
+    if sample.label.suffix.lower() in _LOSSY:
+        found.warnings.append(Problem(file=file, kind="lossy-mask", message="lossy compression changes class indices; save it as PNG"))
+    if found.counts[255] == label.size:
+        found.warnings.append(Problem(file=file, kind="all-ignored", message="every pixel is 255 (ignore); the frame teaches nothing"))
+    if found.frame_hw is None:
+        return
+    mask_hw = (int(label.shape[0]), int(label.shape[1]))
+    turned = image_header.orientation if image_header is not None else 1
+    mask_turned = mask_header.orientation if mask_header is not None else 1
+    if mask_hw != found.frame_hw:
+        message = size_mismatch(found.frame_hw, mask_hw)
+        if turned != mask_turned:
+            message += f" (EXIF orientation: image {turned}, mask {mask_turned}; store both upright)"
+        found.problems.append(Problem(file=file, kind="size-mismatch", message=message))
+    elif turned != mask_turned and ((turned < 5 and mask_turned < 5) or mask_hw[0] == mask_hw[1]):
+        # A quarter turn of an oblong frame shows in the size; anything else does not.
+        found.warnings.append(Problem(
+            file=file, kind="exif-orientation",
+            message=f"EXIF orientation of the image is {turned}, of its mask {mask_turned}; sizes cannot tell whether the mask was drawn "
+                    "on the upright image (then all is well) or on the stored pixels (then it is turned); look, or store both upright"))
+
+
+def _header(path: Path) -> _Header | None:
+    """Mode, orientation and size without decoding; `None` where even that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+                count = int(getattr(image, "n_frames", 1))
+                return _Header(mode=image.mode, orientation=orientation, num_pictures=count)
+    except Exception:  # Pillow raises a dozen types for damaged files; decoding says what is wrong
+        return None
+
+
+def _unreadable(root: Path, path: Path, error: DataError | OSError) -> Problem:
+    if isinstance(error, PermissionError):
+        message = "no permission to read it"
+    elif isinstance(error, DataError):
+        size = path.stat().st_size
+        message = "the file is empty (0 bytes)" if size == 0 else str(error).removeprefix(f"{path.name}: ")
+    else:
+        message = f"cannot be read: {error.strerror or error}"
+    return Problem(file=_relative(root, path), kind="unreadable", message=message)
+
+
+def _colour_mask(path: Path, header: _Header) -> str:
+    said = f"a colour mask (mode {header.mode}); masks hold one class index a pixel, as 8-bit gray or palette PNG"
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    except Exception:  # as above; what is known is said
+        return said
+    packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
+    colours = np.unique(packed)
+    gray = bool(np.all(pixels[:, 0] == pixels[:, 1]) and np.all(pixels[:, 1] == pixels[:, 2]))
+    lossy = path.suffix.lower() in _LOSSY
+    if gray and lossy:
+        return f"{said}; it looks like a gray mask smeared by lossy compression: cut it at the middle between its values and save it as PNG"
+    if gray:
+        said += "; its three channels are equal, so saving it as 8-bit gray may be all it needs"
+    shown = ", ".join(f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in colours[:4].tolist())
+    smeared = " (lossy compression adds some)" if lossy else ""
+    return f"{said}; it has {len(colours)} colours{smeared}: {shown}{', ...' if len(colours) > 4 else ''}"
+
+
+def _relative(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
