@@ -11,7 +11,7 @@ _WIDTH, _HEIGHT = 440, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 34
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) that lie in low..high, about `count` of them."""
     if not high > low:
         return [low]

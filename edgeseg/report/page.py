@@ -8,8 +8,9 @@ from typing import Final
 
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import GoalResult, ReportData, ResultRow
+from edgeseg.report.page_parts import table, tag
 from edgeseg.report.page_pictures import pictures_section
-from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, scrollable, speed_bars, tag
+from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, speed_bars
 from edgeseg.report.page_training import dataset_section, pruning_section, training_section
 from edgeseg.report.recommend import recommend
 from edgeseg.report.words import goal_words, percent
@@ -17,11 +18,16 @@ from edgeseg.report.words import goal_words, percent
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The browser itself refuses anything from outside, should a mistake ever ask for it."""
 
+_BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of mIoU and of the worst class against "
+                   "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
+_SHORT: Final = {"classes": "Classes", "time": "Time", "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
+"""Titles as the links at the top write them."""
+
 
 def render_page(data: ReportData) -> str:
     """Give the whole page as HTML text. Everything in `data` is treated as plain text and escaped."""
     sections = [
-        ("bundles", "Bundles", "Accuracy, speed and size of every bundle, by target.", bundle_tables(data.rows)),
+        ("bundles", "Bundles", _BUNDLES, bundle_tables(data.rows)),
         ("classes", "IoU of each class", "A fuller cell is a higher IoU; a loss of one point or more is marked.",
          class_table(data.rows, data.float_reference, data.dataset)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
@@ -33,7 +39,7 @@ def render_page(data: ReportData) -> str:
         ("not-verified", "What is not verified", "", _not_verified(data)),
         ("details", "Versions, settings, configuration", "Everything needed to do it again.", _details(data)),
     ]
-    links = [("recommended", "Recommended"), *((key, title) for key, title, _, _ in sections)]
+    links = [("recommended", "Recommended"), *((key, _SHORT.get(key, title)) for key, title, _, _ in sections)]
     nav = el("nav", el("ul", *(el("li", el("a", title, href=f"#{key}")) for key, title in links)), aria_label="On this page")
     body = el(
         "body", el("a", "Skip to the results", href="#main", class_="skip"),
@@ -55,8 +61,9 @@ def _section(key: str, title: str, about: str, content: Html) -> Html:
 
 
 def _header(data: ReportData, nav: Html) -> Html:
-    ran = f"{data.training.network} on {data.dataset.name}, {data.created_utc}"
-    return el("header", el("p", "edgeseg report", class_="brand"), el("h1", data.run_name), el("p", ran, class_="muted"), nav)
+    when = data.created_utc.replace("T", " ").replace("Z", " UTC").replace("+00:00", " UTC")
+    ran = el("p", f"{data.training.network} on {data.dataset.name}, ", el("time", when, datetime=data.created_utc), class_="muted")
+    return el("header", el("p", "edgeseg report", class_="brand"), el("h1", data.run_name), ran, nav)
 
 
 def _verdict(data: ReportData) -> Html:
@@ -68,12 +75,12 @@ def _verdict(data: ReportData) -> Html:
     if missed:
         lines = [el("li", *_goal_line(goal)) for goal in missed]
         return el("div", el("h2", f"{len(missed)} of {count} goals missed" if count > 1 else "The goal was missed"), el("ul", *lines),
-                  class_="verdict bad", role="status")
+                  class_="verdict bad")
     caveats = _caveats(data.rows)
     reference = data.float_reference
     reached = f"Float reference: {percent(reference.miou, 2)} mIoU on {reference.num_frames} {reference.split} frames."
     return el("div", el("h2", f"All {count} goals passed" if count > 1 else "The goal was passed"), el("p", reached),
-              el("p", caveats) if caveats else None, class_="verdict good", role="status")
+              el("p", caveats) if caveats else None, class_="verdict good")
 
 
 def _goal_line(goal: GoalResult) -> list[Child]:
@@ -98,13 +105,12 @@ def _recommended(data: ReportData) -> Html:
 
 
 def _goal_table(data: ReportData) -> Html:
-    head = el("thead", el("tr", *(el("th", name, scope="col") for name in ("Goal", "Wanted", "Got, at its worst", "Where", "Result"))))
     body = []
     for goal in data.goals:
         name, wanted, got = goal_words(goal)
         result = tag("passed", "good") if goal.passed else tag("missed", "bad")
-        body.append(el("tr", el("th", name, scope="row"), el("td", wanted), el("td", got), el("td", goal.where), el("td", result)))
-    return scrollable(el("table", head, el("tbody", *body)), name="Goals")
+        body.append(el("tr", el("th", name, scope="row"), *(el("td", cell, class_="keep") for cell in (wanted, got, goal.where, result))))
+    return table(["Goal", "Wanted", "Got, at its worst", "Where", "Result"], body, name="Goals")
 
 
 def _not_verified(data: ReportData) -> Html:

@@ -11,7 +11,7 @@ from edgeseg.core.images import IGNORE_INDEX, ClassMap
 from edgeseg.core.metrics import confusion_matrix, score
 from edgeseg.report.html import IGNORE_COLOUR, Child, Html, class_map_uri, el, frame_uri, join
 from edgeseg.report.model import DatasetFacts, Picture, ResultRow
-from edgeseg.report.page_results import swatch
+from edgeseg.report.page_parts import swatch
 from edgeseg.report.words import percent
 
 _MAX_WIDTH: Final = 360
@@ -63,15 +63,17 @@ def pictures_section(pictures: Sequence[Picture], dataset: DatasetFacts, rows: S
 
 def _picture(picture: Picture, dataset: DatasetFacts, labels: dict[str, str]) -> Html:
     figures = [
-        _figure("frame", None, [(frame_uri(picture.frame, max_width=_MAX_WIDTH), f"Frame {picture.id}")], picture),
-        _figure("label", None, [(class_map_uri(picture.label, dataset.palette, max_width=_MAX_WIDTH),
-                                 f"Label of {picture.id}: {_content(picture.label, dataset)}")], picture),
+        _figure("frame", "label below", [
+            (frame_uri(picture.frame, max_width=_MAX_WIDTH), f"Frame {picture.id}"),
+            (class_map_uri(picture.label, dataset.palette, max_width=_MAX_WIDTH), f"Label: {_content(picture.label, dataset)}"),
+        ], picture),
         _answer("float, torch", picture.float_map, None, picture, dataset),
     ]
     for bundle, class_map in picture.bundle_maps.items():
         figures.append(_answer(labels.get(bundle, bundle), class_map, picture.float_map, picture, dataset))
     note = el("p", picture.note, class_="muted small") if picture.note else None
-    return el("article", el("h3", picture.id), note, el("div", *figures, class_="strip"), class_="picture")
+    strip = el("div", *figures, class_="strip", style=f"--columns:{min(6, len(figures))}")
+    return el("article", el("h3", picture.id), note, strip, class_="picture")
 
 
 def _answer(name: str, answer: ClassMap, float_map: ClassMap | None, picture: Picture, dataset: DatasetFacts) -> Html:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeseg.report.charts import part_bar
-from edgeseg.report.html import Child, Html, Palette, el, join
+from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import SPEED_PARTS, DatasetFacts, FloatReference, ResultRow
+from edgeseg.report.page_parts import facts, swatch, table, tag
 from edgeseg.report.recommend import Recommendation
-from edgeseg.report.words import goal_name, megabytes, number, percent, threads
+from edgeseg.report.words import MISSING, equal_share, megabytes, number, percent, threads
 
 PART_NAMES = {"decode_ms": "decode", "resize_ms": "resize", "inference_ms": "inference", "resize_back_ms": "resize back"}
 _PART_CSS = dict(zip(SPEED_PARTS, ("p1", "p2", "p3", "p4"), strict=True))
@@ -16,26 +17,11 @@ _LOST = 0.01
 """A class that lost this much IoU against float is marked."""
 
 
-def tag(words: str, kind: str) -> Html:
-    """Give a small label; `kind` is good, bad or warn."""
-    return el("span", words, class_=f"tag {kind}")
-
-
 def stamps(row: ResultRow) -> Html:
     """What a reader must know about a measurement before believing it: quick, not the target."""
     quick = tag("quick", "warn") if row.quick else None
     elsewhere = None if row.is_target_machine else tag("not the target", "warn")
     return join([quick, elsewhere])
-
-
-def facts(pairs: Sequence[tuple[str, Child]]) -> Html:
-    """Give facts as name over value."""
-    return el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in pairs), class_="facts")
-
-
-def scrollable(table: Html, *, name: str) -> Html:
-    """Let a wide table scroll by itself, also by keyboard."""
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=name)
 
 
 def recommended_cards(recommendations: Sequence[Recommendation]) -> Html:
@@ -65,53 +51,60 @@ def bundle_tables(rows: Sequence[ResultRow]) -> Html:
 
 def _bundle_table(rows: Sequence[ResultRow]) -> Html:
     first = rows[0]
-    heads = [("Bundle", ""), ("mIoU", "n"), ("Loss against float", "n"), ("Worst class", ""), ("Equal to torch", "n"),
-             ("p50", "n"), ("p90", "n"), ("p99", "n"),
-             ("Frames / s", "n"), ("Against its fp32", "n"), ("Size", "n"), ("Peak memory", "n"), ("Load", "n"),
-             ("Goals", ""), ("Verdict", "why")]
-    head = el("thead", el("tr", *(el("th", name, scope="col", class_=css or None) for name, css in heads)))
-    caption = el("caption", f"Measured on {first.measured_on} ({first.device}). Latency in milliseconds a frame. ",
-                 *(stamps(row) for row in rows[:1]))
-    table = el("table", caption, head, el("tbody", *(_bundle_row(row) for row in rows)), class_="bundles")
-    return join([el("h3", first.target), scrollable(table, name=f"Bundles for {first.target}")])
+    heads = ["Bundle", ">mIoU", "Worst class", ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s", ">Speed-up",
+             ">MB", ">Peak MB", "Goals"]
+    about = f"Measured on {first.measured_on} ({first.device}). "
+    whys = el("ul", *(el("li", el("b", row.label), f": {row.reason}") for row in rows if row.reason and not row.recommended))
+    return join([el("h3", first.target),
+                 table(heads, [_bundle_row(row) for row in rows], name=f"Bundles for {first.target}", about=join([about, stamps(first)]),
+                       css="bundles"),
+                 el("details", el("summary", "Why not the others"), whys) if "<li" in whys else None])
 
 
 def _bundle_row(row: ResultRow) -> Html:
     ratio = row.speedup_vs_fp32
     speedup: Child = "-"
     if ratio is not None and row.precision != "fp32":
-        speedup = join([f"{ratio.value:.2f}×", el("span", f"{ratio.low:.2f} to {ratio.high:.2f}", class_="sub")])
+        speedup = _two(f"{ratio.value:.2f}×", f"{ratio.low:.2f} to {ratio.high:.2f}")
     worst: Child = "-"
     if row.worst_class is not None and row.worst_class_drop is not None:
-        worst = join([row.worst_class, el("span", f"{number(-row.worst_class_drop, 1, scale=100)} points", class_="sub")])
+        worst = _two(row.worst_class, _change(-row.worst_class_drop))
     if row.failed_goals:
-        goals = join(tag(f"missed: {goal_name(goal)}", "bad") for goal in row.failed_goals)
+        goals = join([tag("missed", "bad"), el("span", ", ".join(row.failed_goals), class_="sub")])
     else:
         goals = tag("passed", "good") if row.verified else tag("not verified", "warn")
     name = el("th", row.label, tag("recommended", "good") if row.recommended else None, el("br"),
               el("span", f"{row.runtime} {row.runtime_version}, {threads(row)}", class_="sub"), scope="row")
-    cells = [percent(row.miou, 2), number(row.miou_drop, 2, scale=100), worst, percent(row.agreement, 3),
-             number(row.p50_ms), number(row.p90_ms), number(row.p99_ms), number(row.fps), speedup,
-             megabytes(row.size_bytes), megabytes(row.peak_rss_bytes, 0),
-             f"{number(row.load_ms, 0)} ms"]
-    numbers = [el("td", cell, class_=None if i == 2 else "n") for i, cell in enumerate(cells)]
-    return el("tr", name, *numbers, el("td", goals), el("td", row.reason, class_="why"), class_="best" if row.recommended else None)
+    agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
+    accuracy = [_two(percent(row.miou, 2), "" if row.miou_drop is None else _change(-row.miou_drop)), worst, agreement]
+    speed = [number(row.p50_ms), number(row.p90_ms), number(row.p99_ms), number(row.fps), speedup]
+    rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
+    cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]
+    return el("tr", name, *cells, el("td", goals), class_="best" if row.recommended else None)
+
+
+def _two(above: str, below: str) -> Html:
+    return join([above, el("span", below, class_="sub") if below else None])
+
+
+def _change(value: float) -> str:
+    """Write a change of a fraction in points, signed."""
+    words = number(value, 2, scale=100)
+    return f"{words if words.startswith('-') or words == '0.00' else '+' + words}"
 
 
 def class_table(rows: Sequence[ResultRow], reference: FloatReference, dataset: DatasetFacts) -> Html:
     """IoU per class, float against each bundle; the fuller the cell, the higher the IoU; a loss of a point or more is marked."""
     bundles = list({row.bundle: row for row in reversed(rows) if len(row.iou) == len(dataset.classes)}.values())[::-1]
-    head = el("thead", el("tr", el("th", "Class", scope="col"), el("th", "float, torch", scope="col", class_="n"),
-                          *(el("th", row.label, scope="col", class_="n") for row in bundles)))
+    heads = ["Class", ">float, torch", *(f">{row.label}" for row in bundles)]
     lines = []
     for index, name in enumerate(dataset.classes):
         base = reference.iou[index]
         cells = [_iou_cell(base, None), *(_iou_cell(row.iou[index], base) for row in bundles)]
         lines.append(el("tr", el("th", swatch(index, dataset.palette), name, scope="row"), *cells))
     means = [_iou_cell(reference.miou, None), *(_iou_cell(row.miou, reference.miou) for row in bundles)]
-    foot = el("tfoot", el("tr", el("th", "Mean", scope="row"), *means))
-    caption = el("caption", f"{reference.num_frames} frames of the {reference.split} split. Small: change against float, in points.")
-    return scrollable(el("table", caption, head, el("tbody", *lines), foot, class_="heat"), name="IoU of each class")
+    about = f"{reference.num_frames} frames of the {reference.split} split. Small: change against float, in points."
+    return table(heads, lines, name="IoU of each class", about=about, css="heat", foot=el("tr", el("th", "Mean", scope="row"), *means))
 
 
 def _iou_cell(value: float | None, base: float | None) -> Html:
@@ -124,12 +117,6 @@ def _iou_cell(value: float | None, base: float | None) -> Html:
     return el("td", percent(value), change, class_="n", style=f"--v:{min(1.0, max(0.0, value)):.3f}")
 
 
-def swatch(index: int, palette: Palette) -> Html:
-    """Give the colour of a class as a small square."""
-    red, green, blue = palette[index]
-    return el("span", class_="swatch", style=f"background:rgb({int(red)},{int(green)},{int(blue)})", aria_hidden="true")
-
-
 def speed_bars(rows: Sequence[ResultRow]) -> Html:
     """Where the time of one frame goes, from the file's bytes to the class map at frame size; all bars to one scale."""
     timed = [(row, _parts(row)) for row in rows]
@@ -138,7 +125,7 @@ def speed_bars(rows: Sequence[ResultRow]) -> Html:
         return el("p", "No times were measured.", class_="muted")
     full = max(sum(parts.values()) for _, parts in timed)
     keys = [el("li", el("i", class_=f"swatch {_PART_CSS[part]}", aria_hidden="true"), PART_NAMES[part]) for part in SPEED_PARTS]
-    legend = el("ul", *keys, class_="legend")
+    legend = el("ul", *keys, el("li", el("b", "*"), " recommended"), class_="legend")
     groups: list[Child] = [legend]
     for place in dict.fromkeys((row.target, row.measured_on) for row, _ in timed):
         here = [(row, parts) for row, parts in timed if (row.target, row.measured_on) == place]
@@ -146,10 +133,10 @@ def speed_bars(rows: Sequence[ResultRow]) -> Html:
         cells: list[Child] = []
         for row, parts in here:
             words = ", ".join(f"{PART_NAMES[part]} {number(value, 2)} ms" for part, value in parts.items())
-            cells += [el("span", row.label, el("b", " *") if row.recommended else None),
-                      part_bar([(_PART_CSS[part], value) for part, value in parts.items()], full=full, said=f"{row.label}: {words}"),
-                      el("span", f"{number(sum(parts.values()), 1)} ms", class_="ms")]
-        groups.append(el("div", *cells, class_="bars"))
+            bar = part_bar([(_PART_CSS[part], value) for part, value in parts.items()], full=full, said=f"{row.label}: {words}")
+            cells.append(el("li", el("span", row.label, el("b", " *") if row.recommended else None), bar,
+                            el("span", f"{number(sum(parts.values()), 1)} ms", class_="ms")))
+        groups.append(el("ul", *cells, class_="bars"))
     groups.append(el("details", el("summary", "The same in numbers"), _speed_table(timed)))
     return join(groups)
 
@@ -160,10 +147,10 @@ def _parts(row: ResultRow) -> dict[str, float]:
 
 
 def _speed_table(timed: Sequence[tuple[ResultRow, dict[str, float]]]) -> Html:
-    names = ["Target", "Bundle", *(f"{PART_NAMES[part]}, ms" for part in SPEED_PARTS), "end to end, ms"]
-    head = el("thead", el("tr", *(el("th", name, scope="col", class_="n" if i > 1 else None) for i, name in enumerate(names))))
+    heads = ["Target", "Bundle", *(f">{PART_NAMES[part]}, ms" for part in SPEED_PARTS), ">end to end, ms", ">loading, ms"]
     body = [el("tr", el("td", row.target), el("th", row.label, scope="row"),
-               *(el("td", number(value, 2), class_="n") for value in (*(parts.get(p) for p in SPEED_PARTS), row.end_to_end_ms)))
+               *(el("td", number(value, 2), class_="n")
+                 for value in (*(parts.get(part) for part in SPEED_PARTS), row.end_to_end_ms, row.load_ms)))
             for row, parts in timed]
-    caption = el("caption", "Medians; the median of the whole need not be the sum of the parts' medians.")
-    return scrollable(el("table", caption, head, el("tbody", *body)), name="Where the time goes, in numbers")
+    about = "Medians; the median of the whole need not be the sum of the parts' medians."
+    return table(heads, body, name="Where the time goes, in numbers", about=about)

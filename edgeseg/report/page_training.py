@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeseg.report.charts import line_chart, part_bar
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import DatasetFacts, PruningFacts, TrainingFacts
-from edgeseg.report.page_results import facts, scrollable, swatch
+from edgeseg.report.page_parts import facts, swatch, table
 from edgeseg.report.words import count, number, percent
 
 
@@ -38,13 +38,11 @@ def dataset_section(dataset: DatasetFacts) -> Html:
         parts.append(el("ul", *(el("li", warning) for warning in dataset.warnings)))
     splits = list(dataset.pixel_shares)
     if splits:
-        head = el("thead", el("tr", el("th", "Class", scope="col"), *(el("th", split, scope="col") for split in splits)))
         body = []
         for index, name in enumerate(dataset.classes):
             shares = [_share(dataset.pixel_shares[split][index], f"{name}, {split}") for split in splits]
             body.append(el("tr", el("th", swatch(index, dataset.palette), name, scope="row"), *shares))
-        table = el("table", el("caption", "Share of the labelled pixels."), head, el("tbody", *body))
-        parts.append(scrollable(table, name="Share of pixels of each class"))
+        parts.append(table(["Class", *splits], body, name="Share of pixels of each class", about="Share of the labelled pixels."))
     parts.append(el("p", "SHA-256 of the data: ", el("code", dataset.sha256), class_="small muted", style="overflow-wrap:anywhere"))
     return join(parts)
 
@@ -67,16 +65,14 @@ def pruning_section(pruning: PruningFacts | None) -> Html:
     def ratio(after: float | None, before: float | None) -> float | None:
         return after / before if after is not None and before else None
 
-    heads = ["", "before", "after", "what is left"]
-    head = el("thead", el("tr", *(el("th", h, scope="col", class_="n") if h else el("td") for h in heads)))
     ms = [f"{number(value, 2)} ms" if value is not None else "-" for value in (pruning.latency_before_ms, pruning.latency_after_ms)]
-    body = el(
-        "tbody",
+    body = [
         line("Parameters", count(pruning.params_before), count(pruning.params_after), ratio(pruning.params_after, pruning.params_before)),
         line("MACs", count(pruning.macs_before), count(pruning.macs_after), ratio(pruning.macs_after, pruning.macs_before)),
         line("Latency, median", ms[0], ms[1], ratio(pruning.latency_after_ms, pruning.latency_before_ms)),
         line("mIoU on val", percent(pruning.miou_before), percent(pruning.miou_after), None),
-    )
+    ]
     where = f" Latency: {pruning.latency_where}." if pruning.latency_where else ""
-    caption = el("caption", f"Before the cut, and after it and its fine-tuning.{where}")
-    return join([el("p", pruning.verdict), scrollable(el("table", caption, head, body), name="Pruning, before and after")])
+    about = f"Before the cut, and after it and its fine-tuning.{where}"
+    heads = ["", ">before", ">after", ">what is left"]
+    return join([el("p", pruning.verdict), table(heads, body, name="Pruning, before and after", about=about)])

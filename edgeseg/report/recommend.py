@@ -100,14 +100,14 @@ def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
     count = len(candidates)
     among = f"the fastest of the {count} bundles that meet all conditions" if count > 1 else "the only bundle that meets all conditions"
     text = f"{best.label} is {among}: {best.p50_ms:.1f} ms (median)"
+    if not best.is_target_machine:
+        text += f" on {best.measured_on}, which is not the target"
     if best.speedup_vs_fp32 is not None and best.precision != "fp32":
         ratio = best.speedup_vs_fp32
-        text += f", {ratio.value:.2f} times as fast as its own fp32 (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+        text += f", {ratio.value:.2f} times as fast as its own fp32 (interval {ratio.low:.2f} to {ratio.high:.2f})"
     if best.miou is not None and best.miou_drop is not None:
-        loses = "loses" if best.miou_drop >= 0 else "gains"
-        text += f", and {loses} {abs(best.miou_drop) * 100:.2f} points of mIoU"
-    if not best.is_target_machine:
-        text += f" (measured on {best.measured_on}, not on the target)"
+        points = round(best.miou_drop * 100, 2)
+        text += f", and {'loses' if points > 0 else 'gains'} {abs(points):.2f} points of mIoU" if points else ", and loses no mIoU"
     if note:
         text += f"; {note}"
     return text + "."

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from edgeseg.report.model import ResultRow
 from edgeseg.report.recommend import recommend
-from edgeseg.report.words import number
+from edgeseg.report.words import equal_share, number
 
-_WIDE = 104
-"""From this many columns on, the table also shows p99, the worst class and peak memory."""
+_COLUMNS: Final = {
+    "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "agree %": 0, "p50 ms": 0, "p90 ms": 0, "p99 ms": 100, "fps": 0,
+    "MB": 0, "peak MB": 128,
+}
+"""Columns, and the width of the terminal from which on each is shown."""
+_WORDS: Final = ("bundle", "runtime", "worst class")
+_WIDEST: Final = max(_COLUMNS.values())
 
 
 def results_json(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
@@ -31,15 +35,15 @@ class RowsTable:
     rows: Sequence[ResultRow]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render by width: fewer columns on a narrow terminal, no lines drawn where the output is piped."""
-        wide, plain = options.max_width >= _WIDE, not console.is_terminal
+        """Render by width: fewer columns on a narrow terminal. No lines are drawn, so that a pipe gets plain text."""
         for i, rec in enumerate(recommend(self.rows)):
             rows = [row for row in self.rows if row.target == rec.target]
             if i:
                 yield Text()
-            for place in dict.fromkeys(_place(row) for row in rows):
-                yield place.copy()
-                yield _table([row for row in rows if _place(row) == place], best=rec.row, wide=wide, plain=plain)
+            for place in dict.fromkeys((row.device, row.measured_on) for row in rows):
+                here = [row for row in rows if (row.device, row.measured_on) == place]
+                yield _place(here[0])
+                yield _table(here, best=rec.row, width=options.max_width)
             yield Text.assemble(("Recommended: " if rec.row else "", "bold green"), (rec.reason, "" if rec.row else "bold red"))
 
 
@@ -52,31 +56,35 @@ def _place(row: ResultRow) -> Text:
     return text
 
 
-def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, wide: bool, plain: bool) -> Table:
-    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1) if wide else (0, 1, 0, 0))
+def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> Table:
+    wanted = [key for key, least in _COLUMNS.items() if width >= least]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0) if width >= _WIDEST else (0, 1, 0, 0))
     table.add_column("", no_wrap=True)
-    table.add_column("bundle", no_wrap=True)
-    table.add_column("runtime", overflow="ellipsis", no_wrap=True)
-    heads = ["mIoU", "drop", "agree %", "p50 ms", "p90 ms", "fps", "MB"]
-    if wide:
-        heads = ["mIoU", "drop", "worst class", "agree %", "p50 ms", "p90 ms", "p99 ms", "fps", "MB", "peak MB"]
-    for head in heads:
-        table.add_column(head, justify="left" if head == "worst class" else "right", no_wrap=True)
-    table.add_column("goals", overflow="fold")
+    for key in wanted:
+        table.add_column(key, justify="left" if key in _WORDS else "right", no_wrap=True, max_width=22 if key in _WORDS else None)
+    table.add_column("goals", overflow="fold", min_width=6)
     for row in rows:
-        cells = {
-            "mIoU": number(row.miou, 2, scale=100),
-            "drop": number(row.miou_drop, 2, scale=100),
-            "worst class": "-" if row.worst_class is None else f"{row.worst_class} {number(row.worst_class_drop, 1, scale=100)}",
-            "agree %": number(row.agreement, 2, scale=100),
-            "p50 ms": number(row.p50_ms), "p90 ms": number(row.p90_ms), "p99 ms": number(row.p99_ms), "fps": number(row.fps, 0),
-            "MB": number(row.size_bytes, 2, scale=1e-6), "peak MB": number(row.peak_rss_bytes, 0, scale=1e-6),
-        }
         is_best = best is not None and (row.bundle, row.device, row.threads) == (best.bundle, best.device, best.threads)
-        numbers = [Text(cells[head]) for head in heads]
-        table.add_row("*" if is_best else "", Text(row.label), Text(f"{row.runtime} x{row.threads}"), *numbers, _goals(row),
-                      style="bold green" if is_best else "")
+        cells = _cells(row)
+        table.add_row("*" if is_best else "", *(Text(cells[key]) for key in wanted), _goals(row), style="bold green" if is_best else "")
     return table
+
+
+def _cells(row: ResultRow) -> dict[str, str]:
+    return {
+        "bundle": row.label,
+        "runtime": f"{row.runtime} x{row.threads}",
+        "mIoU": number(row.miou, 2, scale=100),
+        "drop": number(row.miou_drop, 2, scale=100),
+        "worst class": "-" if row.worst_class is None else f"{number(row.worst_class_drop, 1, scale=100)} {row.worst_class}",
+        "agree %": equal_share(row.agreement, 2),
+        "p50 ms": number(row.p50_ms),
+        "p90 ms": number(row.p90_ms),
+        "p99 ms": number(row.p99_ms),
+        "fps": number(row.fps, 0),
+        "MB": number(row.size_bytes, 2, scale=1e-6),
+        "peak MB": number(row.peak_rss_bytes, 0, scale=1e-6),
+    }
 
 
 def _goals(row: ResultRow) -> Text:

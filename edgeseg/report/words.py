@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,13 @@ def number(value: float | None, digits: int = 1, *, scale: float = 1.0) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """Format a fraction 0..1 in percent."""
     return MISSING if value is None else f"{number(value, digits, scale=100)} %"
+
+
+def equal_share(value: float | None, digits: int) -> str:
+    """Format a share of equal pixels in percent, cut off rather than rounded: 100 means every single one."""
+    if value is None:
+        return MISSING
+    return f"{math.floor(value * 100 * 10**digits + 1e-9) / 10**digits:.{digits}f}"
 
 
 def megabytes(size_bytes: float | None, digits: int = 2) -> str:
@@ -47,7 +55,7 @@ def _points(value: float) -> str:
 
 
 GOALS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
-    "agreement": ("Agreement of fp32 with torch", "at least", lambda v: percent(v, 3)),
+    "agreement": ("Agreement of fp32 with torch", "at least", lambda v: f"{equal_share(v, 3)} %"),
     "miou": ("mIoU", "at least", lambda v: percent(v, 2)),
     "miou_drop": ("Loss of mIoU against float", "at most", _points),
     "class_drop": ("Loss of the worst class's IoU", "at most", _points),
@@ -63,11 +71,6 @@ def goal_words(goal: GoalResult) -> tuple[str, str, str]:
     """Give a goal's name, what was wanted and what was got, in words."""
     name, sense, show = GOALS.get(goal.goal, (goal.goal, "limit", lambda v: f"{v:g}"))
     return name, f"{sense} {show(goal.limit)}", "not evaluated" if goal.got is None else show(goal.got)
-
-
-def goal_name(key: str) -> str:
-    """Give a goal's name in words."""
-    return GOALS[key][0] if key in GOALS else key
 
 
 def threads(row: ResultRow) -> str:

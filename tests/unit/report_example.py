@@ -67,8 +67,10 @@ def field_pictures(count: int = 4) -> tuple[Picture, ...]:
             moved = np.roll(label, k + i, axis=1)
             answers.append(np.where(moved == 255, 0, moved).astype(np.uint8))
         maps = dict(zip(("onnx-int8", "openvino-int8", "tflite-int8"), answers[1:], strict=True))
-        pictures.append(Picture(id=f"field_{i:03}", frame=np.clip(frame, 0, 255).astype(np.uint8), label=label, float_map=answers[0], bundle_maps=maps,
-                                note="Small weeds between the rows." if i == 0 else ""))
+        pictures.append(Picture(
+            id=f"field_{i:03}", frame=np.clip(frame, 0, 255).astype(np.uint8), label=label, float_map=answers[0], bundle_maps=maps,
+            note="Small weeds between the rows." if i == 0 else "",
+        ))
     return tuple(pictures)
 
 
@@ -80,8 +82,9 @@ def report(**changes: object) -> ReportData:
         machine={"cpu": "Intel Xeon 2.10 GHz", "cores": "2", "memory": "8.2 GB", "os": "Linux 6.1", "python": "3.11.7"},
         dataset=DatasetFacts(
             name="synthetic field", root="edgeseg-demo", sha256="cd" * 32, classes=CLASSES, palette=PALETTE,
-            counts={"train": 240, "val": 40, "test": 60}, split_rule="as the folders are", warnings=("class stone is absent in every split",),
-            pixel_shares={s: (0.78, 0.16, 0.06, 0.0) for s in ("train", "val", "test")},
+            counts={"train": 240, "val": 40, "test": 60}, split_rule="as the folders are",
+            warnings=("class stone is absent in every split",),
+            pixel_shares=dict.fromkeys(("train", "val", "test"), (0.78, 0.16, 0.06, 0.0)),
         ),
         training=TrainingFacts(network="fast_scnn", params=1_140_000, macs=570_000_000, size_hw=(192, 256), epochs=60, minutes=6.4,
                                best_val_miou=0.893, curve=curve, device="cpu", precision="bf16", seed=0),
@@ -98,7 +101,8 @@ def report(**changes: object) -> ReportData:
         ),
         not_verified=("No Raspberry Pi 5 was at hand: its answers were computed here, its speed is not known.",
                       "The class stone does not occur in the test split and is not evaluated."),
-        versions={"edgeseg": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.31.1"}, config_toml='name = "field-demo"\n\n[train]\nepochs = 60\n',
+        versions={"edgeseg": "0.1.0", "torch": "2.13.0", "onnxruntime": "1.31.1"},
+        config_toml='name = "field-demo"\n\n[train]\nepochs = 60\n',
         settings={"calibration": "90 frames of train, SHA-256 1234abcd"},
     )
     return replace(data, **changes)  # type: ignore[arg-type]
