@@ -120,8 +120,7 @@ def verify(
     for name, frame_HWC, label_HW in labelled:
         placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
         answers = [session.run(model_frame) for model_frame in to_model(frame_HWC, placement)]
-        wanted = _maps(expected, name, len(answers)) if expected is not None else []
-        shares = [agreement(answer, want) for answer, want in zip(answers, wanted, strict=bool(wanted))]
+        shares = [agreement(*pair) for pair in zip(answers, _maps(expected, name, answers), strict=True)] if expected is not None else []
         matched.extend(shares)
         confusion = _confusion(to_frame(answers, placement), label_HW, num_classes, bundle, name)
         confusions.append(confusion)
@@ -164,14 +163,17 @@ def check_golden(bundle: Bundle, session: Session) -> float:
     return float(np.mean([agreement(session.run(frame), class_map) for frame, class_map in pairs]))
 
 
-def _maps(expected: Iterator[ClassMap | Sequence[ClassMap]], name: str, count: int) -> list[ClassMap]:
+def _maps(expected: Iterator[ClassMap | Sequence[ClassMap]], name: str, answers: list[ClassMap]) -> list[ClassMap]:
+    """Reference answers of the next frame, one for each of `answers`."""
     try:
         maps = next(expected)
     except StopIteration:
         raise DataError(f"{name}: no reference answer for it; give one a frame, in the same order") from None
     listed = list(maps) if not isinstance(maps, np.ndarray) or maps.ndim == 3 else [maps]
-    if len(listed) != count:
-        raise DataError(f"{name}: {len(listed)} reference answers for {count} model inputs; make them with the same contract")
+    if [m.shape for m in listed] != [m.shape for m in answers]:
+        raise DataError(
+            f"{name}: reference answers of {[m.shape for m in listed]} for {[m.shape for m in answers]}; make them with the same contract"
+        )
     return listed
 
 
@@ -223,23 +225,34 @@ def at_most(goal: str, limit: float, got: float | None) -> Finding:
 
 
 def judge(result: VerifyResult, goals: GoalsSection) -> tuple[Finding, ...]:
+    """Judge the accuracy goals that were set, and always the golden frames; see `judge_accuracy`."""
+    return judge_accuracy(
+        precision=result.precision, golden_agreement=result.golden_agreement, agreement=result.agreement, miou=result.miou,
+        miou_drop=result.miou_drop, worst_class_drop=result.worst_class_drop, goals=goals,
+    )
+
+
+def judge_accuracy(
+    *, precision: str, golden_agreement: float, agreement: float | None, miou: float | None, miou_drop: float | None,
+    worst_class_drop: float | None, goals: GoalsSection,
+) -> tuple[Finding, ...]:
     """Judge the accuracy goals that were set, and always the golden frames. `agreement` is a goal of fp32 bundles only.
 
     Speed and size (`p90_ms`, `fps`, `size_mb`) belong to the recommended bundle of a target: `judge_speed`.
     """
-    findings = [at_least("golden", GOLDEN_AGREEMENT, result.golden_agreement)]
-    if goals.agreement is not None and result.precision == "fp32":
-        findings.append(at_least("agreement", goals.agreement, result.agreement))
+    findings = [at_least("golden", GOLDEN_AGREEMENT, golden_agreement)]
+    if goals.agreement is not None and precision == "fp32":
+        findings.append(at_least("agreement", goals.agreement, agreement))
     if goals.miou is not None:
-        findings.append(at_least("miou", goals.miou, result.miou))
+        findings.append(at_least("miou", goals.miou, miou))
     if goals.miou_drop is not None:
-        findings.append(at_most("miou_drop", goals.miou_drop, result.miou_drop))
+        findings.append(at_most("miou_drop", goals.miou_drop, miou_drop))
     if goals.class_drop is not None:
-        findings.append(at_most("class_drop", goals.class_drop, result.worst_class_drop))
+        findings.append(at_most("class_drop", goals.class_drop, worst_class_drop))
     return tuple(findings)
 
 
-def judge_speed(*, p90_ms: float, fps: float, size_bytes: int, goals: GoalsSection) -> tuple[Finding, ...]:
+def judge_speed(*, p90_ms: float | None, fps: float | None, size_bytes: int | None, goals: GoalsSection) -> tuple[Finding, ...]:
     """Judge the goals of speed and size that were set, for the recommended bundle of a target."""
     findings = []
     if goals.p90_ms is not None:
@@ -247,5 +260,5 @@ def judge_speed(*, p90_ms: float, fps: float, size_bytes: int, goals: GoalsSecti
     if goals.fps is not None:
         findings.append(at_least("fps", goals.fps, fps))
     if goals.size_mb is not None:
-        findings.append(at_most("size_mb", goals.size_mb, size_bytes / 1e6))
+        findings.append(at_most("size_mb", goals.size_mb, None if size_bytes is None else size_bytes / 1e6))
     return tuple(findings)
