@@ -37,7 +37,9 @@ def bench(
     target: TargetOpt = "host",
     quick: QuickOpt = False,
     threads: ThreadsOpt = 0,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="measure on these images; default: the bundle's golden frames")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="measure on these images; default: the bundle's golden frames")
+    ] = None,
     json: JsonOpt = False,
 ) -> None:
     """Measure a bundle on this machine: latency percentiles by part, load time, memory, size."""

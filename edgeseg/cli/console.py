@@ -54,7 +54,13 @@ class Console:
 
         if self._bar is None or label != self._label:
             self.close()
-            columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
+            columns = (
+                TextColumn("  {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, console=RichConsole(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task(label, total=total, detail=detail)

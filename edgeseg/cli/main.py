@@ -16,7 +16,11 @@ from edgeseg.cli import bundle_commands, chain_commands, fact_commands
 from edgeseg.core.errors import EdgesegError, explain_os_error
 
 app = typer.Typer(
-    name="edgeseg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="edgeseg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Image segmentation onto devices: train, prune, quantize, export, verify and measure in one tool.",
 )
 for module in (chain_commands, bundle_commands, fact_commands):

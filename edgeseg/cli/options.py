@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="the edgeseg.toml to use", show_default=True)]
-SetOpt = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of the config, e.g. train.epochs=50")]
+SetOpt = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of the config, e.g. train.epochs=50")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 BundleArg = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle folder (it holds manifest.json)")]
 DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="labelled images: a folder with images/ and masks/")]

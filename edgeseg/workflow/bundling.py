@@ -16,8 +16,8 @@ from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult
-from targets.boards import TARGETS, plan
-from targets.runtimes import RUNTIMES
+from targets.boards import plan
+from targets.runtimes import RUNTIMES, open_session
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,22 @@ def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle]) -> 
 def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference, format_: str) -> SealedBundle:
     contract = contract_of(ctx)
     info = BundleInfo(
-        name=f"{ctx.config.name}-{format_}-fp32", contract=contract, classes=data.dataset.classes, palette=data.dataset.palette,
-        reference=reference.reference, parents=(Parent(kind="checkpoint", sha256=checkpoint.sha256),), config_sha256=_config_sha256(ctx),
+        name=f"{ctx.config.name}-{format_}-fp32",
+        contract=contract,
+        classes=data.dataset.classes,
+        palette=data.dataset.palette,
+        reference=reference.reference,
+        parents=(Parent(kind="checkpoint", sha256=checkpoint.sha256),),
+        config_sha256=_config_sha256(ctx),
     )
     key = {
-        "version": 1, "format": format_, "checkpoint": checkpoint.sha256, "reference": reference.step.sha256, "name": info.name,
-        "golden": ctx.config.export.golden_frames, "config": info.config_sha256,
+        "version": 1,
+        "format": format_,
+        "checkpoint": checkpoint.sha256,
+        "reference": reference.step.sha256,
+        "name": info.name,
+        "golden": ctx.config.export.golden_frames,
+        "config": info.config_sha256,
     }
 
     def make(output: Path) -> None:
@@ -80,12 +90,20 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
     chosen = choose_calibration(ids, ctx.config.quantize.calibration_frames, seed=ctx.config.train.seed)
     used = [ids[i] for i in chosen]
     calibration = {
-        "dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256, "split": "train", "num_frames": len(used),
+        "dataset": data.dataset.name,
+        "dataset_sha256": data.dataset.sha256,
+        "split": "train",
+        "num_frames": len(used),
         "ids_sha256": hashlib.sha256("\n".join(used).encode()).hexdigest(),
     }
     info = BundleInfo(
-        name=manifest.name.removesuffix("-fp32") + "-int8", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
-        reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
+        name=manifest.name.removesuffix("-fp32") + "-int8",
+        contract=manifest.contract,
+        classes=manifest.classes,
+        palette=manifest.palette,
+        reference=manifest.reference,
+        parents=(Parent(kind="bundle", sha256=manifest.sha256),),
+        config_sha256=manifest.config_sha256,
     )
     key = {"version": 1, "parent": parent.step.sha256, "calibration": calibration}
 
@@ -105,17 +123,16 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
 
 def golden_frames(ctx: RunContext, data: RunData, contract: Contract) -> list[Frame]:
     """Validation frames spread evenly over the split, at model size (the first tile of each, where the policy is `tile`)."""
-    total, wanted = len(data.stores["val"]), ctx.config.export.golden_frames
+    total, wanted = len(data.store("val")), ctx.config.export.golden_frames
     chosen = sorted({round(i * (total - 1) / max(wanted - 1, 1)) for i in range(min(wanted, total))})
     return [model_inputs(data, "val", contract, [i])[0] for i in chosen]
 
 
 def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], ClassMap]]:
     """Open a bundle in this host's runtime for its format: the runtime's name with version, and frame -> class map."""
-    name, options = plan(TARGETS["host"], bundle.manifest.format, bundle.manifest.precision)
-    runtime = RUNTIMES[name]
-    session = runtime.open(bundle, options)
-    return f"{name} {runtime.version()}", lambda frame: session.run(frame).copy()
+    name, options = plan("host", bundle.manifest.format, bundle.manifest.precision)
+    session = open_session(bundle, name, options)
+    return f"{name} {RUNTIMES[name].version()}", session.run
 
 
 def _work(ctx: RunContext) -> Path:

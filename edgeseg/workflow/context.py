@@ -62,7 +62,15 @@ def open_run(
         raise ConfigError("[data] dir is not set; type: edgeseg init --data DIR")
     folder = run_folder(config_path, config)
     with lock(folder / ".lock", holder="edgeseg"):
-        for place in (folder, folder / "work", folder / "checkpoints", folder / "bundles", folder / "verify", folder / "bench", folder / ".steps"):
+        for place in (
+            folder,
+            folder / "work",
+            folder / "checkpoints",
+            folder / "bundles",
+            folder / "verify",
+            folder / "bench",
+            folder / ".steps",
+        ):
             sweep_temporaries(place)
         write_text(folder / "edgeseg.toml", render_toml(config, defaults=True))
         yield RunContext(config, folder, Steps(folder, ui, only), ui, resume, restart)

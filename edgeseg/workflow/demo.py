@@ -6,7 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from edgeseg.core.config import AugmentSection, BenchSection, Config, DataSection, GoalsSection, ModelSection, PruneSection, TrainSection, render_toml
+from edgeseg.core.config import (
+    AugmentSection,
+    BenchSection,
+    Config,
+    DataSection,
+    GoalsSection,
+    ModelSection,
+    PruneSection,
+    TrainSection,
+    render_toml,
+)
 from edgeseg.core.files import write_text
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.ui import Ui

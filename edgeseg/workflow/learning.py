@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.ui import Ui
 
 if TYPE_CHECKING:
     from edgeseg.training.loop import TrainProgress
@@ -24,11 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunData:
-    """The data set of a run, checked, with decoded frames on demand."""
+    """The data set of a run, checked; frames are decoded when a step asks for them."""
 
     dataset: Dataset
-    stores: dict[str, FrameStore]
     eval_split: str
+    memory_limit_mb: int
+    cache_dir: Path
+    ui: Ui
+    opened: dict[str, FrameStore] = field(default_factory=dict)
+
+    def store(self, split: str) -> FrameStore:
+        """Decoded frames of a split; in memory, or memory-mapped from the run's work folder."""
+        if split not in self.opened:
+            self.opened[split] = FrameStore(
+                self.dataset.splits[split],
+                num_classes=len(self.dataset.classes),
+                memory_limit_mb=self.memory_limit_mb,
+                cache_dir=self.cache_dir,
+                progress=lambda done, total: self.ui.progress(f"decoding {split}", done, total),
+            )
+        return self.opened[split]
 
 
 def prepare_data(ctx: RunContext) -> RunData:
@@ -42,25 +58,22 @@ def prepare_data(ctx: RunContext) -> RunData:
     dataset = load_dataset(section, seed=ctx.config.train.seed)
     for split in ("train", "val", section.eval_split):
         if not dataset.splits.get(split):
-            hint = "; set data.eval_split = \"val\" (its numbers are optimistic: val also chooses the checkpoint)" if split == "test" else ""
+            hint = '; set data.eval_split = "val" (its numbers are optimistic: val also chooses the checkpoint)' if split == "test" else ""
             raise ConfigError(f"{dataset.root} has no {split} split (it has {', '.join(dataset.splits)}){hint}")
 
     def make(output: Path) -> None:
-        report = check_dataset(section, seed=ctx.config.train.seed, progress=lambda done, total: ctx.ui.progress("checking data", done, total))
+        report = check_dataset(
+            section, seed=ctx.config.train.seed, progress=lambda done, total: ctx.ui.progress("checking data", done, total)
+        )
         if report.problems:
             raise DataError(_first_problems(report, dataset.root))
         for warning in report.warnings:
-            ctx.ui.say(f"warning: {warning}")
+            ctx.ui.say(f"warning: {warning.file}: {warning.message}")
         write_json(output, report.to_json())
 
     key = {"version": 1, "dataset": dataset.sha256, "classes": list(dataset.classes), "seed": ctx.config.train.seed}
     ctx.steps.do("data-check", kind="check", key=key, output=ctx.folder / "data.json", make=make)
-    stores = {
-        split: FrameStore(samples, num_classes=len(dataset.classes), memory_limit_mb=section.memory_limit_mb, cache_dir=ctx.work / f"frames-{split}")
-        for split, samples in dataset.splits.items()
-        if split in ("train", "val", section.eval_split)
-    }
-    return RunData(dataset, stores, section.eval_split)
+    return RunData(dataset, section.eval_split, section.memory_limit_mb, ctx.work, ctx.ui)
 
 
 def _first_problems(report: DataReport, root: Path) -> str:
@@ -79,8 +92,13 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
     """Train the network of the config; output: the best checkpoint by validation mIoU."""
     config = ctx.config
     key = {
-        "version": 1, "dataset": data.dataset.sha256, "model": asdict(config.model), "augment": asdict(config.augment),
-        "train": asdict(config.train), "size": list(config.data.size), "resize": config.data.resize,
+        "version": 1,
+        "dataset": data.dataset.sha256,
+        "model": asdict(config.model),
+        "augment": asdict(config.augment),
+        "train": asdict(config.train),
+        "size": list(config.data.size),
+        "resize": config.data.resize,
     }
 
     def make(output: Path) -> None:
@@ -99,7 +117,13 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
     config = ctx.config
     if config.prune.macs_share >= 1:
         return trained
-    key = {"version": 1, "checkpoint": trained.sha256, "prune": asdict(config.prune), "augment": asdict(config.augment), "train": asdict(config.train)}
+    key = {
+        "version": 1,
+        "checkpoint": trained.sha256,
+        "prune": asdict(config.prune),
+        "augment": asdict(config.augment),
+        "train": asdict(config.train),
+    }
 
     def make(output: Path) -> None:
         from edgeseg.pruning import prune as cut
@@ -108,7 +132,10 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
         _pin_torch(config.train.seed)
         net, _ = load_checkpoint(trained.output)
         pruned, report = cut(net, macs_share=config.prune.macs_share, round_to=config.prune.round_to, example_hw=config.data.size)
-        ctx.ui.say(f"pruned: {report.params_before:,} -> {report.params_after:,} parameters, {report.macs_before / 1e9:.3f} -> {report.macs_after / 1e9:.3f} GMAC")
+        ctx.ui.say(
+            f"pruned: {report.params_before:,} -> {report.params_after:,} parameters, "
+            f"{report.macs_before / 1e9:.3f} -> {report.macs_after / 1e9:.3f} GMAC"
+        )
         work = ctx.work / f"prune-{sha256_json(key)[:12]}"
         tuning = FineTuning(epochs=config.prune.epochs, lr=config.prune.lr, report=dataclasses.asdict(report))
         _fit(ctx, data, pruned, work=work, output=output, label="fine-tuning", tuning=tuning)
@@ -148,17 +175,38 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
 
     def on_progress(now: TrainProgress) -> None:
         miou = "" if now.miou is None else f" mIoU {now.miou:.3f}"
-        detail = f"loss {now.loss:.3f}{miou} {max(0, round(now.seconds_left))} s left"
-        ctx.ui.progress(label, now.epoch, now.num_epochs, detail)
+        best = "" if now.best_miou is None else f" (best {now.best_miou:.3f})"
+        detail = f"epoch {now.epoch}/{now.num_epochs}  loss {now.loss:.3f}{miou}{best}  {_duration(now.seconds_left)} left"
+        ctx.ui.progress(label, now.step, now.num_steps, detail)
 
     result = fit(
-        net, data.dataset, ctx.config, work, stores=(data.stores["train"], data.stores["val"]), contract=contract_of(ctx),
-        resume=unfinished, on_progress=on_progress,
-        epochs=tuning.epochs if tuning else None, lr=tuning.lr if tuning else None,
+        net,
+        data.dataset,
+        ctx.config,
+        work,
+        stores=(data.store("train"), data.store("val")),
+        contract=contract_of(ctx),
+        resume=unfinished,
+        epochs=tuning.epochs if tuning else None,
+        lr=tuning.lr if tuning else None,
+        on_progress=on_progress,
     )
     with atomic_folder(output) as folder:
         shutil.copytree(work / "best", folder, dirs_exist_ok=True)
-        write_json(folder / "history.json", [asdict(epoch) for epoch in result.history])
+        write_json(
+            folder / "history.json",
+            {
+                "epochs": [asdict(epoch) for epoch in result.history],
+                "precision": result.precision,
+                "device": result.device,
+                "best_epoch": result.best_epoch,
+            },
+        )
         if tuning:
             write_json(folder / "prune.json", tuning.report)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

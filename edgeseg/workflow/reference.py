@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.core.files import atomic_folder, read_json, write_json
-from edgeseg.core.images import ClassMap, place, to_model
+from edgeseg.core.images import ClassMap, Frame, place, to_model
 from edgeseg.core.manifest import Contract, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.context import RunContext
@@ -47,10 +47,14 @@ def _write_class_maps(path: Path, class_maps: list[list[ClassMap]]) -> None:
 def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> FloatReference:
     """Run the checkpoint in torch on the evaluation split, at model size for the answers and at frame size for the score."""
     contract = contract_of(ctx)
-    store = data.stores[data.eval_split]
+    store = data.store(data.eval_split)
     key = {
-        "version": 1, "checkpoint": checkpoint.sha256, "dataset": data.dataset.sha256, "split": data.eval_split,
-        "size": [contract.height, contract.width], "resize": contract.resize,
+        "version": 1,
+        "checkpoint": checkpoint.sha256,
+        "dataset": data.dataset.sha256,
+        "split": data.eval_split,
+        "size": [contract.height, contract.width],
+        "resize": contract.resize,
     }
 
     def make(output: Path) -> None:
@@ -61,41 +65,50 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
         predict = torch_predictor(net, contract, device="cpu")
         class_maps: list[list[ClassMap]] = []
 
-        def recording(frame: np.ndarray) -> ClassMap:  # evaluate() asks for the inputs of one frame after another
+        def recording(frame: Frame) -> ClassMap:
             answer = predict(frame)
-            flat.append(np.array(answer, copy=True))
-            ctx.ui.progress("evaluating the float network", len(flat), max(total, len(flat)))
+            flat.append(answer)
             return answer
 
+        def on_frame(done: int, total: int) -> None:  # evaluate() asks for one frame's inputs after another
+            class_maps.append(flat.copy())
+            flat.clear()
+            ctx.ui.progress("evaluating the float network", done, total)
+
         flat: list[ClassMap] = []
-        counts = [len(place(store[i][0].shape[:2], (contract.height, contract.width), contract.resize).windows) for i in range(len(store))]
-        total = sum(counts)
-        confusions = evaluate(recording, store, contract, num_classes=len(data.dataset.classes))
-        position = 0
-        for count in counts:
-            class_maps.append(flat[position : position + count])
-            position += count
+        confusions = evaluate(recording, store, contract, len(data.dataset.classes), on_frame=on_frame)
         result = score(confusions.sum(axis=0))
         with atomic_folder(output) as folder:
             _write_class_maps(folder / "class_maps.npz", class_maps)
-            write_json(folder / "score.json", {
-                "split": data.eval_split, "num_frames": len(store), "miou": result.miou, "iou": list(result.iou),
-                "pixel_accuracy": result.pixel_accuracy, "confusions": confusions.tolist(),
-            })
+            write_json(
+                folder / "score.json",
+                {
+                    "split": data.eval_split,
+                    "num_frames": len(store),
+                    "miou": result.miou,
+                    "iou": list(result.iou),
+                    "pixel_accuracy": result.pixel_accuracy,
+                    "confusions": confusions.tolist(),
+                },
+            )
 
     step = ctx.steps.do("float-reference", kind="export", key=key, output=ctx.folder / "reference", make=make)
     saved = read_json(step.output / "score.json")
     reference = Reference(
-        dataset=data.dataset.name, dataset_sha256=data.dataset.sha256, split=saved["split"], num_frames=saved["num_frames"],
-        miou=saved["miou"], iou=tuple(saved["iou"]),
+        dataset=data.dataset.name,
+        dataset_sha256=data.dataset.sha256,
+        split=saved["split"],
+        num_frames=saved["num_frames"],
+        miou=saved["miou"],
+        iou=tuple(saved["iou"]),
     )
     return FloatReference(step, reference, saved["pixel_accuracy"])
 
 
-def model_inputs(data: RunData, split: str, contract: Contract, indices: list[int]) -> list[np.ndarray]:
+def model_inputs(data: RunData, split: str, contract: Contract, indices: list[int]) -> list[Frame]:
     """Frames of a split at model size, one entry a model input."""
-    inputs: list[np.ndarray] = []
+    inputs: list[Frame] = []
     for i in indices:
-        frame, _ = data.stores[split][i]
+        frame, _ = data.store(split)[i]
         inputs += to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))
     return inputs

@@ -48,11 +48,14 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool) -> InitResult:
         raise ConfigError(f"{out} exists; type: edgeseg init --data {data} --force to replace it, or --out FILE for another name")
     config = suggest(findings, data=data, out=out)
     write_text(out, render_toml(config, defaults=every_key))
-    counts = ", ".join(f"{split} {n}" for split, n in findings.counts.items())
+    counts = ", ".join(f"{split} {n}" for split, n in findings.num_frames.items())
+    sizes = ", ".join(f"{size} ({n})" for size, n in list(findings.frame_sizes.items())[:4]) + (
+        ", ..." if len(findings.frame_sizes) > 4 else ""
+    )
     lines = (
         f"{data}: {findings.layout} layout, {counts} ({findings.split_rule})",
         f"classes: {', '.join(findings.classes)}",
-        f"frames: {findings.sizes_text}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
+        f"frames (width x height): {sizes}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
         *(f"note: {warning}" for warning in findings.warnings),
         f"wrote {out}; next: edgeseg run" + ("" if out.name == "edgeseg.toml" else f" {out}"),
     )
@@ -61,17 +64,16 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool) -> InitResult:
 
 def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
     """A config for what was found: enough epochs for the number of frames, goals worth having, targets of this tool."""
-    num_train = findings.counts.get("train", 1)
+    num_train = findings.num_frames.get("train", 1)
     batch = max(1, min(8, num_train))
     epochs = max(40, min(600, round(_STEPS_WANTED * batch / max(num_train, 1) / 10) * 10))
     relative = Path(os.path.relpath(data.resolve(), out.resolve().parent)).as_posix()
-    eval_split = "test" if "test" in findings.counts else "val"
+    eval_split = "test" if "test" in findings.num_frames else "val"
     return replace(
         Config(),
         name="".join(c if c.isalnum() else "-" for c in data.resolve().name).strip("-")[:40] or "run",
         targets=("host", "intel-cpu", "raspberry-pi-5"),
-        data=replace(DataSection(), dir=relative, classes=() if findings.classes_from_file else findings.classes, size=findings.size,
-                     resize=findings.resize, eval_split=eval_split),
+        data=replace(findings.section, dir=relative, classes=() if findings.classes_named else findings.classes, eval_split=eval_split),
         train=replace(TrainSection(), batch_size=batch, epochs=epochs),
         goals=GoalsSection(agreement=0.999, miou_drop=0.01),
     )
@@ -84,11 +86,14 @@ def check_data(folder: Path, classes: tuple[str, ...], *, ui: Ui) -> DataReport:
 
 
 def data_report_lines(report: DataReport) -> list[str]:
-    """The report for the terminal: counts, class shares, then every problem."""
-    lines = [f"{split}: {count} frames" for split, count in report.counts.items()]
-    for name, shares in report.class_shares.items():
-        lines.append(f"  {name}: " + ", ".join(f"{split} {share:.2%}" for split, share in shares.items()))
-    lines += [f"warning: {text}" for text in report.warnings]
+    """The report for the terminal: counts, class shares, warnings, then every problem."""
+    lines = [f"{report.root}: {report.layout} layout, {report.split_rule}"]
+    lines += [f"{split}: {count} frames" for split, count in report.num_frames.items()]
+    for index, name in enumerate(report.classes):
+        shares = ", ".join(f"{split} {shares[index]:.2%}" for split, shares in report.class_share.items() if index < len(shares))
+        lines.append(f"  {name}: {shares} of the labelled pixels")
+    lines += [f"warning: {warning.file}: {warning.message}" for warning in report.warnings]
     lines += [f"{problem.file}: {problem.message}" for problem in report.problems]
-    lines.append(f"{len(report.problems)} problem{'' if len(report.problems) == 1 else 's'} found" if report.problems else "no problems found")
+    count = len(report.problems)
+    lines.append("no problems found" if not count else f"{count} problem{'' if count == 1 else 's'} found")
     return lines

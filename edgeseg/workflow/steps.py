@@ -58,13 +58,17 @@ class Steps:
         if record.get("key_sha256") == key_sha256 and output.exists() and tree_sha256(output) == record.get("output_sha256"):
             return self._finish(StepResult(name, output, record["output_sha256"], True, record["seconds"]))
         if self.only is not None and kind not in self.only:
-            raise InputMissingError(f"step '{name}' was not done for this configuration; type: edgeseg {kind}, or edgeseg run for the whole chain")
+            raise InputMissingError(
+                f"step '{name}' was not done for this configuration; type: edgeseg {kind}, or edgeseg run for the whole chain"
+            )
         started = time.monotonic()
         self._path(name).unlink(missing_ok=True)
         make(output)
         seconds = round(time.monotonic() - started, 3)
         digest = tree_sha256(output)
-        write_json(self._path(name), {"name": name, "key_sha256": key_sha256, "key": dict(key), "output_sha256": digest, "seconds": seconds})
+        write_json(
+            self._path(name), {"name": name, "key_sha256": key_sha256, "key": dict(key), "output_sha256": digest, "seconds": seconds}
+        )
         return self._finish(StepResult(name, output, digest, False, seconds))
 
     def _finish(self, result: StepResult) -> StepResult:

@@ -1,0 +1,215 @@
+"""What is done with one bundle, on any machine that has its runtime: verify, bench, predict. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.bundle import Bundle, open_bundle
+from edgeseg.core.config import DataSection, GoalsSection, load_config
+from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame
+from edgeseg.workflow.ui import Ui
+from targets.boards import plan
+from targets.runtimes import open_session
+from targets.verify import GOLDEN_AGREEMENT, at_least, check_golden, judge
+from targets.verify import verify as verify_session
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb found: lines for a person, facts for a program, and whether it passed."""
+
+    lines: tuple[str, ...]
+    facts: dict[str, Any]
+    passed: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the facts as JSON values."""
+        return self.facts
+
+
+def verify(folder: Path, *, data: Path | None, config: Path | None, target: str, ui: Ui) -> Outcome:
+    """Check a bundle's bytes and golden frames; with labelled data its accuracy, judged against the config's goals.
+
+    Raises:
+        BundleError: the bundle is not what its manifest says.
+        TargetError: the target or this machine cannot run it.
+    """
+    bundle = open_bundle(require_path(folder, what="bundle"))
+    manifest = bundle.manifest
+    how = plan(target, manifest.format, manifest.precision)
+    goals, section = GoalsSection(), None
+    if config is not None:
+        loaded = load_config(config)
+        goals, section = loaded.goals, loaded.data
+    if data is not None:
+        section = replace(section or DataSection(), dir=str(data), classes=(section or DataSection()).classes)
+    session = open_session(bundle, how.runtime, how.options)
+    try:
+        if section is None or not section.dir:
+            return _golden_only(bundle, check_golden(bundle, session), how.runtime)
+        return _labelled(bundle, session, section, goals, how.runtime, ui)
+    finally:
+        session.close()
+
+
+def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
+    finding = at_least("golden", GOLDEN_AGREEMENT, share)
+    count = len(bundle.manifest.golden)
+    lines = (
+        f"{bundle.manifest.name}: every file is as the manifest says; runtime {runtime}",
+        f"golden frames: {share:.4%} of the pixels of {count} frames as when it was sealed: {'passed' if finding.passed else 'FAILED'}",
+        "not verified: accuracy on labelled images; add --data DIR",
+    )
+    facts = {
+        "bundle": bundle.manifest.name,
+        "bundle_sha256": bundle.manifest.sha256,
+        "runtime": runtime,
+        "golden_agreement": share,
+        "miou": None,
+        "passed": finding.passed,
+        "goals": [finding.to_json()],
+    }
+    return Outcome(lines, facts, finding.passed)
+
+
+def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui) -> Outcome:  # noqa: ANN401
+    from edgeseg.data.dataset import load_dataset
+    from edgeseg.data.store import read_sample
+
+    manifest = bundle.manifest
+    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=0)
+    if len(dataset.classes) != len(manifest.classes):
+        raise ConfigError(
+            f"the data has {len(dataset.classes)} classes, the bundle {len(manifest.classes)} ({', '.join(manifest.classes)})"
+        )
+    wanted = manifest.reference.split if manifest.reference else section.eval_split
+    split = wanted if wanted in dataset.splits else "val"
+    samples = dataset.splits[split]
+
+    def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
+        for sample in samples:
+            frame, label = read_sample(sample, num_classes=len(manifest.classes))
+            yield sample.id, frame, label
+
+    result = verify_session(
+        session,
+        bundle,
+        labelled(),
+        dataset_sha256=dataset.sha256,
+        split=split,
+        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
+    )
+    # Agreement needs torch's answers, which a bundle does not carry; `edgeseg run` checks it where they are.
+    findings = judge(result, replace(goals, agreement=None))
+    passed = all(finding.passed for finding in findings)
+    lines = [f"{manifest.name} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
+    if result.miou_drop is not None:
+        lines.append(f"drop against the float checkpoint on the same frames: {result.miou_drop:+.4f}")
+    else:
+        lines.append("no drop given: the float checkpoint was measured on other frames")
+    for name, iou, drop in zip(manifest.classes, result.iou, result.class_drop, strict=True):
+        shown = (
+            "not evaluated (no pixel of it in the split)"
+            if iou is None
+            else f"{iou:.4f}" + ("" if drop is None else f" (drop {drop:+.4f})")
+        )
+        lines.append(f"  {name}: {shown}")
+    lines += [
+        f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
+        for f in findings
+    ]
+    facts = {
+        **result.to_json(),
+        "split": split,
+        "dataset": dataset.name,
+        "runtime": runtime,
+        "passed": passed,
+        "goals": [f.to_json() for f in findings],
+    }
+    return Outcome(tuple(lines), facts, passed)
+
+
+def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, ui: Ui) -> Outcome:
+    """Measure a bundle on this machine with a target's settings, on the images of `data` or on its golden frames.
+
+    Raises:
+        TargetError: the target does not run this format or precision, or this machine lacks what it needs.
+    """
+    from targets.measure.bench import bench as measure
+
+    bundle = open_bundle(require_path(folder, what="bundle"))
+    manifest = bundle.manifest
+    how = plan(target, manifest.format, manifest.precision, num_threads=threads)
+    frames = [bundle.folder / pair.frame for pair in manifest.golden]
+    if data is not None:
+        frames = sorted(
+            path
+            for path in require_path(data, what="folder").rglob("*")
+            if path.suffix.lower() in IMAGE_SUFFIXES and "masks" not in path.parts
+        )
+    if not frames:
+        raise InputMissingError(f"{data or folder} holds no images to measure with; type: edgeseg bench {folder} --data DIR")
+    result = measure(
+        bundle,
+        frames,
+        target=target,
+        how=how,
+        quick=quick,
+        on_progress=lambda stage, done: ui.progress(f"measuring: {stage}", round(100 * min(done, 1.0)), 100),
+    )
+    facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data)}
+    parts = (
+        ("inference", result.inference),
+        ("decode", result.decode),
+        ("resize", result.resize),
+        ("resize back", result.resize_back),
+        ("end to end", result.end_to_end),
+    )
+    stamp = " QUICK" if quick else ""
+    elsewhere = "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
+    lines = [
+        f"{manifest.name} in {result.runtime} {result.versions.get(result.runtime, '')}, {result.num_threads} threads, "
+        f"on {result.measured_on.machine}{elsewhere}{stamp}",
+        f"frames: {facts['frames']}; {result.inference.num_frames} measured after {result.warmup_frames} of warm-up"
+        + ("" if result.steady else " (NOT STEADY: medians still moved)"),
+        *(f"  {name:<12} p50 {s.p50_ms:8.3f}  p90 {s.p90_ms:8.3f}  p99 {s.p99_ms:8.3f} ms  {s.fps:8.1f} per second" for name, s in parts),
+        f"load {result.load_ms:.0f} ms, first inference {result.first_inference_ms:.1f} ms, size {result.size_bytes / 1e6:.2f} MB, "
+        + ("peak memory not available" if result.peak_rss_bytes is None else f"peak memory {result.peak_rss_bytes / 1e6:.0f} MB"),
+        "settings: " + ", ".join(f"{key}={value}" for key, value in result.settings.items()),
+    ]
+    return Outcome(tuple(lines), facts)
+
+
+def predict(folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, ui: Ui) -> Outcome:
+    """Write class maps and overlays of images, a folder or a video.
+
+    Raises:
+        ConfigError: `out` already holds predictions and `force` is not given.
+    """
+    from targets.predict import predict_source
+
+    bundle = open_bundle(require_path(folder, what="bundle"))
+    how = plan(target, bundle.manifest.format, bundle.manifest.precision)
+    if out.exists() and any(out.iterdir()) and not force:
+        raise ConfigError(f"{out} is not empty; add --force to write into it, or choose another folder")
+    session = open_session(bundle, how.runtime, how.options)
+    try:
+        made = predict_source(
+            session, bundle, source, out, overlays=overlay, on_frame=lambda done, count: ui.progress("predicting", done, count or done + 1)
+        )
+    finally:
+        session.close()
+    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'} in {how.runtime}; class maps in {made.masks}"]
+    if made.overlays is not None:
+        lines.append(f"overlays in {made.overlays}")
+    facts = {
+        "num_frames": made.num_frames,
+        "masks": str(made.masks),
+        "overlays": None if made.overlays is None else str(made.overlays),
+        "runtime": how.runtime,
+    }
+    return Outcome(tuple(lines), facts)

@@ -1,0 +1,113 @@
+"""The chain, whole or up to one of its steps. `run` is every step in order; a single step refuses to do what comes before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.files import read_json
+from edgeseg.workflow import bundling, learning, measuring, reference, reporting, verifying
+from edgeseg.workflow.context import RunContext, open_run
+from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.ui import Ui
+from targets.boards import find_target
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Where the results are, and whether every goal was reached."""
+
+    folder: Path
+    passed: bool
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """What a single step made."""
+
+    verb: str
+    folder: Path
+    outputs: tuple[str, ...]
+    lines: tuple[str, ...]
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the summary as JSON values."""
+        return {"step": self.verb, "run": str(self.folder), "outputs": list(self.outputs), **self.facts}
+
+
+def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
+    """Do every step that is not done yet, then the report.
+
+    Raises:
+        ConfigError, InputMissingError, DataError, ...: before anything long starts, where that can be known.
+    """
+    with open_run(config_path, overrides, ui=ui) as ctx:
+        check_plan(ctx)
+        data = learning.prepare_data(ctx)
+        trained = learning.train(ctx, data)
+        final = learning.prune(ctx, data, trained)
+        float_reference = reference.evaluate_float(ctx, data, final)
+        floats = bundling.export_all(ctx, data, final, float_reference)
+        verified = [verifying.verify(ctx, data, bundle, float_reference) for bundle in floats]
+        int8 = bundling.quantize_all(ctx, data, floats)
+        verified += [verifying.verify(ctx, data, bundle, float_reference) for bundle in int8]
+        pruning = measuring.pruning_gain(ctx, data, trained, final)
+        measured = measuring.measure_all(ctx, data, [*floats, *int8])
+        passed = reporting.write_report(
+            ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
+        )
+        return RunSummary(ctx.folder, passed)
+
+
+def check_plan(ctx: RunContext) -> None:
+    """Refuse what no target could run before hours are spent on it."""
+    if not ctx.config.targets:
+        raise ConfigError("targets = []: name at least one (edgeseg targets)")
+    for target in map(find_target, ctx.config.targets):
+        if not set(target.formats) & set(ctx.config.export.formats):
+            formats = ", ".join(ctx.config.export.formats)
+            raise ConfigError(f"{target.name} runs {', '.join(target.formats)}, and [export] formats makes {formats} only; add one it runs")
+
+
+def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool = True, restart: bool = False) -> StepSummary:
+    """Do one step; what it builds on must have been done for this very configuration.
+
+    Raises:
+        InputMissingError: an earlier step is missing; says which command does it.
+    """
+    allowed = {"train": {"check", "train"}, "prune": {"check", "prune"}, "export": {"check", "export"}, "quantize": {"check", "quantize"}}
+    with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
+        data = learning.prepare_data(ctx)
+        trained = learning.train(ctx, data)
+        if verb == "train":
+            return _learned(ctx, verb, trained)
+        final = learning.prune(ctx, data, trained)
+        if verb == "prune":
+            if final is trained:
+                raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
+            return _learned(ctx, verb, final)
+        float_reference = reference.evaluate_float(ctx, data, final)
+        bundles = bundling.export_all(ctx, data, final, float_reference)
+        if verb == "quantize":
+            bundles = bundling.quantize_all(ctx, data, bundles)
+        verified = [verifying.verify(ctx, data, bundle, float_reference) for bundle in bundles]
+        lines = tuple(line for one in verified for line in (verifying.summary_line(one), *verifying.class_lines(one)))
+        return StepSummary(
+            verb, ctx.folder, tuple(str(b.bundle.folder) for b in bundles), lines, {"verified": [one.to_json() for one in verified]}
+        )
+
+
+def _learned(ctx: RunContext, verb: str, result: StepResult) -> StepSummary:
+    meta = read_json(result.output / "checkpoint.json")
+    lines = [f"{result.output}: validation mIoU {meta['metrics']['val_miou']:.4f}"]
+    facts: dict[str, Any] = {"metrics": meta["metrics"]}
+    if verb == "prune":
+        cut = read_json(result.output / "prune.json")
+        facts["prune"] = cut
+        lines.append(
+            f"parameters {cut['params_before']:,} -> {cut['params_after']:,}, MACs {cut['macs_before']:,} -> {cut['macs_after']:,}"
+        )
+    return StepSummary(verb, ctx.folder, (str(result.output),), tuple(lines), facts)

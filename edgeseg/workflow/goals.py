@@ -1,0 +1,54 @@
+"""Judge results against `[goals]`: accuracy goals bind every bundle, speed and size goals the bundle recommended for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgeseg.core.config import GoalsSection
+from edgeseg.report.model import GoalResult, ResultRow
+from targets.verify import Finding, judge_speed
+
+LOWER_IS_WORSE = ("agreement", "miou", "fps", "golden")
+
+
+def judge_rows(
+    rows: Sequence[ResultRow], accuracy: dict[str, tuple[Finding, ...]], goals: GoalsSection
+) -> tuple[list[ResultRow], list[GoalResult]]:
+    """Give marked rows with the speed goals their recommended ones miss, and one result a goal: where it turned out worst.
+
+    `accuracy` holds the findings of each bundle by name. A target without a recommended bundle misses every speed and size goal: there
+    is nothing to put on it.
+    """
+    judged = []
+    found: dict[str, list[GoalResult]] = {}
+
+    def note(finding: Finding, where: str) -> None:
+        result = GoalResult(goal=finding.goal, limit=finding.limit, got=finding.got, passed=finding.passed, where=where)
+        found.setdefault(finding.goal, []).append(result)
+
+    for bundle, findings in accuracy.items():
+        for finding in findings:
+            note(finding, bundle)
+    for row in rows:
+        if not row.recommended:
+            judged.append(row)
+            continue
+        speed = judge_speed(p90_ms=row.p90_ms, fps=row.fps, size_bytes=row.size_bytes, goals=goals)
+        for finding in speed:
+            note(finding, f"{row.target}: {row.label}")
+        judged.append(replace(row, failed_goals=(*row.failed_goals, *(f.goal for f in speed if not f.passed))))
+    for target in dict.fromkeys(row.target for row in rows):
+        if not any(row.recommended for row in rows if row.target == target):
+            for finding in judge_speed(p90_ms=None, fps=None, size_bytes=None, goals=goals):
+                note(finding, f"{target}: no bundle is recommended")
+    return judged, [_worst(results) for results in found.values()]
+
+
+def _worst(results: list[GoalResult]) -> GoalResult:
+    def badness(result: GoalResult) -> float:
+        if result.got is None:
+            return float("inf")
+        return -result.got if result.goal in LOWER_IS_WORSE else result.got
+
+    return max(results, key=badness)

@@ -1,0 +1,361 @@
+"""From what the steps left on disk to the table, results.json and the page."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeseg import __version__
+from edgeseg.core.errors import InputMissingError
+from edgeseg.core.files import read_json, write_json, write_text
+from edgeseg.core.images import ClassMap, place, resize_class_map, resize_frame, to_frame, to_model
+from edgeseg.report.model import (
+    CurvePoint,
+    DatasetFacts,
+    GoalResult,
+    Picture,
+    PruningFacts,
+    Ratio,
+    ReportData,
+    ResultRow,
+    TrainingFacts,
+)
+from edgeseg.report.model import (
+    FloatReference as FloatFacts,
+)
+from edgeseg.report.page import render_page
+from edgeseg.report.recommend import mark
+from edgeseg.report.table import results_json
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.goals import judge_rows
+from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.measuring import Measured
+from edgeseg.workflow.reference import FloatReference
+from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.verifying import Verified
+from targets.boards import plan
+from targets.machine import describe_machine
+from targets.runtimes import RUNTIMES, open_session
+
+_NUM_PICTURES = 6
+_PICTURE_SIDE = 480
+_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "litert-torch",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "torch-pruning",
+    "numpy",
+    "pillow",
+)
+
+
+def write_report(
+    ctx: RunContext,
+    data: RunData,
+    *,
+    trained: StepResult,
+    final: StepResult,
+    reference: FloatReference,
+    verified: list[Verified],
+    measured: list[Measured],
+    pruning: dict[str, Any] | None,
+) -> bool:
+    """Write results.json, summary.json and report.html; give whether every goal was reached."""
+    by_name = {one.bundle.name: one for one in verified}
+    marked = mark([_row(one, by_name[one.bundle.name], reference.reference.miou) for one in measured])
+    rows, goals = judge_rows(marked, {name: one.findings for name, one in by_name.items()}, ctx.config.goals)
+    report = ReportData(
+        run_name=ctx.config.name,
+        created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        edgeseg_version=__version__,
+        machine={k: str(v) for k, v in describe_machine().to_json().items()},
+        dataset=_dataset(ctx, data),
+        training=_training(ctx, trained, final),
+        pruning=_pruning(trained, final, pruning),
+        float_reference=FloatFacts(
+            split=reference.reference.split,
+            num_frames=reference.reference.num_frames,
+            miou=reference.reference.miou,
+            iou=reference.reference.iou,
+            pixel_accuracy=reference.pixel_accuracy,
+        ),
+        rows=tuple(rows),
+        pictures=tuple(_pictures(ctx, data, reference, verified)),
+        goals=tuple(goals),
+        not_verified=tuple(_not_verified(rows, data, measured)),
+        versions=_versions(),
+        config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
+        settings=_settings(verified),
+    )
+    write_json(ctx.folder / "results.json", results_json(rows))
+    write_json(
+        ctx.folder / "summary.json",
+        {
+            "run": ctx.config.name,
+            "passed": report.passed,
+            "created_utc": report.created_utc,
+            "goals": [{"goal": g.goal, "limit": g.limit, "got": g.got, "passed": g.passed, "where": g.where} for g in goals],
+            "pruning": report.pruning.verdict if report.pruning else None,
+            "not_verified": list(report.not_verified),
+        },
+    )
+    write_text(ctx.folder / "report.html", render_page(report))
+    return report.passed
+
+
+def _row(one: Measured, verified: Verified, miou_float: float) -> ResultRow:
+    manifest = one.bundle.bundle.manifest
+    base = ResultRow(
+        target=one.target,
+        bundle=manifest.name,
+        bundle_sha256=manifest.sha256,
+        format=manifest.format,
+        precision=manifest.precision,
+        runtime=verified.runtime,
+        runtime_version=str(RUNTIMES[verified.runtime].version()),
+        device="local",
+        measured_on="not measured",
+        is_target_machine=False,
+        quick=False,
+        threads=0,
+        size_bytes=one.bundle.bundle.size_bytes,
+        miou=verified.result["miou"],
+        miou_float=miou_float,
+        iou=verified.iou,
+        worst_class=verified.worst_class,
+        worst_class_drop=verified.result["worst_class_drop"],
+        agreement=verified.result["agreement"],
+        failed_goals=verified.failed,
+    )
+    bench = one.result
+    if bench is None:
+        return base
+    ratio = one.speedup
+    return replace(
+        base,
+        runtime=bench["runtime"],
+        runtime_version=bench["versions"].get(bench["runtime"], base.runtime_version),
+        measured_on=bench["machine"]["cpu"],
+        is_target_machine=bench["is_target"],
+        quick=bench["quick"],
+        threads=bench["num_threads"],
+        settings=bench["settings"],
+        p50_ms=bench["inference"]["p50_ms"],
+        p90_ms=bench["inference"]["p90_ms"],
+        p99_ms=bench["inference"]["p99_ms"],
+        fps=bench["inference"]["fps"],
+        peak_rss_bytes=bench["peak_rss_bytes"],
+        load_ms=bench["load_ms"],
+        decode_ms=bench["decode"]["p50_ms"],
+        resize_ms=bench["resize"]["p50_ms"],
+        inference_ms=bench["inference"]["p50_ms"],
+        resize_back_ms=bench["resize_back"]["p50_ms"],
+        end_to_end_ms=bench["end_to_end"]["p50_ms"],
+        speedup_vs_fp32=Ratio(value=ratio["ratio"], low=ratio["low"], high=ratio["high"]) if ratio else None,
+    )
+
+
+def _dataset(ctx: RunContext, data: RunData) -> DatasetFacts:
+    found = read_json(ctx.folder / "data.json")
+    dataset = data.dataset
+    return DatasetFacts(
+        name=dataset.name,
+        root=dataset.root.name,
+        sha256=dataset.sha256,
+        classes=dataset.classes,
+        palette=dataset.palette,
+        counts={split: len(samples) for split, samples in dataset.splits.items()},
+        pixel_shares={split: tuple(shares) for split, shares in found["class_share"].items()},
+        split_rule=dataset.split_rule,
+        warnings=tuple(f"{w['file']}: {w['message']}" for w in found["warnings"]),
+    )
+
+
+def _training(ctx: RunContext, trained: StepResult, final: StepResult) -> TrainingFacts:
+    from edgeseg.models import count_macs, count_parameters
+    from edgeseg.training.checkpoint import load_checkpoint
+
+    net, meta = load_checkpoint(final.output)
+    history = read_json(trained.output / "history.json")
+    return TrainingFacts(
+        network=ctx.config.model.name,
+        params=count_parameters(net),
+        macs=count_macs(net, ctx.config.data.size),
+        size_hw=ctx.config.data.size,
+        epochs=len(history["epochs"]),
+        minutes=trained.seconds / 60,
+        best_val_miou=meta.metrics.get("val_miou"),
+        curve=tuple(CurvePoint(epoch=int(e["epoch"]), loss=e["loss"], miou=e.get("val_miou")) for e in history["epochs"]),
+        device=history["device"],
+        precision=history["precision"],
+        seed=ctx.config.train.seed,
+    )
+
+
+def _pruning(trained: StepResult, final: StepResult, gain: dict[str, Any] | None) -> PruningFacts | None:
+    if gain is None:
+        return None
+    cut = read_json(final.output / "prune.json")
+    before, after = (read_json(s.output / "checkpoint.json")["metrics"]["val_miou"] for s in (trained, final))
+    faster = gain["low"] > 1
+    macs_ratio = cut["macs_before"] / max(1, cut["macs_after"])
+    said = (
+        f"{gain['ratio']:.2f} times as fast (95 % interval {gain['low']:.2f} to {gain['high']:.2f}) for {macs_ratio:.2f} times fewer MACs"
+    )
+    verdict = f"Pruning paid off: {said}." if faster else f"Pruning did not make it faster on this machine: {said}."
+    return PruningFacts(
+        params_before=cut["params_before"],
+        params_after=cut["params_after"],
+        macs_before=cut["macs_before"],
+        macs_after=cut["macs_after"],
+        latency_before_ms=gain["a_p50_ms"],
+        latency_after_ms=gain["b_p50_ms"],
+        miou_before=before,
+        miou_after=after,
+        verdict=verdict,
+        latency_where=f"{gain['format']} fp32 in {gain['runtime']}, settings of {gain['target']}, on {gain['measured_on']}",
+    )
+
+
+def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verified: list[Verified]) -> list[Picture]:
+    """The frames on which the reduced bundles differ most from the float network, worst first."""
+    reduced = [v for v in verified if v.bundle.bundle.manifest.precision != "fp32"] or verified
+    store, contract, samples = data.store(data.eval_split), contract_of(ctx), data.dataset.splits[data.eval_split]
+    lowest = sorted(range(len(samples)), key=lambda i: (min(v.frame_agreement[i] for v in reduced), i))[:_NUM_PICTURES]
+    float_maps = reference.class_maps()
+    sessions = {}
+    for one in reduced:
+        how = plan("host", one.bundle.bundle.manifest.format, one.bundle.bundle.manifest.precision)
+        sessions[one.bundle.name] = open_session(one.bundle.bundle, how.runtime, how.options)
+    pictures = []
+    for i in lowest:
+        frame, label = store[i]
+        height, width = label.shape
+        placement = place((height, width), (contract.height, contract.width), contract.resize)
+        inputs = to_model(frame, placement)
+        scale = min(1.0, _PICTURE_SIDE / max(height, width))
+        h, w = max(1, round(height * scale)), max(1, round(width * scale))
+        maps = {
+            name: resize_class_map(to_frame([session.run(part) for part in inputs], placement), h, w) for name, session in sessions.items()
+        }
+        float_map: ClassMap = to_frame(float_maps[i], placement)
+        agreement = min(v.frame_agreement[i] for v in reduced)
+        pictures.append(
+            Picture(
+                id=samples[i].id,
+                frame=resize_frame(frame, h, w),
+                label=resize_class_map(label, h, w),
+                float_map=resize_class_map(float_map, h, w),
+                bundle_maps=maps,
+                note=f"lowest agreement with the float network: {agreement:.2%} of pixels",
+            )
+        )
+    for session in sessions.values():
+        session.close()
+    return pictures
+
+
+def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]) -> list[str]:
+    notes = []
+    elsewhere = sorted({row.target for row in rows if row.p50_ms is not None and not row.is_target_machine})
+    if elsewhere:
+        notes.append(
+            f"Speed for {', '.join(elsewhere)} was measured on this machine, which is not that target; the order may differ on the board."
+        )
+    notes += sorted({f"{one.target}: {one.bundle.name} was not measured: {one.why_not}." for one in measured if one.result is None})
+    if any(row.quick for row in rows):
+        notes.append(
+            "Times are from a quick measurement (at least 50 frames and 1 s); [bench] quick = false measures 1024 frames and 60 s."
+        )
+    if data.eval_split == "val":
+        notes.append("Accuracy is on the val split, which also chose the checkpoint: it is optimistic.")
+    absent = sorted({name for row in rows for name, iou in zip(data.dataset.classes, row.iou, strict=False) if iou is None})
+    if absent:
+        notes.append(f"Not evaluated, since the {data.eval_split} split has no pixel of it: {', '.join(absent)}.")
+    notes.append("Power, temperature and sustained speed were not measured.")
+    return notes
+
+
+def _settings(verified: list[Verified]) -> dict[str, str]:
+    found = {}
+    for one in verified:
+        calibration = one.bundle.bundle.manifest.scheme.get("calibration")
+        if isinstance(calibration, dict):
+            found[f"calibration of {one.bundle.name}"] = (
+                f"{calibration['num_frames']} training frames, ids {calibration['ids_sha256'][:12]}"
+            )
+    return found
+
+
+def _versions() -> dict[str, str]:
+    found = {"edgeseg": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def find_run(name: str) -> Path:
+    """The folder of a run: a path, a name under runs/, or with no name that of ./edgeseg.toml, else the newest under runs/.
+
+    Raises:
+        InputMissingError: there is none, or it has no results yet.
+    """
+    from edgeseg.core.config import load_config
+
+    if name:
+        candidates = [Path(name), Path("runs") / name]
+    elif Path("edgeseg.toml").is_file():
+        candidates = [Path("runs") / load_config(Path("edgeseg.toml")).name]
+    else:
+        candidates = sorted(
+            (p.parent for p in Path("runs").glob("*/results.json")), key=lambda p: (p / "results.json").stat().st_mtime, reverse=True
+        )
+    for folder in candidates:
+        if (folder / "results.json").is_file():
+            return folder
+    what = f"no results for run '{name}'" if name else "no run with results here"
+    raise InputMissingError(f"{what}; type: edgeseg run, or name a run folder")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The list of `results.json`."""
+    rows: list[dict[str, Any]] = read_json(folder / "results.json")
+    return rows
+
+
+def print_report(folder: Path) -> None:
+    """Print the table, the goals and where the page is."""
+    from rich.console import Console
+
+    from edgeseg.report.table import RowsTable
+    from edgeseg.report.words import goal_words
+
+    console = Console()
+    summary = read_json(folder / "summary.json")
+    console.print(RowsTable([ResultRow.from_json(row) for row in read_rows(folder)]))
+    console.print()
+    if summary["pruning"]:
+        console.print(summary["pruning"], markup=False, highlight=False)
+    for note in summary["not_verified"]:
+        console.print(f"Not verified: {note}", markup=False, highlight=False)
+    for goal in (GoalResult(**goal) for goal in summary["goals"]):
+        name, wanted, got = goal_words(goal)
+        console.print(f"{'passed' if goal.passed else 'MISSED'}: {name}: {wanted}, got {got} ({goal.where})", markup=False, highlight=False)
+    console.print(f"Page: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def open_page(folder: Path) -> None:
+    """Open report.html in the user's browser."""
+    webbrowser.open((folder / "report.html").resolve().as_uri())

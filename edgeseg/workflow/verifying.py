@@ -1,0 +1,140 @@
+"""Every bundle against torch on the same frames, against the labels, and against its own golden answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgeseg.core.files import read_json, write_json
+from edgeseg.core.images import ClassMap, Frame
+from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.reference import FloatReference
+from targets.boards import plan
+from targets.runtimes import RUNTIMES, open_session
+from targets.verify import Finding, judge_accuracy
+from targets.verify import verify as verify_session
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A bundle with what `verify` found (`VerifyResult.to_json()`), judged against the goals."""
+
+    bundle: SealedBundle
+    runtime: str
+    result: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the goals missed."""
+        return tuple(finding.goal for finding in self.findings if not finding.passed)
+
+    @property
+    def iou(self) -> tuple[float | None, ...]:
+        """IoU in class order."""
+        return tuple(self.result["iou"].values())
+
+    @property
+    def worst_class(self) -> str | None:
+        """The class that lost most against the float checkpoint."""
+        drops = {name: drop for name, drop in self.result["class_drop"].items() if drop is not None}
+        return max(drops, key=lambda name: drops[name]) if drops else None
+
+    @property
+    def frame_agreement(self) -> list[float]:
+        """Agreement with torch, frame by frame."""
+        return [frame["agreement"] for frame in self.result["frames"]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result and the findings as JSON values."""
+        return {**self.result, "runtime": self.runtime, "goals": [finding.to_json() for finding in self.findings]}
+
+
+def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: FloatReference) -> Verified:
+    """Run a bundle in this host's runtime for its format over the evaluation split."""
+    manifest = bundle.bundle.manifest
+    how = plan("host", manifest.format, manifest.precision)
+    store, samples = data.store, data.dataset.splits[data.eval_split]
+
+    def make_result() -> dict[str, Any]:
+        frames = store(data.eval_split)
+
+        def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
+            for i, sample in enumerate(samples):
+                frame, label = frames[i]
+                yield sample.id, frame, label
+
+        session = open_session(bundle.bundle, how.runtime, how.options)
+        try:
+            return verify_session(
+                session,
+                bundle.bundle,
+                labelled(),
+                reference_maps=reference.class_maps(),
+                dataset_sha256=data.dataset.sha256,
+                split=data.eval_split,
+                on_frame=lambda done: ctx.ui.progress(f"verifying {bundle.name}", done, len(samples)),
+            ).to_json()
+        finally:
+            session.close()
+
+    key = {
+        "version": 1,
+        "bundle": bundle.step.sha256,
+        "reference": reference.step.sha256,
+        "dataset": data.dataset.sha256,
+        "split": data.eval_split,
+        "runtime": how.runtime,
+        "runtime_version": RUNTIMES[how.runtime].version(),
+    }
+    kind = "export" if manifest.precision == "fp32" else "quantize"
+    step = ctx.steps.do(
+        f"verify-{bundle.name}",
+        kind=kind,
+        key=key,
+        output=ctx.folder / "verify" / f"{bundle.name}.json",
+        make=lambda output: write_json(output, make_result()),
+    )
+    result = read_json(step.output)
+    findings = judge_accuracy(
+        precision=manifest.precision,
+        golden_agreement=result["golden_agreement"],
+        agreement=result["agreement"],
+        miou=result["miou"],
+        miou_drop=result["miou_drop"],
+        worst_class_drop=result["worst_class_drop"],
+        goals=ctx.config.goals,
+    )
+    verified = Verified(bundle, how.runtime, result, findings)
+    ctx.ui.say(summary_line(verified))
+    return verified
+
+
+def summary_line(one: Verified) -> str:
+    """One line: mIoU, drop, worst class, agreement, goals."""
+    result = one.result
+    parts = [f"{one.bundle.name}: mIoU {result['miou']:.4f}"]
+    if result["miou_drop"] is not None:
+        parts.append(f"drop {result['miou_drop']:+.4f}")
+        parts.append(f"worst class {one.worst_class} {result['worst_class_drop']:+.4f}")
+    if result["agreement"] is not None:
+        parts.append(f"{result['agreement']:.3%} of pixels as torch")
+    parts.append(f"misses {', '.join(one.failed)}" if one.failed else "goals met")
+    return ", ".join(parts)
+
+
+def class_lines(one: Verified) -> list[str]:
+    """IoU class by class, before and after."""
+    drops = one.result["class_drop"]
+    lines = []
+    for name, after in one.result["iou"].items():
+        if after is None:
+            lines.append(f"  {name}: not evaluated (no pixel of it in the split)")
+        elif drops[name] is None:
+            lines.append(f"  {name}: {after:.4f}")
+        else:
+            lines.append(f"  {name}: {after + drops[name]:.4f} -> {after:.4f} ({-drops[name]:+.4f})")
+    return lines
