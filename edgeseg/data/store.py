@@ -124,6 +124,10 @@ class FrameStore:
         label = self._mapped[start + 3 * pixels : start + 4 * pixels].reshape(slot.height, slot.width)
         return frame, label
 
+    def __iter__(self) -> Iterator[tuple[Frame, ClassMap]]:
+        """Give all pairs in order."""
+        return (self[index] for index in range(len(self)))
+
     @property
     def is_mapped(self) -> bool:
         """Whether the frames lie in a file."""
