@@ -135,6 +135,12 @@ def _pair(root: Path, split: str, images: Path, masks: Path, problems: list[Prob
                 stems[stem] = path
         by_kind.append(stems)
     frames, labels = by_kind
+    for have, lack, kind, count in ((images, masks, "missing-label", len(frames)), (masks, images, "missing-image", len(labels))):
+        if count and not lack.is_dir():  # a split that was never labelled: one problem, not one a file
+            there, absent = have.relative_to(root).as_posix(), lack.relative_to(root).as_posix()
+            message = f"holds {count} files, but there is no {absent}/; add it, or move {there}/ away"
+            problems.append(Problem(file=there, kind=kind, message=message))
+            return ()
     for stem in sorted(frames.keys() - labels.keys()):
         problems.append(_lonely(root, frames[stem], "missing-label", "mask", masks, stem, labels))
     for stem in sorted(labels.keys() - frames.keys()):

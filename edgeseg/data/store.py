@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,26 +150,22 @@ class FrameStore:
     def _map(self, total: int, cache_dir: Path | None) -> NDArray[np.uint8]:
         if cache_dir is None:
             with tempfile.TemporaryFile() as stream:
-                stream.truncate(total)
-                mapped = np.memmap(stream, dtype=np.uint8, mode="r+", shape=(total,))
-                self._fill(mapped)
-            mapped.setflags(write=False)
-            return mapped
+                self._write(stream)
+                return np.memmap(stream, dtype=np.uint8, mode="r", shape=(total,))
         path = cache_dir / f"frames-{self._key()}.bin"
         if not (path.is_file() and path.stat().st_size == total):
-            with atomic_path(path) as temporary:
-                with temporary.open("wb") as stream:
-                    stream.truncate(total)
-                mapped = np.memmap(temporary, dtype=np.uint8, mode="r+", shape=(total,))
-                self._fill(mapped)
-                mapped.flush()
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                self._write(stream)
         return np.memmap(path, dtype=np.uint8, mode="r", shape=(total,))
 
-    def _fill(self, mapped: NDArray[np.uint8]) -> None:
+    def _write(self, stream: IO[bytes]) -> None:
+        """Write what `_slots` describes. Not through the memory map: there, a full disk kills the process (SIGBUS)."""
         for slot, (frame, label) in zip(self._slots, self._decode(), strict=True):
-            pixels = slot.height * slot.width
-            mapped[slot.offset : slot.offset + 3 * pixels] = frame.reshape(-1)
-            mapped[slot.offset + 3 * pixels : slot.offset + 4 * pixels] = label.reshape(-1)
+            if label.shape != (slot.height, slot.width):
+                raise DataError(f"a frame changed its size while it was read ({label.shape[1]}x{label.shape[0]}); run the command again")
+            stream.write(frame.tobytes())
+            stream.write(label.tobytes())
+        stream.flush()
 
     def _key(self) -> str:
         """Identity of the decoded content, cheap to take: no file is read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError
-from edgeseg.data.dataset import DATASETS, load_dataset
+from edgeseg.data.dataset import load_dataset
 from edgeseg.data.store import FrameStore
 
 
@@ -180,7 +181,15 @@ def test_exif_orientation_is_applied_to_image_and_mask(tmp_path: Path) -> None:
         assert all(frame.shape == (24, 32, 3) for frame, _ in store)
 
 
-@pytest.mark.parametrize("layout", DATASETS.values(), ids=list(DATASETS))
-def test_every_layout_says_what_it_is_and_claims_nothing_foreign(layout: object, tmp_path: Path) -> None:
-    assert layout.about  # type: ignore[attr-defined]
-    assert not layout.claims(tmp_path)  # type: ignore[attr-defined]
+def test_a_split_that_was_never_labelled_is_one_problem(folder: Path) -> None:
+    shutil.rmtree(folder / "masks/train")
+    with pytest.raises(DataError, match=r"^images/train: holds 4 files, but there is no masks/train/; .* away; type: edgeseg data check"):
+        load(folder)
+
+
+def test_full_disk_is_an_error_and_not_a_crash(folder: Path) -> None:
+    """The kernel's own full device stands in for a full disk."""
+    put(folder, "train", "large", value=77, hw=(700, 700))
+    store = FrameStore(load_dataset(DataSection(dir=str(folder)), seed=0).splits["train"], num_classes=2, memory_limit_mb=1)
+    with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left"):
+        store._write(full)
