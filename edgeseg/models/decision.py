@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from edgeseg.core.manifest import Contract
 
-MEAN_RGB: Final = (123.675, 116.28, 103.53)
-"""Mean of ImageNet's pixels, of 0..255."""
+MEAN_RGB: Final = (124.0, 116.0, 104.0)
+"""Mean of ImageNet's pixels, of 0..255, in whole numbers: a border of the mean colour can then be drawn on the raw frame, exactly (exporters)."""
 STD_RGB: Final = (58.395, 57.12, 57.375)
 """Standard deviation of ImageNet's pixels, of 0..255."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from torch import nn
 
 from edgeseg.core.config import ModelSection
@@ -55,8 +56,8 @@ MODELS: Final[dict[str, ModelSpec]] = {
 }
 
 
-def build(section: ModelSection, num_classes: int) -> nn.Module:
-    """Build the network `[model]` asks for, with random weights from torch's global generator.
+def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """Build the network `[model]` asks for, with random weights that are a function of `seed` alone.
 
     Raises:
         ConfigError: no network of that name; names the nearest.
@@ -66,4 +67,6 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
         near = difflib.get_close_matches(section.name, MODELS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(MODELS)}"
         raise ConfigError(f"[model] name = '{section.name}' is unknown; {hint}")
-    return spec.build(section, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return spec.build(section, num_classes)
