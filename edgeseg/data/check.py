@@ -171,7 +171,9 @@ def judge_classes(split_counts: dict[str, Counts], classes: tuple[str, ...], *, 
     for split, counts in split_counts.items():
         absent = [name for index, name in enumerate(classes) if len(counts) and not counts[:, index].any()]
         if absent:
-            effect = "it cannot be learnt" if split == "train" else "it will be reported as not evaluated"
+            effect = "it will be reported as not evaluated"
+            if split == "train":
+                effect = "it cannot be learnt: add frames that show it, or take it out of the classes"
             kind = Problem(file=f"masks/{split}", kind="class-absent", message=f"{_list(absent)} does not occur in {split}; {effect}")
             (problems if split == "train" else warnings).append(kind)
     return problems, warnings

@@ -64,21 +64,21 @@ class Species:
     length: tuple[float, float]
     patch: float = 0.0
     """Leaves start anywhere within this radius instead of at the heart (creeping plants)."""
-    fan: float = 2 * math.pi
-    """Leaves cover this angle."""
+    rib: tuple[float, float] = (0.85, 1.1)
+    """Brightness of the midrib against the blade."""
 
 
-CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(7, 9), length=(27, 36),
-                            form=LeafForm(half_width=0.27, skew=0.85, power=0.7, num_lobes=4, lobe_depth=0.10, petiole=0.08))
+CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.35, 1.65),
+                            form=LeafForm(half_width=0.30, skew=0.95, power=0.6, bend=0.12))
 WEEDS: Final = {
-    "grass": Species(class_index=WEED, num_leaves=(9, 13), length=(30, 44),
-                     form=LeafForm(half_width=0.105, skew=0.6, power=0.55, bend=0.45)),
-    "round-leaf": Species(class_index=WEED, num_leaves=(6, 9), length=(17, 25),
-                          form=LeafForm(half_width=0.40, skew=1.5, power=0.55, petiole=0.15)),
-    "thistle": Species(class_index=WEED, num_leaves=(7, 10), length=(27, 38),
-                       form=LeafForm(half_width=0.30, skew=0.8, power=0.6, num_lobes=4, lobe_depth=0.55)),
-    "creeping": Species(class_index=WEED, num_leaves=(26, 40), length=(9, 12), patch=22,
-                        form=LeafForm(half_width=0.42, skew=1.0, power=0.6)),
+    "grass": Species(class_index=WEED, num_leaves=(10, 14), length=(38, 54),
+                     form=LeafForm(half_width=0.12, skew=0.6, power=0.5, bend=0.4)),
+    "round-leaf": Species(class_index=WEED, num_leaves=(8, 12), length=(24, 32),
+                          form=LeafForm(half_width=0.32, skew=2.2, power=0.6, petiole=0.25)),
+    "thistle": Species(class_index=WEED, num_leaves=(8, 11), length=(36, 48),
+                       form=LeafForm(half_width=0.36, skew=0.8, power=0.5, num_lobes=4, lobe_depth=0.6)),
+    "creeping": Species(class_index=WEED, num_leaves=(38, 52), length=(12, 15), patch=27,
+                        form=LeafForm(half_width=0.45, skew=1.0, power=0.6)),
 }
 
 
@@ -134,7 +134,7 @@ def draw_field(*, seed: int, split: str, index: int, size_hw: tuple[int, int] = 
     """Draw frame `index` of `split`: uint8 [H, W, 3] RGB and its label uint8 [H, W], a function of the arguments alone."""
     rng = generator(seed, purpose=_FIELD, epoch=SPLITS.index(split), index=index)
     height, width = size_hw
-    unit = min(height / 192, width / 256) * float(rng.uniform(0.85, 1.25))  # camera height: everything grows together
+    unit = min(height / 192, width / 256) * float(rng.uniform(0.9, 1.2))  # camera height: everything grows together
     soil = _soil(rng, height, width)
     canvas = Image.fromarray(soil).resize((width * _SUPER, height * _SUPER), Image.Resampling.BILINEAR)
     label = Image.new("L", canvas.size, SOIL)
@@ -201,7 +201,7 @@ def _litter(rng: np.random.Generator, canvas: Image.Image, unit: float, sun: flo
 def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> list[tuple[Species, float, float, float]]:
     """Place the plants: crop along slightly turned rows, weeds anywhere; in random order from below to above."""
     plants: list[tuple[Species, float, float, float]] = []
-    tilt, gap, step = float(rng.uniform(-0.22, 0.22)), unit * float(rng.uniform(98, 125)), unit * float(rng.uniform(62, 78))
+    tilt, gap, step = float(rng.uniform(-0.22, 0.22)), unit * float(rng.uniform(125, 150)), unit * float(rng.uniform(76, 92))
     age = float(rng.uniform(0.8, 1.1))
     start = float(rng.uniform(0, gap))
     for row in range(-2, int(width / gap) + 3):
@@ -214,14 +214,14 @@ def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> lis
             plants.append((CROP_PLANT, x, y, unit * age * float(rng.uniform(0.85, 1.15))))
     species = list(WEEDS.values())
     area = height * width / (unit * unit * 192 * 256)
-    for _ in range(int(rng.integers(4, 10) * max(1.0, area))):
+    for _ in range(int(rng.integers(3, 8) * max(1.0, area))):
         kind = species[int(rng.integers(len(species)))]
         for _ in range(6):  # weeds overlap the crop at times, but hardly ever lie right on it
             x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
-            if all(math.hypot(x - px, y - py) > unit * 34 for _, px, py, _ in plants):
+            if all(math.hypot(x - px, y - py) > unit * 44 for _, px, py, _ in plants):
                 break
         plants.append((kind, x, y, unit * float(rng.uniform(0.75, 1.2))))
-    margin = unit * 45
+    margin = unit * 55
     plants = [p for p in plants if -margin < p[1] < width + margin and -margin < p[2] < height + margin]
     return [plants[i] for i in rng.permutation(len(plants))]
 
@@ -278,7 +278,7 @@ def _plant(
     form, paint = species.form, species.class_index
     plant_colour = _green(rng)
     count = int(rng.integers(species.num_leaves[0], species.num_leaves[1] + 1))
-    turn, rib = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(1.15, 1.5))
+    turn, rib = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(*species.rib))
     u = rng.random((10, count))
     number = np.arange(count)
     inner = number / count  # later leaves are younger: shorter, brighter, on top
@@ -300,7 +300,7 @@ def _plant(
         blade = _flat(whole[i])
         pen.polygon(blade, fill=_shade(colour, tone[i] * (1 - lit[i])), outline=_shade(colour, 0.55 * tone[i]))
         pen.polygon(_flat(sunny[i]), fill=_shade(colour, tone[i] * (1 + lit[i])))
-        pen.line(_flat(middle[i]), fill=_shade(colour, tone[i] * rib), width=max(1, round(length[i] * 0.035)))
+        pen.line(_flat(middle[i]), fill=_shade(colour, tone[i] * rib), width=max(1, round(length[i] * 0.045)))
         label_pen.polygon(blade, fill=paint, outline=paint)
         if u[8, i] < 0.10:  # a dry or eaten spot
             r = length[i] * (0.05 + 0.06 * u[9, i])
@@ -319,8 +319,8 @@ def _photograph(rng: np.random.Generator, frame_HWC: Frame, unit: float) -> Fram
         angle, offset, soft = rng.uniform(0, 2 * math.pi), rng.uniform(-0.7, 0.7), rng.uniform(0.03, 0.35)
         side = np.float32(math.cos(angle)) * ramp_x[None, :] + np.float32(math.sin(angle)) * ramp_y[:, None] - np.float32(offset)
         side = side + 0.15 * _noise(rng, height, width, 30 * unit)
-        light *= 1 - np.float32(rng.uniform(0.25, 0.55)) * np.clip(side / np.float32(soft) + 0.5, 0, 1)
-    exposure = float(rng.uniform(0.7, 1.25))
+        light *= 1 - np.float32(rng.uniform(0.2, 0.5)) * np.clip(side / np.float32(soft) + 0.5, 0, 1)
+    exposure = float(rng.uniform(0.75, 1.25))
     warmth, tint = float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.06, 0.06))
     gains = np.array([exposure * (1 + warmth), exposure * (1 + tint), exposure * (1 - warmth)], dtype=np.float32)
     noise = np.float32(rng.uniform(2, 6)) * rng.standard_normal(frame_HWC.shape, dtype=np.float32)
