@@ -36,8 +36,8 @@ class Predicted:
     num_frames: int
     masks: Path
     """Folder of class maps at frame size: palette PNGs whose pixel values are class indices."""
-    overlays: Path
-    """Folder of overlay PNGs, or the overlay video."""
+    overlays: Path | None
+    """Folder of overlay PNGs, or the overlay video; `None` where none were asked for."""
 
 
 def predict_frame(session: Session, bundle: Bundle, frame_HWC: Frame) -> ClassMap:
@@ -56,7 +56,8 @@ def overlay(frame_HWC: Frame, class_map_HW: ClassMap, palette: tuple[tuple[int, 
 
 
 def predict_source(
-    session: Session, bundle: Bundle, source: Path, out: Path, *, on_frame: Callable[[int, int | None], None] = lambda done, count: None,
+    session: Session, bundle: Bundle, source: Path, out: Path, *, overlays: bool = True,
+    on_frame: Callable[[int, int | None], None] = lambda done, count: None,
 ) -> Predicted:
     """Answer an image, a folder or a video into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
 
@@ -69,21 +70,30 @@ def predict_source(
     """
     opened = open_source(source)
     try:
-        return _predict(session, bundle, opened, out, on_frame)
+        return _predict(session, bundle, opened, out, overlays, on_frame)
     except OSError as error:
         raise explain_os_error(error, doing="predicting, at") from error
 
 
-def _predict(session: Session, bundle: Bundle, source: Source, out: Path, on_frame: Callable[[int, int | None], None]) -> Predicted:
+def _predict(
+    session: Session, bundle: Bundle, source: Source, out: Path, overlays: bool, on_frame: Callable[[int, int | None], None]
+) -> Predicted:
     palette, done = bundle.manifest.palette, 0
-    overlays = out / OVERLAY_VIDEO if source.is_video else out / OVERLAYS
-    with _video_writer(overlays, source.fps) if source.fps is not None else _picture_writer(overlays) as write_overlay:
+    place_for_overlays = (out / OVERLAY_VIDEO if source.is_video else out / OVERLAYS) if overlays else None
+    with _overlay_writer(place_for_overlays, source.fps) as write_overlay:
         for done, item in enumerate(source, start=1):
             class_map_HW = predict_frame(session, bundle, item.frame_HWC)
             write_class_map(out / MASKS / f"{item.name}.png", class_map_HW, palette=palette)
-            write_overlay(item.name, overlay(item.frame_HWC, class_map_HW, palette))
+            if write_overlay is not None:
+                write_overlay(item.name, overlay(item.frame_HWC, class_map_HW, palette))
             on_frame(done, source.count)
-    return Predicted(num_frames=done, masks=out / MASKS, overlays=overlays)
+    return Predicted(num_frames=done, masks=out / MASKS, overlays=place_for_overlays)
+
+
+def _overlay_writer(place: Path | None, fps: float | None) -> contextlib.AbstractContextManager[Callable[[str, Frame], None] | None]:
+    if place is None:
+        return contextlib.nullcontext()
+    return _video_writer(place, fps) if fps is not None else _picture_writer(place)
 
 
 @contextlib.contextmanager

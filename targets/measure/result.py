@@ -31,7 +31,7 @@ FULL: Final = Limits(
     min_frames=1024, min_seconds=60, warmup_window=16, warmup_max_frames=1024, warmup_max_seconds=30, min_pairs=60, block_seconds=0.1,
 )
 QUICK: Final = Limits(
-    min_frames=50, min_seconds=1, warmup_window=8, warmup_max_frames=96, warmup_max_seconds=4, min_pairs=16, block_seconds=0.04,
+    min_frames=50, min_seconds=1, warmup_window=8, warmup_max_frames=96, warmup_max_seconds=4, min_pairs=24, block_seconds=0.04,
 )
 
 
@@ -109,7 +109,7 @@ class SpeedRatio:
     """How much faster B is than A, from blocks of both in turn, so that what slows the machine slows both."""
 
     ratio: float
-    """Median of A's block medians over that of B's: above 1, B is faster."""
+    """Median over the pairs of (A's block median / B's block median): above 1, B is faster."""
     low: float
     high: float
     """95 % percentile bootstrap over the pairs of blocks (Efron 1979)."""

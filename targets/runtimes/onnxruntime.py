@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import TargetError, vendor_errors
+from edgeseg.core.errors import TargetError, telling_line, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
@@ -47,9 +47,7 @@ class OnnxRuntime:
             ort = require("onnxruntime", extra="onnx")
             self._refuse_what_is_not_here(ort, options)
             session_options, pinned = _session_options(ort, options)
-            providers = _provider_list(bundle, options)
-            sdk = ort.InferenceSession(str(bundle.model_path), session_options, providers=providers)
-            sdk.disable_fallback()
+            sdk = _open(ort, bundle, options, session_options)
             executing = sdk.get_providers()
             wanted = EXECUTION_PROVIDERS[options.provider][0]
             if executing[0] != wanted:
@@ -92,6 +90,21 @@ def _session_options(ort: Any, options: RuntimeOptions) -> tuple[Any, dict[str, 
         "execution_mode": "sequential", "graph_optimization_level": "all", "precision_hint": options.precision_hint, **entries,
     }
     return pinned, record
+
+
+def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: Any) -> Any:  # noqa: ANN401 - an SDK module
+    """Open with the provider alone. Left to itself the SDK tries again on the CPU, which it prints but does not raise."""
+    try:
+        return ort.InferenceSession(
+            str(bundle.model_path), session_options, providers=_provider_list(bundle, options), enable_fallback=0,
+        )
+    except Exception as error:
+        if options.provider == "cpu":
+            raise
+        raise TargetError(
+            f"onnxruntime {ort.__version__} cannot run {bundle.manifest.entry} wholly with {options.provider} on this machine "
+            f"({telling_line(error)}); its CUDA, cuDNN or TensorRT libraries are missing or do not match; edgeseg never falls back"
+        ) from error
 
 
 def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import tiny_models
 from tiny_models import ANSWERS, WRITERS, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BundleError, ConfigError, DataError, RuntimeFailure, TargetError
+from edgeseg.core.errors import BundleError, ConfigError, DataError, MissingExtraError, RuntimeFailure, TargetError
 from targets.runtimes import RUNTIMES, RuntimeOptions, Session, open_session
 from targets.verify import check_golden
 
@@ -156,6 +157,29 @@ def test_float_input_breaks_the_contract(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "onnx", write=lambda folder, h, w: tiny_models.write_onnx(folder, h, w, frame_dtype="float32"))
     with pytest.raises(BundleError, match=r"input 'frame' is tensor\(float\)"):
         open_session(bundle, "onnxruntime", OPTIONS)
+
+
+@pytest.mark.parametrize(("runtime", "format", "module", "extra"), [
+    ("onnxruntime", "onnx", "onnxruntime", "onnx"), ("openvino", "openvino", "openvino", "intel"),
+    ("litert", "tflite", "ai_edge_litert.interpreter", "pi"), ("tflite_runtime", "tflite", "tflite_runtime.interpreter", "pi-legacy"),
+])
+def test_an_sdk_that_is_not_there_names_its_extra(
+    runtime: str, format: str, module: str, extra: str, bundles: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'edgeseg\[{extra}\]'"):
+        open_session(bundles[format], runtime, OPTIONS)
+
+
+def test_extras_that_messages_name_exist() -> None:
+    root = Path(__file__).resolve().parents[2]
+    declared = set(re.findall(r"^([a-z-]+) = \[", (root / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = {
+        extra for file in (root / "targets").rglob("*.py")
+        for extra in re.findall(r"""(?:edgeseg\[|extra=")([a-z-]+)""", file.read_text(encoding="utf-8"))
+    }
+    assert {"pi", "pi-legacy", "intel", "onnx", "video"} <= named
+    assert named <= declared
 
 
 SDKS = ("torch", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "onnx", "nncf", "litert_torch", "av", "tensorrt")

@@ -71,6 +71,13 @@ def test_a_folder_keeps_its_shape(bundle: Bundle, session: Session, tmp_path: Pa
         assert mask.mode == "P"
 
 
+def test_masks_alone(bundle: Bundle, session: Session, tmp_path: Path) -> None:
+    write_frame(tmp_path / "a.png", tiny_frame())
+    done = predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", overlays=False)
+    assert done.overlays is None
+    assert [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")] == ["masks/a.png"]
+
+
 def test_sources_stream(tmp_path: Path) -> None:
     for i in range(3):
         write_frame(tmp_path / f"{i}.png", tiny_frame(i))
