@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeseg.core.manifest import Contract
 
 MEAN_RGB: Final = (124.0, 116.0, 104.0)
-"""Mean of ImageNet's pixels, of 0..255, in whole numbers: a border of the mean colour can then be drawn on the raw frame, exactly (exporters)."""
+"""Mean of ImageNet's pixels, of 0..255, in whole numbers: a border of the mean colour can then be drawn on the raw frame exactly."""
 STD_RGB: Final = (58.395, 57.12, 57.375)
 """Standard deviation of ImageNet's pixels, of 0..255."""
 

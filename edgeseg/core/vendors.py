@@ -1,0 +1,60 @@
+"""What every room that drives a vendor's converter needs: silence, and the versions for the manifest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence a converter: Python warnings, logging, and what Python or native code writes to the terminal.
+
+    If the block raises, what was held back goes to the log `edgeseg.vendor` at level DEBUG.
+    """
+    _flush()
+    disabled = logging.root.manager.disable
+    saved = [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as held:
+        try:
+            os.dup2(held.fileno(), 1)
+            os.dup2(held.fileno(), 2)
+            logging.disable(logging.CRITICAL)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except BaseException:
+            _flush()
+            held.seek(0)
+            logging.disable(disabled)
+            logging.getLogger("edgeseg.vendor").debug("%s", held.read().decode(errors="replace"))
+            raise
+        finally:
+            _flush()
+            for descriptor, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            logging.disable(disabled)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions by package name; a package that is absent is left out."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

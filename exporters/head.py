@@ -1,0 +1,183 @@
+"""The decision head: class scores at the network's stride in, uint8 class map at model size out, without writing all scores.
+
+The plain form (bilinear resize, then argmax) writes and reads back C floats a pixel to keep one byte: 30 to 58 % of a small
+network's time, and int8 leaves it untouched. Here the same function takes other forms:
+
+1. Bilinear interpolation is linear and separable, so it is two constant matrix products. Both matrices are banded (two taps a row), so
+   the rows are cut into bands that each need only a few rows of scores: fewer products, and a band stays in the cache.
+2. The decision is taken band by band, in whichever form is fastest in the runtime (`FASTEST`). All forms give the answer
+   of the first maximum; they differ from torch's own only where two scores are equal to within float rounding.
+
+Legend: N = frames, C = classes (1 for a threshold), H/W = rows/columns at model size, h/w = rows/columns of the scores, B = rows of a band.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseg.core.manifest import Contract
+from edgeseg.models.decision import threshold_logit, upsample_logits
+
+BAND_BYTES: Final = 768 * 1024
+"""Scores of one band: what stays in a second-level cache of 1 MiB. Smaller bands gain nothing and make converters slow."""
+
+_SCALE: Final = 2.0**60
+"""A power of two, so scaling is exact; any two scores that differ then differ by far more than the number of classes."""
+_LARGEST_SCORE: Final = 1e6
+"""Stands for an infinite threshold; `_SCALE` times this is still a float32."""
+
+Decision = Callable[[Tensor], Tensor]
+
+
+def by_argmax(scores_NCBW: Tensor) -> Tensor:
+    """Index of the first maximum, by the runtime's own ArgMax (int64 indices, then a cast)."""
+    return scores_NCBW.argmax(dim=1).to(torch.uint8)
+
+
+def by_comparison(scores_NCBW: Tensor) -> Tensor:
+    """Running maximum, class by class; the answer is the last class that was larger than all before it."""
+    best, answer = scores_NCBW[:, 0], torch.zeros_like(scores_NCBW[:, 0], dtype=torch.uint8)
+    for index in range(1, scores_NCBW.shape[1]):
+        score = scores_NCBW[:, index]
+        larger = (score > best).to(torch.uint8) * index
+        answer = larger if index == 1 else torch.maximum(answer, larger)
+        best = torch.maximum(best, score)
+    return answer
+
+
+def by_running_maximum(scores_NCBW: Tensor) -> Tensor:
+    """As `by_comparison`, in sums and extrema of floats alone: min(`_SCALE` (score - best), index) is the index or not positive."""
+    scaled = scores_NCBW
+    best, answer = scaled[:, 0], torch.zeros_like(scaled[:, 0])
+    for index in range(1, scaled.shape[1]):
+        larger = torch.clamp(scaled[:, index] - best, max=float(index))
+        answer = torch.relu(larger) if index == 1 else torch.maximum(answer, larger)
+        best = torch.maximum(best, scaled[:, index])
+    return answer.to(torch.uint8)
+
+
+def by_two_maxima(scores_NCBW: Tensor) -> Tensor:
+    """Two maxima over the classes: max of (`_SCALE` (score - maximum) + C - 1 - index) is C - 1 - the first index of the maximum."""
+    last = scores_NCBW.shape[1] - 1
+    rank = torch.arange(last, -1, -1, dtype=torch.float32, device=scores_NCBW.device).view(1, -1, 1, 1)
+    maximum = scores_NCBW.amax(dim=1, keepdim=True)
+    return (last - (scores_NCBW - maximum + rank).amax(dim=1)).to(torch.uint8)
+
+
+DECISIONS: Final[dict[str, Decision]] = {
+    "argmax": by_argmax,
+    "comparison": by_comparison,
+    "running_maximum": by_running_maximum,
+    "two_maxima": by_two_maxima,
+}
+SCALED: Final = frozenset({"running_maximum", "two_maxima"})
+"""Decisions that want their scores multiplied by `_SCALE` (done at the network's stride). Exact in float32 and bfloat16; the
+range of float16 is too small for it."""
+
+
+def fastest(format: str, num_classes: int) -> str:
+    """Name of the decision that was measured fastest in the runtime of `format`; the table of numbers is `FASTEST`."""
+    few, many = FASTEST[format]
+    return few if num_classes <= 3 else many
+
+
+# One thread, ms, scores 3x24x32 -> 192x256 | 11x45x60 -> 360x480; command: python -m benchmarks.decision_head
+#                    ONNX Runtime    OpenVINO f32    LiteRT
+# resize + argmax    0.40 | 3.9      1.53 | 10.5     0.50 | 6.7
+# argmax             0.28 | 1.93     0.22 | 1.30     cannot
+# comparison         0.18 | 2.12     0.16 | 1.24     cannot (no uint8 maximum)
+# running_maximum    0.21 | 2.68     0.15 | 1.07     0.17 | 2.78
+# two_maxima         0.24 | 3.46     0.22 | 1.73     0.13 | 1.41
+FASTEST: Final[dict[str, tuple[str, str]]] = {
+    "onnx": ("comparison", "argmax"),
+    "openvino": ("running_maximum", "running_maximum"),
+    "tflite": ("two_maxima", "two_maxima"),
+}
+"""Format -> decision for up to three classes, and for more."""
+
+
+def bilinear_matrix(num_in: int, num_out: int) -> Tensor:
+    """Weights [num_out, num_in] of torch's own bilinear resize (align_corners=False) along one axis; rows sum to 1."""
+    column = F.interpolate(torch.eye(num_in)[:, None, :, None], (num_out, 1), mode="bilinear", align_corners=False)
+    return column[:, 0, :, 0].T.contiguous()
+
+
+class ResizeHead(nn.Module):
+    """The plain form, kept to be measured against: bilinear resize, then argmax."""
+
+    def __init__(self, size_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.size_hw = size_hw
+
+    def forward(self, scores_NChw: Tensor) -> Tensor:
+        """Map class scores to the uint8 class map [N, H, W]."""
+        return by_argmax(upsample_logits(scores_NChw, self.size_hw))
+
+
+class BandedHead(nn.Module):
+    """Interpolate and decide band by band of rows; see the head of this module.
+
+    Args:
+        num_scores: scores a pixel (1 with a threshold).
+        scores_hw: their rows and columns.
+        contract: model size and decision.
+        decision: a name of `DECISIONS`; two classes and a threshold need none of them, one comparison decides.
+        band_bytes: largest size of one band's scores.
+    """
+
+    def __init__(self, num_scores: int, scores_hw: tuple[int, int], contract: Contract, decision: str, *,
+                 band_bytes: int = BAND_BYTES) -> None:
+        super().__init__()
+        self.size_hw = (contract.height, contract.width)
+        self.binary = contract.decision == "threshold" or num_scores == 2
+        self.decide = DECISIONS[decision]
+        self.scale = _SCALE if decision in SCALED else 1.0
+        self.as_floats = decision in SCALED
+        limit = 0.0 if contract.threshold is None else threshold_logit(contract.threshold)
+        self.limit = max(-_LARGEST_SCORE, min(_LARGEST_SCORE, limit)) * self.scale
+        (h, w), (height, width) = scores_hw, self.size_hw
+        self.columns: Tensor | None
+        self.register_buffer("columns", None if w == width else bilinear_matrix(w, width).T.contiguous())
+        self.bands: list[tuple[int, int]] = []
+        channels = 1 if self.binary else num_scores
+        num_bands = 1 if h == height else max(1, min(height, -(-channels * height * width * 4 // band_bytes)))
+        rows = bilinear_matrix(h, height)
+        edges = [round(i * height / num_bands) for i in range(num_bands + 1)]
+        for i, (top, bottom) in enumerate(itertools.pairwise(edges)):
+            used = torch.nonzero(rows[top:bottom].abs().sum(0)).flatten()
+            first, stop = int(used.min()), int(used.max()) + 1
+            self.bands.append((first, stop))
+            self.register_buffer(f"rows_{i}", None if h == height else rows[top:bottom, first:stop].contiguous())
+
+    def forward(self, scores_NChw: Tensor) -> Tensor:
+        """Map class scores to the uint8 class map [N, H, W]."""
+        scores = scores_NChw
+        if self.binary and scores.shape[1] == 2:
+            scores = scores[:, 1:] - scores[:, :1]
+        if self.scale != 1.0:
+            scores = scores * self.scale
+        if self.columns is not None:
+            scores = torch.matmul(scores, self.columns)
+        parts = []
+        for i, (first, stop) in enumerate(self.bands):
+            rows: Tensor | None = getattr(self, f"rows_{i}")
+            band = scores if rows is None else torch.matmul(rows, scores[:, :, first:stop])
+            parts.append(self._decide_two(band[:, 0]) if self.binary else self.decide(band))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _decide_two(self, score_NBW: Tensor) -> Tensor:
+        if not self.as_floats:
+            return (score_NBW > self.limit).to(torch.uint8)
+        return torch.clamp(score_NBW - self.limit, 0.0, 1.0).to(torch.uint8)
+
+
+def head_for(format: str, scores_shape: tuple[int, ...], contract: Contract) -> nn.Module:
+    """The decision head for scores [1, C, h, w], in the form measured fastest in the runtime of `format`."""
+    _, num_scores, h, w = scores_shape
+    return BandedHead(num_scores, (h, w), contract, fastest(format, num_scores)).eval()

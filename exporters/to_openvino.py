@@ -1,0 +1,36 @@
+"""Export to OpenVINO IR, for Intel processors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from edgeseg.core.bundle import ModelFiles
+from edgeseg.core.errors import vendor_errors
+from edgeseg.core.lazy import require
+from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+from edgeseg.core.vendors import quiet, versions
+from exporters.base import Exportable
+
+
+class OpenVinoExporter:
+    """`model.xml` + `model.bin`, weights in float32 (the default would store float16 and change the answer)."""
+
+    format = "openvino"
+
+    def __call__(self, net: nn.Module, contract: Contract, workdir: Path) -> ModelFiles:
+        """See `exporters.base.Exporter`."""
+        ov = require("openvino", extra="export")
+        path = workdir / "model.xml"
+        with vendor_errors("openvino"), quiet():
+            module = Exportable(net, contract, self.format)
+            model = ov.convert_model(module, example_input=module.example(), input=[(module.frame_shape, ov.Type.u8)])
+            model.inputs[0].get_tensor().set_names({INPUT_NAME})
+            model.outputs[0].get_tensor().set_names({OUTPUT_NAME})
+            model.inputs[0].get_node().set_friendly_name(INPUT_NAME)
+            ov.save_model(model, path, compress_to_fp16=False)
+        return ModelFiles(
+            folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format=self.format, precision="fp32",
+            scheme={}, tools=versions("torch", "openvino"),
+        )

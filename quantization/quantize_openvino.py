@@ -1,0 +1,66 @@
+"""Int8 for OpenVINO: NNCF post-training quantization, mixed preset (activations asymmetric where that helps, weights symmetric)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.bundle import Bundle, ModelFiles
+from edgeseg.core.errors import vendor_errors
+from edgeseg.core.images import Frame
+from edgeseg.core.lazy import require
+from edgeseg.core.vendors import quiet, versions
+from quantization.base import FLOAT_REASON, check_request
+
+_CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
+
+
+class OpenVinoQuantizer:
+    """`model.xml` -> int8 `model.xml`."""
+
+    format = "openvino"
+
+    def __call__(self, bundle: Bundle, frames: Sequence[Frame], workdir: Path) -> ModelFiles:
+        """See `quantization.base.Quantizer`."""
+        check_request(bundle, frames, self.format)
+        ov = require("openvino", extra="export")
+        path = workdir / "model.xml"
+        with vendor_errors("nncf"), quiet():
+            nncf = require("nncf", extra="export")
+            model = ov.Core().read_model(bundle.model_path)
+            floats = _float_nodes(model)
+            dataset = nncf.Dataset([frame[None] for frame in frames])
+            model = nncf.quantize(
+                model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(frames), fast_bias_correction=True,
+                ignored_scope=nncf.IgnoredScope(names=sorted(floats)),
+            )
+            ov.save_model(model, path, compress_to_fp16=False)
+        scheme = {
+            "method": "post-training, static", "form": "FakeQuantize", "activations": "uint8/int8, per tensor, preset mixed",
+            "weights": "int8, per output channel, symmetric", "calibrator": "NNCF min-max with fast bias correction",
+            "num_frames": len(frames), "float_ops": sorted(floats),
+            "float_reason": FLOAT_REASON,
+        }
+        return ModelFiles(
+            folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format=self.format, precision="int8",
+            scheme=scheme, tools=versions("openvino", "nncf"),
+        )
+
+
+def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
+    """Names of the operations that stay float: back from the answer to the class layers, those not included."""
+    found: set[str] = set()
+    pending = [model.outputs[0].get_node()]
+    while pending:
+        node = pending.pop()
+        name = node.get_friendly_name()
+        if name in found or node.get_type_name() in (*_CONVOLUTIONS, "Constant"):
+            continue
+        inputs = [port.get_source_output().get_node() for port in node.inputs()]
+        if any(parent.get_type_name() in _CONVOLUTIONS for parent in inputs) and node.get_type_name() == "Add":
+            pending += inputs  # the class layer's bias is part of the convolution
+            continue
+        found.add(name)
+        pending += inputs
+    return found

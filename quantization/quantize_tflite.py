@@ -1,0 +1,48 @@
+"""Int8 for LiteRT: ai-edge-quantizer, static, int8 weights per output channel and int8 activations (`static_wi8_ai8`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeseg.core.bundle import Bundle, ModelFiles
+from edgeseg.core.errors import vendor_errors
+from edgeseg.core.images import Frame
+from edgeseg.core.lazy import require
+from edgeseg.core.manifest import INPUT_NAME
+from edgeseg.core.vendors import quiet, versions
+from quantization.base import FLOAT_REASON, check_request
+
+_FLOAT_SCOPES = (r"/exporters\.head\.", r"^serving_default_", r"Conv2d_scores;")
+"""Regular expressions over the names of an operation's outputs: the decision head, its last operation, the class layer."""
+
+
+class TfliteQuantizer:
+    """`model.tflite` -> int8 `model.tflite`; input and output stay uint8."""
+
+    format = "tflite"
+
+    def __call__(self, bundle: Bundle, frames: Sequence[Frame], workdir: Path) -> ModelFiles:
+        """See `quantization.base.Quantizer`."""
+        check_request(bundle, frames, self.format)
+        path = workdir / "model.tflite"
+        with vendor_errors("ai_edge_quantizer"), quiet():
+            quantizer_module = require("ai_edge_quantizer.quantizer", extra="export")
+            recipe = require("ai_edge_quantizer.recipe", extra="export")
+            qtyping = require("ai_edge_quantizer.qtyping", extra="export")
+            algorithm = require("ai_edge_quantizer.algorithm_manager", extra="export").AlgorithmName
+            quantizer = quantizer_module.Quantizer(str(bundle.model_path))
+            quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+            for scope in _FLOAT_SCOPES:
+                quantizer.update_quantization_recipe(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=algorithm.NO_QUANTIZE)
+            ranges = quantizer.calibrate({"serving_default": [{INPUT_NAME: frame[None]} for frame in frames]}, num_threads=1)
+            quantizer.quantize(ranges).export_model(str(path), overwrite=True)
+        scheme = {
+            "method": "post-training, static", "form": "static_wi8_ai8", "activations": "int8, per tensor, asymmetric",
+            "weights": "int8, per output channel, symmetric", "calibrator": "min-max", "num_frames": len(frames),
+            "float_ops": list(_FLOAT_SCOPES), "float_reason": FLOAT_REASON,
+        }
+        return ModelFiles(
+            folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="int8", scheme=scheme,
+            tools=versions("ai-edge-quantizer", "ai-edge-litert"),
+        )
