@@ -69,16 +69,16 @@ class Species:
 
 
 CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.35, 1.65),
-                            form=LeafForm(half_width=0.30, skew=0.95, power=0.6, bend=0.12))
+                            form=LeafForm(half_width=0.34, skew=1.0, power=0.5, bend=0.12))
 WEEDS: Final = {
-    "grass": Species(class_index=WEED, num_leaves=(10, 14), length=(38, 54),
-                     form=LeafForm(half_width=0.12, skew=0.6, power=0.5, bend=0.4)),
-    "round-leaf": Species(class_index=WEED, num_leaves=(8, 12), length=(24, 32),
-                          form=LeafForm(half_width=0.32, skew=2.2, power=0.6, petiole=0.25)),
-    "thistle": Species(class_index=WEED, num_leaves=(8, 11), length=(36, 48),
-                       form=LeafForm(half_width=0.36, skew=0.8, power=0.5, num_lobes=4, lobe_depth=0.6)),
-    "creeping": Species(class_index=WEED, num_leaves=(38, 52), length=(12, 15), patch=27,
-                        form=LeafForm(half_width=0.45, skew=1.0, power=0.6)),
+    "grass": Species(class_index=WEED, num_leaves=(11, 14), length=(44, 58),
+                     form=LeafForm(half_width=0.15, skew=0.6, power=0.45, bend=0.3)),
+    "round-leaf": Species(class_index=WEED, num_leaves=(10, 13), length=(29, 37),
+                          form=LeafForm(half_width=0.36, skew=1.9, power=0.55, petiole=0.1)),
+    "thistle": Species(class_index=WEED, num_leaves=(9, 12), length=(40, 50),
+                       form=LeafForm(half_width=0.38, skew=0.8, power=0.45, num_lobes=3, lobe_depth=0.5)),
+    "creeping": Species(class_index=WEED, num_leaves=(46, 58), length=(14, 17), patch=26,
+                        form=LeafForm(half_width=0.46, skew=1.0, power=0.6)),
 }
 
 
@@ -134,7 +134,7 @@ def draw_field(*, seed: int, split: str, index: int, size_hw: tuple[int, int] = 
     """Draw frame `index` of `split`: uint8 [H, W, 3] RGB and its label uint8 [H, W], a function of the arguments alone."""
     rng = generator(seed, purpose=_FIELD, epoch=SPLITS.index(split), index=index)
     height, width = size_hw
-    unit = min(height / 192, width / 256) * float(rng.uniform(0.9, 1.2))  # camera height: everything grows together
+    unit = min(height / 192, width / 256) * float(rng.uniform(1.0, 1.3))  # camera height: everything grows together
     soil = _soil(rng, height, width)
     canvas = Image.fromarray(soil).resize((width * _SUPER, height * _SUPER), Image.Resampling.BILINEAR)
     label = Image.new("L", canvas.size, SOIL)
@@ -214,7 +214,7 @@ def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> lis
             plants.append((CROP_PLANT, x, y, unit * age * float(rng.uniform(0.85, 1.15))))
     species = list(WEEDS.values())
     area = height * width / (unit * unit * 192 * 256)
-    for _ in range(int(rng.integers(3, 8) * max(1.0, area))):
+    for _ in range(int(rng.integers(3, 7) * max(1.0, area))):
         kind = species[int(rng.integers(len(species)))]
         for _ in range(6):  # weeds overlap the crop at times, but hardly ever lie right on it
             x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
