@@ -106,7 +106,7 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
 
         require("torch", extra="train")
         _pin_torch(config.train.seed)
-        net = build(config.model, len(data.dataset.classes))
+        net = build(config.model, len(data.dataset.classes), seed=config.train.seed)
         _fit(ctx, data, net, work=ctx.work / f"train-{sha256_json(key)[:12]}", output=output, label="training")
 
     return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)

@@ -13,6 +13,7 @@ from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.reference import FloatReference
 from targets.boards import plan
+from targets.machine import describe_machine
 from targets.runtimes import RUNTIMES, open_session
 from targets.verify import Finding, judge_accuracy
 from targets.verify import verify as verify_session
@@ -89,6 +90,7 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
         "split": data.eval_split,
         "runtime": how.runtime,
         "runtime_version": RUNTIMES[how.runtime].version(),
+        "processor": describe_machine().cpu,
     }
     kind = "export" if manifest.precision == "fp32" else "quantize"
     step = ctx.steps.do(
