@@ -9,7 +9,7 @@ from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import SPEED_PARTS, DatasetFacts, FloatReference, ResultRow
 from edgeseg.report.page_parts import facts, swatch, table, tag
 from edgeseg.report.recommend import Recommendation
-from edgeseg.report.words import MISSING, equal_share, megabytes, number, percent, threads
+from edgeseg.report.words import MISSING, equal_share, megabytes, ms, number, percent, threads
 
 PART_NAMES = {"decode_ms": "decode", "resize_ms": "resize", "inference_ms": "inference", "resize_back_ms": "resize back"}
 _PART_CSS = dict(zip(SPEED_PARTS, ("p1", "p2", "p3", "p4"), strict=True))
@@ -20,6 +20,8 @@ _LOST = 0.01
 def stamps(row: ResultRow) -> Html:
     """What a reader must know about a measurement before believing it: quick, not the target."""
     quick = tag("quick", "warn") if row.quick else None
+    if row.p50_ms is None:
+        return tag("not measured", "warn")
     elsewhere = None if row.is_target_machine else tag("not the target", "warn")
     return join([quick, elsewhere])
 
@@ -34,7 +36,7 @@ def _card(rec: Recommendation) -> Html:
     if row is None:
         return el("article", el("h3", rec.target), el("p", "none", class_="pick"), tag("no recommendation", "bad"), el("p", rec.reason),
                   class_="card")
-    numbers = facts([("median", f"{number(row.p50_ms)} ms"), ("mIoU", percent(row.miou)), ("size", megabytes(row.size_bytes))])
+    numbers = facts([("median", f"{ms(row.p50_ms)} ms"), ("mIoU", percent(row.miou)), ("size", megabytes(row.size_bytes))])
     goals = tag("goals passed", "good") if row.passed else tag("goals missed", "bad")
     return el(
         "article", el("h3", rec.target), el("p", row.label, class_="pick"),
@@ -53,7 +55,7 @@ def _bundle_table(rows: Sequence[ResultRow]) -> Html:
     first = rows[0]
     heads = ["Bundle", ">mIoU", "Worst class", ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s", ">Speed-up",
              ">MB", ">Peak MB", "Goals"]
-    about = f"Measured on {first.measured_on} ({first.device}). "
+    about = "" if first.p50_ms is None else f"Measured on {first.measured_on} ({first.device}). "
     whys = el("ul", *(el("li", el("b", row.label), f": {row.reason}") for row in rows if row.reason and not row.recommended))
     return join([el("h3", first.target),
                  table(heads, [_bundle_row(row) for row in rows], name=f"Bundles for {first.target}", about=join([about, stamps(first)]),
@@ -77,7 +79,7 @@ def _bundle_row(row: ResultRow) -> Html:
               el("span", f"{row.runtime} {row.runtime_version}, {threads(row)}", class_="sub"), scope="row")
     agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
     accuracy = [_two(percent(row.miou, 2), "" if row.miou_drop is None else _change(-row.miou_drop)), worst, agreement]
-    speed = [number(row.p50_ms), number(row.p90_ms), number(row.p99_ms), number(row.fps), speedup]
+    speed = [ms(row.p50_ms), ms(row.p90_ms), ms(row.p99_ms), number(row.fps), speedup]
     rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
     cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]
     return el("tr", name, *cells, el("td", goals), class_="best" if row.recommended else None)
@@ -132,10 +134,10 @@ def speed_bars(rows: Sequence[ResultRow]) -> Html:
         groups.append(el("h3", f"{place[0]} ", stamps(here[0][0])))
         cells: list[Child] = []
         for row, parts in here:
-            words = ", ".join(f"{PART_NAMES[part]} {number(value, 2)} ms" for part, value in parts.items())
+            words = ", ".join(f"{PART_NAMES[part]} {ms(value)} ms" for part, value in parts.items())
             bar = part_bar([(_PART_CSS[part], value) for part, value in parts.items()], full=full, said=f"{row.label}: {words}")
             cells.append(el("li", el("span", row.label, el("b", " *") if row.recommended else None), bar,
-                            el("span", f"{number(sum(parts.values()), 1)} ms", class_="ms")))
+                            el("span", f"{ms(sum(parts.values()))} ms", class_="ms")))
         groups.append(el("ul", *cells, class_="bars"))
     groups.append(el("details", el("summary", "The same in numbers"), _speed_table(timed)))
     return join(groups)

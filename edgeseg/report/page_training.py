@@ -6,7 +6,7 @@ from edgeseg.report.charts import line_chart, part_bar
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import DatasetFacts, PruningFacts, TrainingFacts
 from edgeseg.report.page_parts import facts, swatch, table
-from edgeseg.report.words import count, number, percent
+from edgeseg.report.words import count, ms, number, percent
 
 
 def training_section(training: TrainingFacts) -> Html:
@@ -65,11 +65,11 @@ def pruning_section(pruning: PruningFacts | None) -> Html:
     def ratio(after: float | None, before: float | None) -> float | None:
         return after / before if after is not None and before else None
 
-    ms = [f"{number(value, 2)} ms" if value is not None else "-" for value in (pruning.latency_before_ms, pruning.latency_after_ms)]
+    times = [f"{ms(value)} ms" if value is not None else "-" for value in (pruning.latency_before_ms, pruning.latency_after_ms)]
     body = [
         line("Parameters", count(pruning.params_before), count(pruning.params_after), ratio(pruning.params_after, pruning.params_before)),
         line("MACs", count(pruning.macs_before), count(pruning.macs_after), ratio(pruning.macs_after, pruning.macs_before)),
-        line("Latency, median", ms[0], ms[1], ratio(pruning.latency_after_ms, pruning.latency_before_ms)),
+        line("Latency, median", times[0], times[1], ratio(pruning.latency_after_ms, pruning.latency_before_ms)),
         line("mIoU on val", percent(pruning.miou_before), percent(pruning.miou_after), None),
     ]
     where = f" Latency: {pruning.latency_where}." if pruning.latency_where else ""

@@ -6,15 +6,19 @@ The rules, in order:
 2. Where rows were measured on the target itself, the others do not count.
 3. A bundle below fp32 is considered only if it is faster than its own fp32 in the same runtime and place, with the whole
    95 % interval above 1; smaller files alone are no reason to lose accuracy.
-4. Among the rest the lowest median wins; medians that are equal to 0.1 ms are a tie, and the smaller file wins.
+4. Among the rest the lowest median wins; medians within 1 % of it are a tie, and the smallest file wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from edgeseg.report.model import ResultRow
+from edgeseg.report.words import ms
+
+_TIE: Final = 1.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +52,19 @@ def mark(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
 def _for_target(target: str, rows: list[ResultRow]) -> Recommendation:
     candidates = [row for row in rows if _obstacle(row, rows) is None]
     if not candidates:
+        if all(row.p50_ms is None for row in rows) and all(row.accurate for row in rows):
+            return Recommendation(target=target, row=None, reason="None is recommended: nothing was measured for this target.")
         whys = [f"{_place(row, rows)} {_obstacle(row, rows)}" for row in rows]
         return Recommendation(target=target, row=None, reason=f"None is recommended: {'; '.join(whys)}.")
-    best = min(candidates, key=_rank)
+    fastest = min(_p50_ms(row) for row in candidates)
+    best = min((row for row in candidates if _p50_ms(row) <= fastest * _TIE), key=lambda row: (row.size_bytes, _p50_ms(row), row.bundle))
     note = _int8_note(best, rows)
     return Recommendation(target=target, row=best, reason=_why(best, candidates, note), int8_note=note)
 
 
-def _rank(row: ResultRow) -> tuple[float, int, str]:
+def _p50_ms(row: ResultRow) -> float:
     assert row.p50_ms is not None
-    return (round(row.p50_ms, 1), row.size_bytes, row.bundle)
+    return row.p50_ms
 
 
 def _obstacle(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
@@ -82,7 +89,7 @@ def _not_faster(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
         return None
     if twin is None or twin.p50_ms is None or row.p50_ms is None:
         return "is not faster than its fp32 here" if ratio else "has no fp32 measured beside it, so whether it is faster is not known"
-    times = f"{row.p50_ms:.1f} ms against {twin.p50_ms:.1f} ms"
+    times = f"{ms(row.p50_ms)} ms against {ms(twin.p50_ms)} ms"
     if ratio is not None and ratio.high > 1 and row.p50_ms < twin.p50_ms:
         return f"is not clearly faster than its fp32 here: {times}, ratio between {ratio.low:.2f} and {ratio.high:.2f}"
     if ratio is None and row.p50_ms < twin.p50_ms:
@@ -99,7 +106,7 @@ def _fp32_twin(row: ResultRow, rows: Iterable[ResultRow]) -> ResultRow | None:
 def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
     count = len(candidates)
     among = f"the fastest of the {count} bundles that meet all conditions" if count > 1 else "the only bundle that meets all conditions"
-    text = f"{best.label} is {among}: {best.p50_ms:.1f} ms (median)"
+    text = f"{best.label} is {among}: {ms(best.p50_ms)} ms (median)"
     if not best.is_target_machine:
         text += f" on {best.measured_on}, which is not the target"
     if best.speedup_vs_fp32 is not None and best.precision != "fp32":
@@ -120,7 +127,7 @@ def _int8_note(best: ResultRow, rows: list[ResultRow]) -> str:
     own = [r for r in rows if r.precision == "int8" and _fp32_twin(r, rows) is best]
     if own and (why := _obstacle(own[0], rows)) is not None:
         return f"its int8 {why}"
-    if own:  # faster than its fp32 beyond doubt, yet not chosen: equal to 0.1 ms and larger
+    if own:  # faster than its fp32 beyond doubt, yet not chosen: within the tie and larger
         return "its int8 is no smaller at the same speed"
     return "there is no int8 of it to compare with" if any(r.precision == "int8" for r in rows) else ""
 
@@ -130,11 +137,9 @@ def _why_not(row: ResultRow, rows: list[ResultRow], best: ResultRow | None) -> s
     if obstacle is not None:
         return f"Not recommended: it {obstacle}."
     assert best is not None
-    assert row.p50_ms is not None
-    assert best.p50_ms is not None
-    if round(row.p50_ms, 1) == round(best.p50_ms, 1):
+    if _p50_ms(row) <= _p50_ms(best) * _TIE:
         return f"As fast as {_place(best, rows)} but not smaller."
-    return f"Good, but {_place(best, rows)} is faster: {best.p50_ms:.1f} ms against {row.p50_ms:.1f} ms."
+    return f"Good, but {_place(best, rows)} is faster: {ms(best.p50_ms)} ms against {ms(row.p50_ms)} ms."
 
 
 def _place(row: ResultRow, rows: Iterable[ResultRow]) -> str:

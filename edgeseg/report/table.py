@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edgeseg.report.model import ResultRow
 from edgeseg.report.recommend import recommend
-from edgeseg.report.words import equal_share, number
+from edgeseg.report.words import equal_share, ms, number
 
 _COLUMNS: Final = {
     "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "agree %": 0, "p50 ms": 0, "p90 ms": 0, "p99 ms": 100, "fps": 0,
@@ -48,6 +48,8 @@ class RowsTable:
 
 
 def _place(row: ResultRow) -> Text:
+    if row.p50_ms is None:
+        return Text.assemble((row.target, "bold"), ("  NOT MEASURED", "bold yellow"))
     text = Text.assemble((row.target, "bold"), f"  measured on {row.measured_on} ({row.device})")
     if not row.is_target_machine:
         text.append("  NOT THE TARGET", "bold yellow")
@@ -73,14 +75,14 @@ def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> 
 def _cells(row: ResultRow) -> dict[str, str]:
     return {
         "bundle": row.label,
-        "runtime": f"{row.runtime} x{row.threads}",
+        "runtime": f"{row.runtime} x{row.threads}" if row.threads else row.runtime,
         "mIoU": number(row.miou, 2, scale=100),
         "drop": number(row.miou_drop, 2, scale=100),
         "worst class": "-" if row.worst_class is None else f"{number(row.worst_class_drop, 1, scale=100)} {row.worst_class}",
         "agree %": equal_share(row.agreement, 2),
-        "p50 ms": number(row.p50_ms),
-        "p90 ms": number(row.p90_ms),
-        "p99 ms": number(row.p99_ms),
+        "p50 ms": ms(row.p50_ms),
+        "p90 ms": ms(row.p90_ms),
+        "p99 ms": ms(row.p99_ms),
         "fps": number(row.fps, 0),
         "MB": number(row.size_bytes, 2, scale=1e-6),
         "peak MB": number(row.peak_rss_bytes, 0, scale=1e-6),

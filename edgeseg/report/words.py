@@ -19,6 +19,13 @@ def number(value: float | None, digits: int = 1, *, scale: float = 1.0) -> str:
     return f"{0.0 if rounded == 0 else rounded:,.{digits}f}".replace(",", " ")
 
 
+def ms(value: float | None) -> str:
+    """Format milliseconds without their unit, to about three digits: 0.31, 4.60, 12.3, 123."""
+    if value is None:
+        return MISSING
+    return number(value, 2 if value < 9.995 else 1 if value < 99.95 else 0)
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Format a fraction 0..1 in percent."""
     return MISSING if value is None else f"{number(value, digits, scale=100)} %"
@@ -47,7 +54,7 @@ def count(value: int | None) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{number(value, 1)} ms"
+    return f"{ms(value)} ms"
 
 
 def _points(value: float) -> str:
@@ -74,5 +81,7 @@ def goal_words(goal: GoalResult) -> tuple[str, str, str]:
 
 
 def threads(row: ResultRow) -> str:
-    """Give `1 thread` or `4 threads`."""
+    """Give `1 thread` or `4 threads`; nothing where nothing was measured."""
+    if row.threads == 0:
+        return "not measured"
     return f"{row.threads} thread{'' if row.threads == 1 else 's'}"

@@ -19,6 +19,7 @@ from edgeseg.report.model import GoalResult
 from edgeseg.report.page import render_page
 from edgeseg.report.page_pictures import difference_map, worst_first
 from edgeseg.report.recommend import mark
+from edgeseg.report.words import ms
 
 VOID = {"br", "col", "hr", "img", "link", "meta"}
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=y>&amp;"
@@ -111,7 +112,7 @@ def test_hostile_names_stay_text() -> None:
 
 def test_every_row_and_every_class_is_on_the_page(read: Reader) -> None:
     for r in rows():
-        for words in (r.label, f"{r.p50_ms:.1f}", f"{r.p90_ms:.1f}", r.bundle_sha256, r.reason):
+        for words in (r.label, ms(r.p50_ms), ms(r.p90_ms), r.bundle_sha256, r.reason):
             assert words in read.text, words
     for name, iou in zip(CLASSES, FLOAT_IOU, strict=True):
         assert name in read.text

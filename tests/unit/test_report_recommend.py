@@ -29,7 +29,7 @@ def test_int8_that_is_faster_beyond_doubt_is_recommended() -> None:
 
 @pytest.mark.parametrize(("p50_ms", "ratio", "words"), [
     (16.0, SLOWER, "its int8 is not faster than its fp32 here: 16.0 ms against 10.0 ms"),
-    (9.8, UNCLEAR, "its int8 is not clearly faster than its fp32 here: 9.8 ms against 10.0 ms"),
+    (9.8, UNCLEAR, "its int8 is not clearly faster than its fp32 here: 9.80 ms against 10.0 ms"),
     (6.6, None, "its int8 is not shown to be faster than its fp32 here"),
     (10.4, None, "its int8 is not faster than its fp32 here: 10.4 ms against 10.0 ms"),
 ])
@@ -72,7 +72,16 @@ def test_int8_is_compared_with_the_fp32_of_its_own_runtime_not_of_another() -> N
     assert "there is no int8 of it" in reason
 
 
-def test_ties_to_a_tenth_of_a_millisecond_go_to_the_smaller_file() -> None:
+def test_nothing_measured_is_said_once() -> None:
+    given = [replace(row("onnx", precision, 1.0), p50_ms=None) for precision in ("fp32", "int8")]
+    assert only(*given) == (None, "None is recommended: nothing was measured for this target.")
+
+
+def test_a_median_more_than_one_percent_lower_beats_a_smaller_file() -> None:
+    assert only(row("onnx", "fp32", 0.50, size_bytes=900), row("tflite", "fp32", 0.51, size_bytes=800))[0] == "onnx-fp32"
+
+
+def test_ties_to_one_percent_go_to_the_smaller_file() -> None:
     large, small = row("onnx", "fp32", 5.01, size_bytes=900), row("tflite", "fp32", 5.04, size_bytes=800)
     assert only(large, small)[0] == "tflite-fp32"
     assert only(small, large)[0] == "tflite-fp32"

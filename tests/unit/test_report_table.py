@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from report_example import row, rows
@@ -13,7 +14,7 @@ from edgeseg.core.files import parse_json
 from edgeseg.report.model import Ratio, ResultRow
 from edgeseg.report.recommend import mark
 from edgeseg.report.table import RowsTable, results_json
-from edgeseg.report.words import count, equal_share, number, percent
+from edgeseg.report.words import count, equal_share, ms, number, percent
 
 WANTED = ["target", "format", "precision", "runtime", "device", "measured_on", "miou", "miou_float", "worst_class_drop", "agreement",
           "p50_ms", "p90_ms", "p99_ms", "fps", "size_bytes", "peak_rss_bytes", "recommended", "passed"]
@@ -31,14 +32,14 @@ def test_table_fits_and_is_plain_when_piped(width: int) -> None:
     text = show(width, terminal=False)
     assert max(len(line) for line in text.splitlines()) <= width
     assert text.isascii()
-    for words in ("onnx fp32", "openvino int8", "88.73", "99.99 ", "4.6", "NOT THE TARGET", "QUICK", "Recommended: openvino int8"):
+    for words in ("onnx fp32", "openvino int8", "88.73", "99.99 ", "4.60", "NOT THE TARGET", "QUICK", "Recommended: openvino int8"):
         assert words in text, words
     assert "…" not in text
 
 
 def test_each_number_stands_in_the_line_of_its_bundle() -> None:
     (line,) = [line for line in show(130, terminal=False).splitlines() if "openvino int8" in line and "openvino x2" in line]
-    wanted = ["openvino", "int8", "openvino", "x2", "88.73", "0.40", "1.6", "weed", "98.74", "4.6", "5.0", "6.0", "213", "0.48", "91",
+    wanted = ["openvino", "int8", "openvino", "x2", "88.73", "0.40", "1.6", "weed", "98.74", "4.60", "4.97", "5.98", "213", "0.48", "91",
               "passed"]
     assert line.split() == ["*", *wanted]
 
@@ -91,7 +92,14 @@ def test_passed_needs_verification_and_every_goal(changes: dict[str, object], pa
     assert row("onnx", "fp32", 3.0, **changes).passed is passed
 
 
+def test_what_was_not_measured_says_so() -> None:
+    text = show(80, terminal=False, given=mark([replace(row("onnx", "fp32", 1.0), p50_ms=None, threads=0, measured_on="")]))
+    assert "NOT MEASURED" in text
+    assert "NOT THE TARGET" not in text
+
+
 def test_numbers_in_words() -> None:
+    assert [ms(v) for v in (0.314, 4.6, 9.994, 9.996, 99.94, 99.96, None)] == ["0.31", "4.60", "9.99", "10.0", "99.9", "100", "-"]
     assert [number(-0.0001, 2), number(None), number(12345.678, 1)] == ["0.00", "-", "12 345.7"]
     assert [percent(0.98765, 2), percent(None)] == ["98.77 %", "-"]
     assert [count(1_140_000), count(570_000_000), count(999), count(None)] == ["1.14 M", "0.57 G", "999", "-"]
@@ -106,5 +114,5 @@ def test_large_numbers_and_long_names_do_not_cost_a_digit() -> None:
     given = mark([row("openvino", "int8", 12345.6, size_bytes=123_456_789, worst_class="pedestrian crossing with lights and islands")])
     for width in (80, 100, 130):
         text = show(width, terminal=False, given=given)
-        for digits in ("12 345.6", "13 333.2", "123.46"):
+        for digits in ("12 346", "13 333", "123.46"):
             assert digits in text
