@@ -66,9 +66,11 @@ class Species:
     """Leaves start anywhere within this radius instead of at the heart (creeping plants)."""
     rib: tuple[float, float] = (0.85, 1.1)
     """Brightness of the midrib against the blade."""
+    veins: int = 0
+    """Pairs of side veins, as bright as the midrib."""
 
 
-CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.35, 1.65),
+CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.4, 1.7), veins=3,
                             form=LeafForm(half_width=0.34, skew=1.0, power=0.5, bend=0.12))
 WEEDS: Final = {
     "grass": Species(class_index=WEED, num_leaves=(11, 14), length=(44, 58),
@@ -159,7 +161,7 @@ def _soil(rng: np.random.Generator, height: int, width: int) -> Frame:
     base = np.array([rng.uniform(92, 138), rng.uniform(74, 108), rng.uniform(54, 80)], dtype=np.float32)
     relief = sum((weight * _noise(rng, height, width, cell) for cell, weight in ((48, 0.05), (16, 0.07), (6, 0.08), (2.5, 0.09))),
                  start=0.05 * rng.standard_normal((height, width), dtype=np.float32))
-    moss = np.clip(1.4 * _noise(rng, height, width, 22) + 0.7 * _noise(rng, height, width, 5) - rng.uniform(1.1, 2.0), 0, 1)[:, :, None]
+    moss = np.clip(1.4 * _noise(rng, height, width, 22) + 0.7 * _noise(rng, height, width, 5) - rng.uniform(1.5, 2.4), 0, 1)[:, :, None]
     green = np.array(_green(rng), dtype=np.float32)
     colour = base * (1 - 0.85 * moss) + green * (0.85 * moss)
     return np.clip(colour * (1 + relief)[:, :, None], 0, 255).astype(np.uint8)
@@ -167,7 +169,7 @@ def _soil(rng: np.random.Generator, height: int, width: int) -> Frame:
 
 def _green(rng: np.random.Generator) -> tuple[float, float, float]:
     """The one distribution that the colour of every plant (and of moss) is drawn from."""
-    value, warmth, paleness = rng.uniform(95, 185), rng.uniform(0.45, 0.95), rng.uniform(0.25, 0.6)
+    value, warmth, paleness = rng.uniform(105, 190), rng.uniform(0.45, 0.95), rng.uniform(0.25, 0.6)
     return float(value * warmth), float(value), float(value * paleness)
 
 
@@ -216,9 +218,9 @@ def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> lis
     area = height * width / (unit * unit * 192 * 256)
     for _ in range(int(rng.integers(3, 7) * max(1.0, area))):
         kind = species[int(rng.integers(len(species)))]
-        for _ in range(6):  # weeds overlap the crop at times, but hardly ever lie right on it
+        for _ in range(10):  # weeds overlap the crop at times, but hardly ever lie right on it
             x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
-            if all(math.hypot(x - px, y - py) > unit * 44 for _, px, py, _ in plants):
+            if all(math.hypot(x - px, y - py) > unit * 58 for _, px, py, _ in plants):
                 break
         plants.append((kind, x, y, unit * float(rng.uniform(0.75, 1.2))))
     margin = unit * 55
@@ -301,6 +303,9 @@ def _plant(
         pen.polygon(blade, fill=_shade(colour, tone[i] * (1 - lit[i])), outline=_shade(colour, 0.55 * tone[i]))
         pen.polygon(_flat(sunny[i]), fill=_shade(colour, tone[i] * (1 + lit[i])))
         pen.line(_flat(middle[i]), fill=_shade(colour, tone[i] * rib), width=max(1, round(length[i] * 0.045)))
+        for k in range(2, 2 + 2 * species.veins, 2):
+            vein = _flat(np.stack([left[i, k + 2], middle[i, k], right[i, k + 2]]))
+            pen.line(vein, fill=_shade(colour, tone[i] * (0.5 + 0.5 * rib)), width=max(1, round(length[i] * 0.025)))
         label_pen.polygon(blade, fill=paint, outline=paint)
         if u[8, i] < 0.10:  # a dry or eaten spot
             r = length[i] * (0.05 + 0.06 * u[9, i])
@@ -319,7 +324,7 @@ def _photograph(rng: np.random.Generator, frame_HWC: Frame, unit: float) -> Fram
         angle, offset, soft = rng.uniform(0, 2 * math.pi), rng.uniform(-0.7, 0.7), rng.uniform(0.03, 0.35)
         side = np.float32(math.cos(angle)) * ramp_x[None, :] + np.float32(math.sin(angle)) * ramp_y[:, None] - np.float32(offset)
         side = side + 0.15 * _noise(rng, height, width, 30 * unit)
-        light *= 1 - np.float32(rng.uniform(0.2, 0.5)) * np.clip(side / np.float32(soft) + 0.5, 0, 1)
+        light *= 1 - np.float32(rng.uniform(0.15, 0.45)) * np.clip(side / np.float32(soft) + 0.5, 0, 1)
     exposure = float(rng.uniform(0.75, 1.25))
     warmth, tint = float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.06, 0.06))
     gains = np.array([exposure * (1 + warmth), exposure * (1 + tint), exposure * (1 - warmth)], dtype=np.float32)
