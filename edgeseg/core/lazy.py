@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 from edgeseg.core.errors import MissingExtraError
 
+_NO_TELEMETRY = {"openvino": "openvino_telemetry", "nncf": "openvino_telemetry"}
+"""SDK -> the package by which it reports each use to its vendor, unasked, from a forked process. With that package out of reach
+both fall back to a stub of their own."""
+
 
 def require(module: str, *, extra: str) -> Any:  # noqa: ANN401 - a module has no narrower type
     """Import `module`, or raise `MissingExtraError` with the exact command that installs it."""
+    reporter = _NO_TELEMETRY.get(module.split(".")[0])
+    if reporter is not None and reporter not in sys.modules:
+        # the documented way to make an import fail
+        sys.modules[reporter] = None  # type: ignore[assignment]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 
 
@@ -26,9 +27,10 @@ def quiet() -> Iterator[None]:
             os.dup2(held.fileno(), 1)
             os.dup2(held.fileno(), 2)
             logging.disable(logging.CRITICAL)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), io.TextIOWrapper(io.FileIO(os.dup(held.fileno()), "w"), write_through=True) as text:
                 warnings.simplefilter("ignore")
-                yield
+                with redirect_stdout(text), redirect_stderr(text):  # a notebook's or a test's streams do not end in 1 and 2
+                    yield
         except BaseException:
             _flush()
             held.seek(0)

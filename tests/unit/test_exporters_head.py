@@ -1,0 +1,113 @@
+"""Every form of the decision head answers as bilinear resize + decision of torch does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgeseg.core.manifest import Contract
+from edgeseg.models import decide, upsample_logits
+from exporters.head import DECISIONS, FASTEST, BandedHead, ResizeHead, bilinear_matrix, fastest, head_for
+
+
+def smooth(channels: int, h: int, w: int, *, seed: int) -> Tensor:
+    """Scores as a network gives them: large areas of one class, soft borders, a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, channels, h // 4 + 2, w // 4 + 2, generator=generator)
+    noise = torch.randn(1, channels, h, w, generator=generator)
+    return 4 * F.interpolate(coarse, (h, w), mode="bicubic", align_corners=False) + 0.1 * noise
+
+
+def assert_same(got: Tensor, scores_NCHW: Tensor, contract: Contract) -> None:
+    """Equal, but where the decision hangs on less than float rounding."""
+    assert got.dtype == torch.uint8 and got.shape == (1, contract.height, contract.width)
+    differs = got != decide(scores_NCHW, contract)
+    if scores_NCHW.shape[1] > 1:
+        best = scores_NCHW.topk(2, dim=1).values
+        margin = best[:, 0] - best[:, 1]
+    else:
+        assert contract.threshold is not None
+        margin = (scores_NCHW[:, 0] - torch.logit(torch.tensor(contract.threshold))).abs()
+    assert not differs.any() or float(margin[differs].max()) < 1e-4
+    assert float(differs.float().mean()) < 1e-4
+
+
+SIZES = [((12, 16), (96, 128)), ((23, 31), (90, 122)), ((24, 32), (48, 64)), ((40, 50), (40, 50)), ((9, 20), (9, 80))]
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("classes", [2, 3, 11, 19])
+@pytest.mark.parametrize("size", SIZES)
+def test_argmax_forms(decision: str, classes: int, size: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    (h, w), (height, width) = size
+    contract = Contract(height=height, width=width)
+    noise = torch.randn(1, classes, h, w, generator=torch.Generator().manual_seed(4))
+    for scores in (smooth(classes, h, w, seed=3), noise):
+        for band_bytes in (1, 50_000, 1 << 30) if scores is not noise else (50_000,):
+            head = BandedHead(classes, (h, w), contract, decision, band_bytes=band_bytes)
+            assert_same(head(scores), upsample_logits(scores, (height, width)), contract)
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("scores_a_pixel", [1, 2])
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.93])
+def test_threshold_forms(decision: str, scores_a_pixel: int, threshold: float) -> None:
+    contract = Contract(height=60, width=90, decision="threshold", threshold=threshold)
+    scores = smooth(scores_a_pixel, 8, 12, seed=5)
+    wide = upsample_logits(scores, (60, 90))
+    got = BandedHead(scores_a_pixel, (8, 12), contract, decision, band_bytes=4096)(scores)
+    assert 0 < float(got.float().mean()) < 1
+    assert_same(got, wide if scores_a_pixel == 1 else wide[:, 1:] - wide[:, :1], contract)
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize(("threshold", "answer"), [(0.0, 1), (1.0, 0)])
+def test_a_threshold_at_the_end_of_the_range_decides_all(decision: str, threshold: float, answer: int) -> None:
+    contract = Contract(height=16, width=16, decision="threshold", threshold=threshold)
+    got = BandedHead(1, (2, 2), contract, decision)(100 * smooth(1, 2, 2, seed=6))
+    assert bool((got == answer).all())
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_the_first_of_equals_wins(decision: str) -> None:
+    scores = torch.zeros(1, 4, 3, 5)
+    scores[:, 2:] = 1.5  # classes 2 and 3 tie everywhere
+    contract = Contract(height=12, width=20)
+    assert bool((BandedHead(4, (3, 5), contract, decision, band_bytes=256)(scores) == 2).all())
+    assert bool((BandedHead(2, (3, 5), contract, decision)(scores[:, :2]) == 0).all())
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("size", [1e-6, 1e4])
+def test_scores_of_any_size(decision: str, size: float) -> None:
+    scores = smooth(5, 6, 8, seed=7) * size
+    contract = Contract(height=48, width=64)
+    wide = upsample_logits(scores, (48, 64))
+    assert float((BandedHead(5, (6, 8), contract, decision)(scores) != decide(wide, contract)).float().mean()) < 1e-3
+
+
+def test_interpolation_weights_are_torchs_and_sum_to_one() -> None:
+    rows = bilinear_matrix(7, 50)
+    x = torch.rand(1, 1, 7, 1, generator=torch.Generator().manual_seed(8))
+    torch.testing.assert_close(rows @ x[0, 0], upsample_logits(x, (50, 1))[0, 0])
+    torch.testing.assert_close(rows.sum(1), torch.ones(50))
+
+
+def test_a_large_head_is_cut_into_bands_that_read_few_rows() -> None:
+    head = head_for("openvino", (1, 11, 45, 60), Contract(height=360, width=480))
+    assert isinstance(head, BandedHead)
+    assert len(head.bands) > 4
+    assert head.bands[0][0] == 0 and head.bands[-1][1] == 45
+    assert max(stop - first for first, stop in head.bands) < 45 / 3
+
+
+def test_the_plain_head_is_the_reference() -> None:
+    scores, contract = smooth(3, 6, 8, seed=9), Contract(height=48, width=64)
+    assert torch.equal(ResizeHead((48, 64))(scores), decide(upsample_logits(scores, (48, 64)), contract))
+
+
+def test_every_format_has_a_form() -> None:
+    for format in FASTEST:
+        assert {fastest(format, 2), fastest(format, 3), fastest(format, 19)} <= set(DECISIONS)
