@@ -24,14 +24,14 @@ size = [64, 96]
 width = 0.5
 
 [train]
-epochs = 6
+epochs = 30
 batch_size = 4
-eval_every = 2
+eval_every = 5
 warmup_epochs = 1
 
 [prune]
 macs_share = 0.7
-epochs = 2
+epochs = 6
 
 [quantize]
 calibration_frames = 8
@@ -42,10 +42,24 @@ quick = true
 [goals]
 agreement = 0.999
 """
-TIME_FIELDS: Final = frozenset({
-    "p50_ms", "p90_ms", "p99_ms", "fps", "peak_rss_bytes", "load_ms", "decode_ms", "resize_ms", "inference_ms", "resize_back_ms",
-    "end_to_end_ms", "speedup_vs_fp32", "recommended", "reason",
-})
+TIME_FIELDS: Final = frozenset(
+    {
+        "p50_ms",
+        "p90_ms",
+        "p99_ms",
+        "fps",
+        "peak_rss_bytes",
+        "load_ms",
+        "decode_ms",
+        "resize_ms",
+        "inference_ms",
+        "resize_back_ms",
+        "end_to_end_ms",
+        "speedup_vs_fp32",
+        "recommended",
+        "reason",
+    }
+)
 """What a second run of the same thing may change: times, and what follows from them."""
 
 
@@ -65,7 +79,13 @@ def command(*arguments: str) -> list[str]:
 def edgeseg(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `edgeseg ...` in a fresh process."""
     return subprocess.run(
-        command(*arguments), cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=timeout_s, check=False,
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 

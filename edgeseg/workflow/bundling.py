@@ -11,6 +11,7 @@ from pathlib import Path
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, seal_bundle
 from edgeseg.core.files import sha256_json
 from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Parent
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData, contract_of
@@ -75,6 +76,7 @@ def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: F
 
 def export_model(checkpoint: Path, contract: Contract, format_: str, work: Path) -> ModelFiles:
     """Load a checkpoint and export it to one format in `work`."""
+    require("torch", extra="export")
     from edgeseg.training.checkpoint import load_checkpoint
     from exporters import EXPORTERS
 

@@ -102,9 +102,9 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
     }
 
     def make(output: Path) -> None:
+        require("torch", extra="train")
         from edgeseg.models import build
 
-        require("torch", extra="train")
         _pin_torch(config.train.seed)
         net = build(config.model, len(data.dataset.classes), seed=config.train.seed)
         _fit(ctx, data, net, work=ctx.work / f"train-{sha256_json(key)[:12]}", output=output, label="training")
@@ -126,6 +126,7 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
     }
 
     def make(output: Path) -> None:
+        require("torch_pruning", extra="train")
         from edgeseg.pruning import prune as cut
         from edgeseg.training.checkpoint import load_checkpoint
 

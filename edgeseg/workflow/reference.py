@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeseg.core.files import atomic_folder, read_json, write_json
 from edgeseg.core.images import ClassMap, Frame, place, to_model
+from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.context import RunContext
@@ -58,6 +59,7 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
     }
 
     def make(output: Path) -> None:
+        require("torch", extra="train")
         from edgeseg.training.checkpoint import load_checkpoint
         from edgeseg.training.evaluate import evaluate, torch_predictor
 

@@ -75,12 +75,31 @@ def _outside(mask: np.ndarray) -> np.ndarray:
         (lambda p: (p / "edgeseg.toml").unlink(), 66, "edgeseg init --data DIR"),
         (lambda p: (p / "edgeseg.toml").write_text('targets = ["jetson"]\n[data]\ndir = "data"'), 2, "jetson-orin-nano"),
         (lambda p: (p / "edgeseg.toml").write_text('name = "../x"\n[data]\ndir = "data"'), 2, "start with a letter or digit"),
-        (lambda p: (p / "edgeseg.toml").write_text('targets = ["intel-cpu"]\n[data]\ndir = "data"\n[export]\nformats = ["tflite"]'), 2, "intel-cpu runs openvino"),
+        (
+            lambda p: (p / "edgeseg.toml").write_text('targets = ["intel-cpu"]\n[data]\ndir = "data"\n[export]\nformats = ["tflite"]'),
+            2,
+            "intel-cpu runs openvino",
+        ),
         (lambda p: (p / "edgeseg.toml").write_text('[data]\ndir = "data"\n[model]\nname = "fast_snn"'), 2, "did you mean 'fast_scnn'"),
         (lambda p: (p / "edgeseg.toml").write_text('[data]\ndir = "data"\n[train]\ndevice = "cuda"'), 2, "CUDA"),
     ],
-    ids=["empty-folder", "no-folder", "truncated-jpeg", "mask-size", "mask-values", "colour-mask", "one-class", "missing-mask", "unknown-key",
-         "no-config", "unknown-target", "bad-name", "no-format-for-target", "unknown-network", "no-cuda"],
+    ids=[
+        "empty-folder",
+        "no-folder",
+        "truncated-jpeg",
+        "mask-size",
+        "mask-values",
+        "colour-mask",
+        "one-class",
+        "missing-mask",
+        "unknown-key",
+        "no-config",
+        "unknown-target",
+        "bad-name",
+        "no-format-for-target",
+        "unknown-network",
+        "no-cuda",
+    ],
 )
 def test_before_training(project: Path, damage: Callable[[Path], object], code: int, words: str) -> None:
     damage(project)
@@ -151,7 +170,10 @@ def test_usage_errors_are_one_line(tmp_path: Path) -> None:
 def _mounted(folder: Path, options: str) -> Iterator[None]:
     """A small tmpfs on `folder`: a disk that fills up or is read-only, for real."""
     folder.mkdir(exist_ok=True)
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs the right to mount a tmpfs")
     try:
         yield

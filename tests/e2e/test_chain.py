@@ -15,8 +15,24 @@ from PIL import Image
 FORMATS = ("onnx", "openvino", "tflite")
 BUNDLES = [f"tiny-{format_}-{precision}" for format_ in FORMATS for precision in ("fp32", "int8")]
 WANTED_KEYS = {
-    "target", "format", "precision", "runtime", "device", "measured_on", "miou", "miou_float", "worst_class_drop", "agreement", "p50_ms",
-    "p90_ms", "p99_ms", "fps", "size_bytes", "peak_rss_bytes", "recommended", "passed",
+    "target",
+    "format",
+    "precision",
+    "runtime",
+    "device",
+    "measured_on",
+    "miou",
+    "miou_float",
+    "worst_class_drop",
+    "agreement",
+    "p50_ms",
+    "p90_ms",
+    "p99_ms",
+    "fps",
+    "size_bytes",
+    "peak_rss_bytes",
+    "recommended",
+    "passed",
 }
 
 
@@ -149,7 +165,9 @@ def test_verify_judges_the_goals_of_a_config(project: Path, run: Path) -> None:
 
 
 def test_bench_of_one_bundle(project: Path, run: Path) -> None:
-    done = edgeseg("bench", str(run / "bundles" / "tiny-openvino-int8"), "--quick", "--target", "intel-cpu", "--threads", "1", "--json", cwd=project)
+    done = edgeseg(
+        "bench", str(run / "bundles" / "tiny-openvino-int8"), "--quick", "--target", "intel-cpu", "--threads", "1", "--json", cwd=project
+    )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["quick"] is True

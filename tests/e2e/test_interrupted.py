@@ -51,7 +51,9 @@ def _state(run: Path) -> dict[str, Any]:
     """All that must not depend on interruptions: results, weights, bundles with the hash of every file."""
     return {
         "rows": lasting(read_rows(run)),
-        "checkpoints": {p.parent.name: json.loads(p.read_text())["weights_sha256"] for p in sorted(run.glob("checkpoints/*/checkpoint.json"))},
+        "checkpoints": {
+            p.parent.name: json.loads(p.read_text())["weights_sha256"] for p in sorted(run.glob("checkpoints/*/checkpoint.json"))
+        },
         "manifests": {p.parent.name: json.loads(p.read_text()) for p in sorted(run.glob("bundles/*/manifest.json"))},
     }
 
@@ -72,7 +74,9 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: tuple[dict[str, A
     moments = random.Random(0)
     killed = 0
     while killed < KILLS:
-        with subprocess.Popen(command("run"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        with subprocess.Popen(
+            command("run"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
             try:
                 process.wait(timeout=moments.uniform(0.3, 0.45 * seconds))
             except subprocess.TimeoutExpired:

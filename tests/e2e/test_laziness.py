@@ -16,8 +16,12 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "litert_torch", "ai
 
 
 def _modules(code: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"],
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys, json\nprint(json.dumps(sorted(sys.modules)))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -30,8 +34,15 @@ def test_help_is_fast() -> None:
     assert min(times) < 0.5, times
 
 
-@pytest.mark.parametrize("code", ["import edgeseg.cli.main", "import targets, targets.boards, targets.verify, targets.predict, targets.doctor",
-                                  "import edgeseg.report.page", "import edgeseg.workflow.bundles"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import edgeseg.cli.main",
+        "import targets, targets.boards, targets.verify, targets.predict, targets.doctor",
+        "import edgeseg.report.page",
+        "import edgeseg.workflow.bundles",
+    ],
+)
 def test_no_sdk_is_imported_before_it_is_needed(code: str) -> None:
     assert _modules(code) & set(HEAVY) == set()
 
@@ -39,8 +50,10 @@ def test_no_sdk_is_imported_before_it_is_needed(code: str) -> None:
 @pytest.mark.parametrize(("format_", "sdk"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("tflite", "ai_edge_litert")])
 def test_predict_loads_its_own_runtime_and_no_torch(tmp_path: Path, format_: str, sdk: str) -> None:
     bundle = tiny_bundle(tmp_path, format_)
-    code = (f"from edgeseg.cli.main import run\n"
-            f"assert run(['predict', {str(bundle.folder)!r}, {str(bundle.folder / 'golden')!r}, '--out', {str(tmp_path / 'out')!r}]) == 0")
+    code = (
+        f"from edgeseg.cli.main import run\n"
+        f"assert run(['predict', {str(bundle.folder)!r}, {str(bundle.folder / 'golden')!r}, '--out', {str(tmp_path / 'out')!r}]) == 0"
+    )
     loaded = _modules(code)
     assert sdk in loaded
     assert loaded & {"torch", "onnx", "nncf", "litert_torch"} == set()

@@ -24,9 +24,13 @@ def bundle(tmp_path: Path) -> Bundle:
     (work / "model.json").write_bytes(b"0123456789" * 10)
     model = ModelFiles(folder=work, files=("model.json",), entry="model.json", format="null", precision="fp32", scheme={}, tools={"x": "1"})
     info = BundleInfo(
-        name="demo-null-fp32", contract=Contract(height=8, width=12), classes=("soil", "crop"), palette=((0, 0, 0), (0, 255, 0)),
+        name="demo-null-fp32",
+        contract=Contract(height=8, width=12),
+        classes=("soil", "crop"),
+        palette=((0, 0, 0), (0, 255, 0)),
         reference=Reference(dataset="d", dataset_sha256="0" * 64, split="test", num_frames=3, miou=0.5, iou=(0.5, None)),
-        parents=(Parent(kind="checkpoint", sha256="1" * 64),), config_sha256="2" * 64,
+        parents=(Parent(kind="checkpoint", sha256="1" * 64),),
+        config_sha256="2" * 64,
     )
     return seal_bundle(tmp_path / "bundle", model, info, golden_frames=[FRAME], answer=lambda _: ("null 1", lambda f: f[:, :, 0] // 9))
 
@@ -45,14 +49,23 @@ def test_sealed_bundle_opens_and_keeps_its_golden_answers(bundle: Bundle) -> Non
 
 def test_failed_seal_leaves_the_old_bundle(bundle: Bundle, tmp_path: Path) -> None:
     before = sorted(p.name for p in tmp_path.iterdir())
-    model = ModelFiles(folder=tmp_path / "work", files=("model.json",), entry="model.json", format="null", precision="fp32", scheme={}, tools={})
+    model = ModelFiles(
+        folder=tmp_path / "work", files=("model.json",), entry="model.json", format="null", precision="fp32", scheme={}, tools={}
+    )
 
     def explode(_: Bundle) -> Any:
         raise BundleError("the runtime refused it")
 
     manifest = bundle.manifest
-    info = BundleInfo(name=manifest.name, contract=manifest.contract, classes=manifest.classes, palette=manifest.palette, reference=None,
-                      parents=(), config_sha256="")
+    info = BundleInfo(
+        name=manifest.name,
+        contract=manifest.contract,
+        classes=manifest.classes,
+        palette=manifest.palette,
+        reference=None,
+        parents=(),
+        config_sha256="",
+    )
     with pytest.raises(BundleError, match="refused"):
         seal_bundle(bundle.folder, model, info, golden_frames=[FRAME], answer=explode)
     assert open_bundle(bundle.folder).manifest == manifest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 
 from edgeseg.core.config import Config, load_config, parse_config, render_toml
 from edgeseg.core.errors import ConfigError, InputMissingError

@@ -57,16 +57,26 @@ def test_killed_process_leaves_old_or_new_folder(tmp_path: Path) -> None:
 
 
 def test_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
-    with files.lock(tmp_path / ".lock", holder="first"):
-        with pytest.raises(BusyError, match=rf"in use by first \(pid {os.getpid()}\)"), files.lock(tmp_path / ".lock", holder="second"):
-            pass
+    told = rf"in use by first \(pid {os.getpid()}\)"
+    with (
+        files.lock(tmp_path / ".lock", holder="first"),
+        pytest.raises(BusyError, match=told),
+        files.lock(tmp_path / ".lock", holder="second"),
+    ):
+        pass
     with files.lock(tmp_path / ".lock", holder="third"):
         pass
 
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(errno.ENOSPC, OutputError), (errno.EACCES, NoPermissionError), (errno.EROFS, NoPermissionError), (errno.ENOENT, InputMissingError), (errno.EIO, OutputError)],
+    [
+        (errno.ENOSPC, OutputError),
+        (errno.EACCES, NoPermissionError),
+        (errno.EROFS, NoPermissionError),
+        (errno.ENOENT, InputMissingError),
+        (errno.EIO, OutputError),
+    ],
 )
 def test_os_errors_say_what_they_mean(number: int, kind: type) -> None:
     explained = explain_os_error(OSError(number, os.strerror(number), "some/path"), doing="writing")
