@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
-from edgeseg.models.blocks import ConvBnAct, Network, SeparableConv, initialise, pool_to, resize, scaled, size_of
+from edgeseg.models.blocks import ConvBnAct, Network, SeparableConv, enlarge, initialise, pool_to, resize, scaled, size_of
 
 
 class Bottleneck(nn.Module):
@@ -50,7 +50,7 @@ class PyramidPooling(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Add the coarse features, resized, to the fine ones (paper, table 3)."""
+    """Add the coarse features, enlarged four times, to the fine ones (paper, table 3)."""
 
     def __init__(self, fine: int, coarse: int, out_channels: int) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class Fusion(nn.Module):
 
     def forward(self, fine_NChw: Tensor, coarse_NChw: Tensor) -> Tensor:
         """Fused features at the fine size."""
-        resized = resize(coarse_NChw, size_of(fine_NChw))
-        y_NChw: Tensor = self.act(self.fine(fine_NChw) + self.coarse(resized))
+        enlarged = enlarge(coarse_NChw, size_of(fine_NChw), 4)
+        y_NChw: Tensor = self.act(self.fine(fine_NChw) + self.coarse(enlarged))
         return y_NChw
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
-from edgeseg.models.blocks import ConvBnAct, Network, initialise, pool_to, resize, scaled, size_of
+from edgeseg.models.blocks import ConvBnAct, Network, enlarge, initialise, pool_to, scaled, size_of
 
 # kernel, expanded channels, output channels, squeeze-and-excite, hard-swish, stride (tables 1 and 2 of the paper).
 # The last stage keeps stride 16: its first depthwise convolution is not strided, and the stage is dilated by 2.
@@ -88,7 +88,7 @@ class LrAsppHead(nn.Module):
         the same); the resize then moves class scores instead of 128 channels.
         """
         gated = self.features(coarse_NChw) * self.gate(pool_to(coarse_NChw, 1))
-        scores: Tensor = resize(self.coarse_scores(gated), size_of(fine_NChw)) + self.fine_scores(fine_NChw)
+        scores: Tensor = enlarge(self.coarse_scores(gated), size_of(fine_NChw), 2) + self.fine_scores(fine_NChw)
         return scores
 
 
