@@ -70,7 +70,7 @@ class Species:
     """Pairs of side veins, as bright as the midrib."""
 
 
-CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.4, 1.7), veins=3,
+CROP_PLANT: Final = Species(class_index=CROP, num_leaves=(8, 10), length=(36, 46), rib=(1.5, 1.8), veins=3,
                             form=LeafForm(half_width=0.34, skew=1.0, power=0.5, bend=0.12))
 WEEDS: Final = {
     "grass": Species(class_index=WEED, num_leaves=(11, 14), length=(44, 58),
@@ -136,7 +136,7 @@ def draw_field(*, seed: int, split: str, index: int, size_hw: tuple[int, int] = 
     """Draw frame `index` of `split`: uint8 [H, W, 3] RGB and its label uint8 [H, W], a function of the arguments alone."""
     rng = generator(seed, purpose=_FIELD, epoch=SPLITS.index(split), index=index)
     height, width = size_hw
-    unit = min(height / 192, width / 256) * float(rng.uniform(1.0, 1.3))  # camera height: everything grows together
+    unit = min(height / 192, width / 256) * float(rng.uniform(1.3, 1.65))  # camera height: everything grows together
     soil = _soil(rng, height, width)
     canvas = Image.fromarray(soil).resize((width * _SUPER, height * _SUPER), Image.Resampling.BILINEAR)
     label = Image.new("L", canvas.size, SOIL)
@@ -161,7 +161,7 @@ def _soil(rng: np.random.Generator, height: int, width: int) -> Frame:
     base = np.array([rng.uniform(92, 138), rng.uniform(74, 108), rng.uniform(54, 80)], dtype=np.float32)
     relief = sum((weight * _noise(rng, height, width, cell) for cell, weight in ((48, 0.05), (16, 0.07), (6, 0.08), (2.5, 0.09))),
                  start=0.05 * rng.standard_normal((height, width), dtype=np.float32))
-    moss = np.clip(1.4 * _noise(rng, height, width, 22) + 0.7 * _noise(rng, height, width, 5) - rng.uniform(1.5, 2.4), 0, 1)[:, :, None]
+    moss = np.clip(1.4 * _noise(rng, height, width, 22) + 0.7 * _noise(rng, height, width, 5) - rng.uniform(1.7, 2.5), 0, 1)[:, :, None]
     green = np.array(_green(rng), dtype=np.float32)
     colour = base * (1 - 0.85 * moss) + green * (0.85 * moss)
     return np.clip(colour * (1 + relief)[:, :, None], 0, 255).astype(np.uint8)
@@ -169,7 +169,7 @@ def _soil(rng: np.random.Generator, height: int, width: int) -> Frame:
 
 def _green(rng: np.random.Generator) -> tuple[float, float, float]:
     """The one distribution that the colour of every plant (and of moss) is drawn from."""
-    value, warmth, paleness = rng.uniform(105, 190), rng.uniform(0.45, 0.95), rng.uniform(0.25, 0.6)
+    value, warmth, paleness = rng.uniform(120, 195), rng.uniform(0.40, 0.82), rng.uniform(0.25, 0.6)
     return float(value * warmth), float(value), float(value * paleness)
 
 
@@ -203,7 +203,7 @@ def _litter(rng: np.random.Generator, canvas: Image.Image, unit: float, sun: flo
 def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> list[tuple[Species, float, float, float]]:
     """Place the plants: crop along slightly turned rows, weeds anywhere; in random order from below to above."""
     plants: list[tuple[Species, float, float, float]] = []
-    tilt, gap, step = float(rng.uniform(-0.22, 0.22)), unit * float(rng.uniform(125, 150)), unit * float(rng.uniform(76, 92))
+    tilt, gap, step = float(rng.uniform(-0.22, 0.22)), unit * float(rng.uniform(112, 135)), unit * float(rng.uniform(78, 92))
     age = float(rng.uniform(0.8, 1.1))
     start = float(rng.uniform(0, gap))
     for row in range(-2, int(width / gap) + 3):
@@ -216,14 +216,14 @@ def _plan(rng: np.random.Generator, height: int, width: int, unit: float) -> lis
             plants.append((CROP_PLANT, x, y, unit * age * float(rng.uniform(0.85, 1.15))))
     species = list(WEEDS.values())
     area = height * width / (unit * unit * 192 * 256)
-    for _ in range(int(rng.integers(3, 7) * max(1.0, area))):
+    for _ in range(int(rng.integers(4, 8) * area + 0.5)):
         kind = species[int(rng.integers(len(species)))]
         for _ in range(10):  # weeds overlap the crop at times, but hardly ever lie right on it
             x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
             if all(math.hypot(x - px, y - py) > unit * 58 for _, px, py, _ in plants):
                 break
         plants.append((kind, x, y, unit * float(rng.uniform(0.75, 1.2))))
-    margin = unit * 55
+    margin = unit * 60
     plants = [p for p in plants if -margin < p[1] < width + margin and -margin < p[2] < height + margin]
     return [plants[i] for i in rng.permutation(len(plants))]
 
@@ -305,9 +305,9 @@ def _plant(
         pen.line(_flat(middle[i]), fill=_shade(colour, tone[i] * rib), width=max(1, round(length[i] * 0.045)))
         for k in range(2, 2 + 2 * species.veins, 2):
             vein = _flat(np.stack([left[i, k + 2], middle[i, k], right[i, k + 2]]))
-            pen.line(vein, fill=_shade(colour, tone[i] * (0.5 + 0.5 * rib)), width=max(1, round(length[i] * 0.025)))
+            pen.line(vein, fill=_shade(colour, tone[i] * (0.3 + 0.7 * rib)), width=max(1, round(length[i] * 0.035)))
         label_pen.polygon(blade, fill=paint, outline=paint)
-        if u[8, i] < 0.10:  # a dry or eaten spot
+        if u[8, i] < 0.08:  # a dry or eaten spot
             r = length[i] * (0.05 + 0.06 * u[9, i])
             x, y = middle[i, 4 + i % 5]
             brown = _shade((150.0, 118.0, 70.0), 0.6 + 5 * u[8, i])
@@ -325,7 +325,7 @@ def _photograph(rng: np.random.Generator, frame_HWC: Frame, unit: float) -> Fram
         side = np.float32(math.cos(angle)) * ramp_x[None, :] + np.float32(math.sin(angle)) * ramp_y[:, None] - np.float32(offset)
         side = side + 0.15 * _noise(rng, height, width, 30 * unit)
         light *= 1 - np.float32(rng.uniform(0.15, 0.45)) * np.clip(side / np.float32(soft) + 0.5, 0, 1)
-    exposure = float(rng.uniform(0.75, 1.25))
+    exposure = float(rng.uniform(0.8, 1.2))
     warmth, tint = float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.06, 0.06))
     gains = np.array([exposure * (1 + warmth), exposure * (1 + tint), exposure * (1 - warmth)], dtype=np.float32)
     noise = np.float32(rng.uniform(2, 6)) * rng.standard_normal(frame_HWC.shape, dtype=np.float32)
