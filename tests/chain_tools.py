@@ -28,6 +28,7 @@ epochs = 30
 batch_size = 4
 eval_every = 5
 warmup_epochs = 1
+ema = 0.9
 
 [prune]
 macs_share = 0.7

@@ -88,7 +88,7 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         if verb == "prune":
             if final is trained:
                 raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
-            return _learned(ctx, verb, final)
+            return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
         float_reference = reference.evaluate_float(ctx, data, final)
         bundles = bundling.export_all(ctx, data, final, float_reference)
         if verb == "quantize":
@@ -100,14 +100,16 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         )
 
 
-def _learned(ctx: RunContext, verb: str, result: StepResult) -> StepSummary:
+def _learned(ctx: RunContext, verb: str, result: StepResult, gain: dict[str, Any] | None = None) -> StepSummary:
     meta = read_json(result.output / "checkpoint.json")
     lines = [f"{result.output}: validation mIoU {meta['metrics']['val_miou']:.4f}"]
     facts: dict[str, Any] = {"metrics": meta["metrics"]}
-    if verb == "prune":
+    if gain is not None:
         cut = read_json(result.output / "prune.json")
-        facts["prune"] = cut
+        facts |= {"prune": cut, "latency": gain}
         lines.append(
-            f"parameters {cut['params_before']:,} -> {cut['params_after']:,}, MACs {cut['macs_before']:,} -> {cut['macs_after']:,}"
+            f"parameters {cut['params_before']:,} -> {cut['params_after']:,}, MACs {cut['macs_before']:,} -> {cut['macs_after']:,}, "
+            f"{gain['format']} in {gain['runtime']} {gain['a_p50_ms']:.2f} -> {gain['b_p50_ms']:.2f} ms (measured on {gain['measured_on']})"
         )
+        lines.append(measuring.gain_words(gain, cut))
     return StepSummary(verb, ctx.folder, (str(result.output),), tuple(lines), facts)

@@ -21,15 +21,15 @@ from edgeseg.core.files import write_text
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.ui import Ui
 
-COUNTS: Final = {"train": 240, "val": 40, "test": 60}
+COUNTS: Final = {"train": 360, "val": 40, "test": 60}
 DEMO: Final = Config(
     name="demo",
     targets=("host", "intel-cpu", "raspberry-pi-5"),
     data=replace(DataSection(), dir="data", size=(192, 256)),
-    model=ModelSection(name="fast_scnn"),
+    model=ModelSection(name="fast_scnn", width=0.75),
     augment=replace(AugmentSection(), scale=(0.8, 1.25), flip_vertical=0.5, rotate_deg=15.0),
-    train=replace(TrainSection(), epochs=60, batch_size=8, eval_every=5, warmup_epochs=2.0),
-    prune=PruneSection(macs_share=0.6, epochs=15),
+    train=replace(TrainSection(), epochs=20, batch_size=8, eval_every=4, warmup_epochs=1.0),
+    prune=PruneSection(macs_share=0.6, epochs=8),
     bench=BenchSection(quick=True),
     goals=GoalsSection(agreement=0.999, miou=0.85, miou_drop=0.01),
 )

@@ -142,6 +142,14 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
     return gain
 
 
+def gain_words(gain: dict[str, Any], cut: dict[str, Any]) -> str:
+    """Say whether pruning paid off, in one sentence: only if the whole interval lies above 1."""
+    macs_ratio = cut["macs_before"] / max(1, cut["macs_after"])
+    interval = f"95 % interval {gain['low']:.2f} to {gain['high']:.2f}"
+    said = f"{gain['ratio']:.2f} times as fast ({interval}) for {macs_ratio:.2f} times fewer MACs"
+    return f"Pruning paid off: {said}." if gain["low"] > 1 else f"Pruning did not make it faster here: {said}."
+
+
 def frame_files(data: RunData) -> list[Path]:
     """Image files of the evaluation split, spread evenly over it."""
     samples = data.dataset.splits[data.eval_split]

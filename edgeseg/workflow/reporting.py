@@ -33,7 +33,7 @@ from edgeseg.report.table import results_json
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.learning import RunData, contract_of
-from edgeseg.workflow.measuring import Measured
+from edgeseg.workflow.measuring import Measured, gain_words
 from edgeseg.workflow.reference import FloatReference
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.verifying import Verified
@@ -206,12 +206,7 @@ def _pruning(trained: StepResult, final: StepResult, gain: dict[str, Any] | None
         return None
     cut = read_json(final.output / "prune.json")
     before, after = (read_json(s.output / "checkpoint.json")["metrics"]["val_miou"] for s in (trained, final))
-    faster = gain["low"] > 1
-    macs_ratio = cut["macs_before"] / max(1, cut["macs_after"])
-    said = (
-        f"{gain['ratio']:.2f} times as fast (95 % interval {gain['low']:.2f} to {gain['high']:.2f}) for {macs_ratio:.2f} times fewer MACs"
-    )
-    verdict = f"Pruning paid off: {said}." if faster else f"Pruning did not make it faster on this machine: {said}."
+    verdict = gain_words(gain, cut)
     return PruningFacts(
         params_before=cut["params_before"],
         params_after=cut["params_after"],

@@ -72,7 +72,7 @@ def test_results_have_one_object_per_bundle_and_place(run: Path) -> None:
         else:
             assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
             assert row["peak_rss_bytes"] > 10_000_000
-        assert row["size_bytes"] == sum(p.stat().st_size for p in (run / "bundles" / row["bundle"]).glob("*") if p.name != "manifest.json")
+        assert row["size_bytes"] == sum(p.stat().st_size for p in (run / "bundles" / row["bundle"]).glob("*") if p.is_file() and p.name != "manifest.json")
 
 
 def test_recommended_bundle_is_never_slower_than_its_own_fp32(run: Path) -> None:
@@ -173,12 +173,12 @@ def test_bench_of_one_bundle(project: Path, run: Path) -> None:
     assert facts["quick"] is True
     assert facts["num_threads"] == 1
     assert facts["inference"]["num_frames"] >= 50
-    assert facts["settings"]["INFERENCE_PRECISION_HINT"] == "f32"
+    assert facts["settings"]["executed_precision"] == "f32"
 
 
 def test_bench_for_a_target_this_machine_cannot_run_is_refused(project: Path, run: Path) -> None:
     done = edgeseg("bench", str(run / "bundles" / "tiny-onnx-int8"), "--quick", "--target", "jetson-orin-nano", cwd=project)
-    assert re.search("tensorrt|TensorRT|CUDA", one_line_error(done, 13))
+    assert re.search("TensorrtExecutionProvider", one_line_error(done, 13))
     done = edgeseg("bench", str(run / "bundles" / "tiny-tflite-int8"), "--quick", "--target", "intel-cpu", cwd=project)
     assert "intel-cpu does not run tflite; it runs openvino" in one_line_error(done, 13)
 
