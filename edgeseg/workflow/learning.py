@@ -167,7 +167,8 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
     from edgeseg.training.loop import fit
 
-    unfinished = (work / "last").exists()
+    # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
+    unfinished = (work / "last").exists() or any(work.glob(".last.*.old"))
     if unfinished and ctx.restart:
         shutil.rmtree(work)
         unfinished = False
