@@ -1,0 +1,69 @@
+"""Goals: accuracy binds every bundle, speed and size the recommended one; nothing to recommend is nothing reached."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeseg.core.config import GoalsSection
+from edgeseg.report.model import ResultRow
+from edgeseg.workflow.goals import judge_rows
+from edgeseg.workflow.measuring import gain_words
+from targets.verify import judge_accuracy
+
+ROW = ResultRow(
+    target="host",
+    bundle="r-onnx-fp32",
+    bundle_sha256="0" * 64,
+    format="onnx",
+    precision="fp32",
+    runtime="onnxruntime",
+    runtime_version="1",
+    device="local",
+    measured_on="cpu",
+    is_target_machine=True,
+    quick=False,
+    threads=1,
+    size_bytes=3_000_000,
+    p50_ms=8.0,
+    p90_ms=12.0,
+    p99_ms=20.0,
+    fps=120.0,
+    agreement=1.0,
+    miou=0.7,
+    recommended=True,
+)
+
+
+def _accuracy(miou: float, goals: GoalsSection, precision: str = "fp32") -> tuple[object, ...]:
+    return judge_accuracy(
+        precision=precision, golden_agreement=1.0, agreement=0.99, miou=miou, miou_drop=0.0, worst_class_drop=None, goals=goals
+    )
+
+
+def test_speed_goals_bind_the_recommended_row_only() -> None:
+    slow = replace(ROW, bundle="r-onnx-int8", precision="int8", p90_ms=50.0, recommended=False)
+    rows, goals = judge_rows([ROW, slow], {}, GoalsSection(p90_ms=10.0, size_mb=4.0, fps=100.0))
+    assert rows[0].failed_goals == ("p90_ms",)
+    assert rows[1].failed_goals == ()
+    assert {g.goal: g.passed for g in goals} == {"p90_ms": False, "size_mb": True, "fps": True}
+
+
+def test_nothing_recommended_reaches_no_speed_goal() -> None:
+    _, goals = judge_rows([replace(ROW, recommended=False)], {}, GoalsSection(p90_ms=1000.0))
+    assert [(g.goal, g.got, g.passed) for g in goals] == [("p90_ms", None, False)]
+
+
+def test_each_goal_is_shown_where_it_turned_out_worst() -> None:
+    section = GoalsSection(miou=0.65, agreement=0.999)
+    accuracy = {"a": _accuracy(0.7, section), "b": _accuracy(0.6, section, "int8"), "c": _accuracy(0.68, section)}
+    _, goals = judge_rows([ROW], accuracy, section)  # type: ignore[arg-type]
+    by_name = {g.goal: g for g in goals}
+    assert (by_name["miou"].where, by_name["miou"].got, by_name["miou"].passed) == ("b", 0.6, False)
+    assert by_name["agreement"].where in ("a", "c")  # binds fp32 only
+    assert not by_name["agreement"].passed
+
+
+def test_pruning_pays_only_if_the_whole_interval_is_above_one() -> None:
+    cut = {"macs_before": 200, "macs_after": 100}
+    assert gain_words({"ratio": 1.4, "low": 1.2, "high": 1.5}, cut).startswith("Pruning paid off: 1.40 times as fast")
+    assert gain_words({"ratio": 1.1, "low": 0.9, "high": 1.3}, cut).startswith("Pruning did not make it faster")
