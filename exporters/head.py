@@ -87,13 +87,15 @@ def fastest(format: str, num_classes: int) -> str:
     return few if num_classes <= 3 else many
 
 
-# One thread, ms, scores 3x24x32 -> 192x256 | 11x45x60 -> 360x480; command: python -m benchmarks.decision_head
-#                    ONNX Runtime    OpenVINO f32    LiteRT
-# resize + argmax    0.40 | 3.9      1.53 | 10.5     0.50 | 6.7
-# argmax             0.28 | 1.93     0.22 | 1.30     cannot
-# comparison         0.18 | 2.12     0.16 | 1.24     cannot (no uint8 maximum)
-# running_maximum    0.21 | 2.68     0.15 | 1.07     0.17 | 2.78
-# two_maxima         0.24 | 3.46     0.22 | 1.73     0.13 | 1.41
+# One thread, minimum ms, scores 3x24x32 -> 192x256 | 11x45x60 -> 360x480, on a 2-core x86-64 (AVX-512 VNNI); every form gives torch's
+# class map. Commands: python -m benchmarks.decision_head, and the same with --classes 3 --scores 24 32 --size 192 256
+#                    ONNX Runtime    OpenVINO f32     LiteRT
+# resize + argmax    0.41 | 3.82     1.52 | 10.58     0.45 | 5.73
+# argmax             0.31 | 2.03     0.22 |  1.36     0.44 | 5.29
+# comparison         0.21 | 2.42     0.16 |  1.34     does not convert (no uint8 maximum)
+# running_maximum    0.22 | 2.64     0.16 |  1.16     0.24 | 2.73
+# two_maxima         0.52 | 3.51     0.26 |  1.68     0.23 | 1.66
+# Without bands the second numbers are 3.50, 2.56 and 3.73 ms for the forms chosen.
 FASTEST: Final[dict[str, tuple[str, str]]] = {
     "onnx": ("comparison", "argmax"),
     "openvino": ("running_maximum", "running_maximum"),

@@ -36,7 +36,7 @@ class Case:
 
 
 CASES: Final[dict[str, Case]] = {
-    "fast_scnn": Case(ModelSection(name="fast_scnn", width=0.5), 5, Contract(height=96, width=128), 60),
+    "fast_scnn": Case(ModelSection(name="fast_scnn", width=0.5), 5, Contract(height=96, width=128), 100),
     "lraspp": Case(ModelSection(name="lraspp_mobilenet_v3_small", width=0.5), 3, Contract(height=90, width=118), 80),
     "unet-threshold": Case(
         ModelSection(name="unet", width=0.125, depth=2), 1, Contract(height=48, width=68, decision="threshold", threshold=0.4), 40,
@@ -53,7 +53,7 @@ def example(case: Case, seed: int) -> tuple[Frame, ClassMap]:
     for _ in range(8):
         top, left = int(rng.integers(0, height - 20)), int(rng.integers(0, width - 30))
         label[top : top + int(rng.integers(16, 48)), left : left + int(rng.integers(16, 64))] = rng.integers(0, classes)
-    frame = np.array(PALETTE, np.float32)[label] + rng.normal(0, 25, (height, width, 3))
+    frame = np.array(PALETTE, np.float32)[label] + rng.normal(0, 15, (height, width, 3))
     return np.clip(frame, 0, 255).astype(np.uint8), label
 
 
