@@ -6,6 +6,7 @@ of the pixels stay as in float, against 0.9905 with NNCF's defaults, for half as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
 
+_MADE_UP = re.compile(r"[A-Za-z]+_\d+")
 _CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
 
 
@@ -42,6 +44,7 @@ class OpenVinoQuantizer:
                 ignored_scope=nncf.IgnoredScope(names=sorted(floats)),
                 advanced_parameters=advanced.AdvancedQuantizationParameters(activations_range_estimator_params=ranges.MINMAX),
             )
+            _settle_names(model)
             ov.save_model(model, path, compress_to_fp16=False)
         scheme = {
             "method": "post-training, static", "form": "FakeQuantize", "activations": "uint8/int8, per tensor, preset mixed",
@@ -53,6 +56,13 @@ class OpenVinoQuantizer:
             folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format=self.format, precision="int8",
             scheme=scheme, tools=versions("openvino", "nncf"),
         )
+
+
+def _settle_names(model: Any) -> None:  # noqa: ANN401
+    """Replace names that OpenVINO made up from a counter of the whole process, so that the same model gives the same bytes."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        if _MADE_UP.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_q{index}")
 
 
 def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401

@@ -154,8 +154,10 @@ class Config:
 
     @property
     def sha256(self) -> str:
-        """Hash of every value, defaults included."""
-        return sha256_json(dataclasses.asdict(self))
+        """Hash of every value, defaults included, but for where the data lies: its content has a hash of its own."""
+        values = dataclasses.asdict(self)
+        values["data"].pop("dir")
+        return sha256_json(values)
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

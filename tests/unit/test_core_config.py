@@ -70,3 +70,4 @@ def test_what_is_rendered_is_read_back() -> None:
 def test_hash_depends_on_every_value() -> None:
     assert parse_config({"train": {"seed": 1}}).sha256 != Config().sha256
     assert parse_config({}).sha256 == Config().sha256
+    assert parse_config({"data": {"dir": "elsewhere"}}).sha256 == Config().sha256
