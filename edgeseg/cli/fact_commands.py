@@ -47,7 +47,7 @@ def models(json: JsonOpt = False) -> None:
     if json:
         print_json(rows)
     else:
-        facts.print_table(rows)
+        print("\n".join(facts.model_lines(rows)))
 
 
 def targets(json: JsonOpt = False) -> None:
@@ -58,7 +58,7 @@ def targets(json: JsonOpt = False) -> None:
     if json:
         print_json(rows)
     else:
-        facts.print_table(rows)
+        print("\n".join(facts.target_lines(rows)))
 
 
 def doctor(json: JsonOpt = False) -> None:
@@ -69,7 +69,7 @@ def doctor(json: JsonOpt = False) -> None:
     if json:
         print_json(rows)
     else:
-        facts.print_table(rows)
+        print("\n".join(facts.doctor_lines(rows)))
 
 
 def register(app: typer.Typer) -> None:

@@ -45,24 +45,36 @@ def doctor() -> list[dict[str, Any]]:
     return rows
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print objects as a table on stdout."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def model_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The networks for a terminal of any width: nothing is cut, so everything can be copied."""
+    return [
+        line
+        for row in rows
+        for line in (
+            f"{row['name']}: {row['parameters']:,} parameters, {row['paper']}",
+            f"    {row['about']}",
+            f"    compared with {row['compared_with']}",
+        )
+    ]
 
-    console = Console(soft_wrap=False)
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
+
+def target_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The boards, likewise."""
+    return [
+        line
+        for row in rows
+        for line in (
+            f"{row['name']}{' (this machine)' if row['this machine'] else ''}: {row['about']}",
+            f"    runs {', '.join(row['formats'])} in {', '.join(row['precisions'])}; {row['threads']} threads",
+        )
+    ]
+
+
+def doctor_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """What was found, likewise, with the command to type below what is missing or a trap."""
+    lines = []
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table, markup=False, highlight=False)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(f"{row['status']:<8}{row['what']}{' ' + row['version'] if row['version'] else ''}: {row['detail']}")
+        if row["fix"]:
+            lines.append(f"        type: {row['fix']}")
+    return lines
