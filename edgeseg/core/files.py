@@ -123,6 +123,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
         fsync_folder(folder.parent)
     finally:
+        if retired.exists() and not folder.exists():  # interrupted between the two renames: the old one comes back
+            retired.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
 

@@ -41,17 +41,17 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
     how = plan(target, manifest.format, manifest.precision)
-    goals, section = GoalsSection(), None
+    goals, section, seed = GoalsSection(), None, 0
     if config is not None:
         loaded = load_config(config)
-        goals, section = loaded.goals, loaded.data
+        goals, section, seed = loaded.goals, loaded.data, loaded.train.seed
     if data is not None:
         section = replace(section or DataSection(), dir=str(data), classes=(section or DataSection()).classes)
     session = open_session(bundle, how.runtime, how.options)
     try:
         if section is None or not section.dir:
             return _golden_only(bundle, check_golden(bundle, session), how.runtime)
-        return _labelled(bundle, session, section, goals, how.runtime, ui)
+        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed)
     finally:
         session.close()
 
@@ -76,12 +76,12 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
     return Outcome(lines, facts, finding.passed)
 
 
-def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui) -> Outcome:  # noqa: ANN401
+def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int) -> Outcome:  # noqa: ANN401
     from edgeseg.data.dataset import load_dataset
     from edgeseg.data.store import read_sample
 
     manifest = bundle.manifest
-    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=0)
+    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=seed)
     if len(dataset.classes) != len(manifest.classes):
         raise ConfigError(
             f"the data has {len(dataset.classes)} classes, the bundle {len(manifest.classes)} ({', '.join(manifest.classes)})"

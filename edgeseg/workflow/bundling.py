@@ -60,6 +60,7 @@ def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: F
         "format": format_,
         "checkpoint": checkpoint.sha256,
         "reference": reference.step.sha256,
+        "palette": [list(colour) for colour in data.dataset.palette],
         "name": info.name,
         "golden": ctx.config.export.golden_frames,
         "config": info.config_sha256,

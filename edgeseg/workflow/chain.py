@@ -80,6 +80,7 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
     """
     allowed = {"train": {"check", "train"}, "prune": {"check", "prune"}, "export": {"check", "export"}, "quantize": {"check", "quantize"}}
     with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
+        check_plan(ctx)
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         if verb == "train":

@@ -18,6 +18,7 @@ from targets.boards import Plan, Target, find_target, measured_on, plan
 from targets.machine import describe_machine
 from targets.measure.bench import bench, compare
 from targets.runtimes import RUNTIMES
+from targets.runtimes.onnxruntime import available_providers
 
 _MAX_FRAMES = 64
 """Different frames a measurement cycles through; enough to defeat a cache of one."""
@@ -100,10 +101,13 @@ def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBund
 
 
 def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: StepResult) -> dict[str, Any] | None:
-    """Latency before and after pruning, interleaved, as fp32 in the first format of the first target; `None` without pruning."""
+    """Latency before and after pruning, interleaved, as fp32; `None` without pruning.
+
+    Measured for the first target that this machine can run (else with the settings of `host`), in its first format; the result says which.
+    """
     if pruned is trained:
         return None
-    target = find_target(ctx.config.targets[0])
+    target = next((t for t in map(find_target, ctx.config.targets) if _runs_here(t, ctx)), find_target("host"))
     format_ = next(f for f in target.formats if f in ctx.config.export.formats)
     how = plan(target, format_, "fp32", num_threads=ctx.config.bench.threads)
     key = {"before": trained.sha256, "after": pruned.sha256, "format": format_, "quick": ctx.config.bench.quick, **_place(target, how)}
@@ -140,6 +144,12 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
     step = ctx.steps.do("pruning-gain", kind="prune", key=key, output=ctx.folder / "bench" / "pruning.json", make=make)
     gain: dict[str, Any] = read_json(step.output)
     return gain
+
+
+def _runs_here(target: Target, ctx: RunContext) -> bool:
+    """Whether this machine has what the target executes with, so that a latency can be measured at all."""
+    how = plan(target, next(f for f in target.formats if f in ctx.config.export.formats), "fp32")
+    return how.options.provider == "cpu" or how.options.provider in available_providers()
 
 
 def gain_words(gain: dict[str, Any], cut: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
     eval_split = "test" if "test" in findings.num_frames else "val"
     return replace(
         Config(),
-        name="".join(c if c.isalnum() else "-" for c in data.resolve().name).strip("-")[:40] or "run",
+        name="".join(c if c.isascii() and c.isalnum() else "-" for c in data.resolve().name).strip("-")[:40].strip("-") or "run",
         targets=("host", "intel-cpu", "raspberry-pi-5"),
         data=replace(findings.section, dir=relative, classes=() if findings.classes_named else findings.classes, eval_split=eval_split),
         train=replace(TrainSection(), batch_size=batch, epochs=epochs),
