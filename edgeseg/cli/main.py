@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     except EdgesegError as error:
         _fail(str(error))
         return error.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # Typer turns a closed pipe into SystemExit(1), which would read as a missed goal
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - the reader went away; nothing more to say
         return 141
     except OSError as error:

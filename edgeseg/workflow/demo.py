@@ -17,6 +17,7 @@ from edgeseg.core.config import (
     TrainSection,
     render_toml,
 )
+from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import write_text
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.ui import Ui
@@ -36,12 +37,19 @@ DEMO: Final = Config(
 
 
 def write_demo(folder: Path, *, ui: Ui) -> Path:
-    """Draw the synthetic field into `folder/data` (once) and write `folder/edgeseg.toml`; give the config's path."""
-    data = folder / "data"
+    """Draw the synthetic field into `folder/data` (once) and write `folder/edgeseg.toml`; give the config's path.
+
+    Raises:
+        ConfigError: the folder holds somebody's own config or data.
+    """
+    data, config, text = folder / "data", folder / "edgeseg.toml", render_toml(DEMO, defaults=False)
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{config} is not the demo's; choose another folder with --out DIR")
+    if not config.exists() and data.exists():
+        raise ConfigError(f"{data} exists and is not the demo's; choose another folder with --out DIR")
+    write_text(config, text)  # first, so that a demo killed while it draws is known as its own
     if not (data / "dataset.json").exists():  # written last, so a killed process draws again
         total = sum(COUNTS.values())
         ui.say(f"drawing {total} frames of a synthetic field into {data}")
         write_field(data, seed=0, counts=COUNTS, progress=lambda done, total: ui.progress("drawing", done, total))
-    config = folder / "edgeseg.toml"
-    write_text(config, render_toml(DEMO, defaults=False))
     return config
