@@ -30,6 +30,8 @@ class ModelSpec:
     published_params: float
     """That number."""
     about: str
+    task: str = "semantic"
+    """`semantic`: a class a pixel; `instance`: boxes, classes and masks of objects."""
 
 
 MODELS: Final[dict[str, ModelSpec]] = {
