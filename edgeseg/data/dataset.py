@@ -42,10 +42,10 @@ def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
     raise InputMissingError(f"{root} holds {listing}; expected images/ and masks/ (with or without train/, val/, test/ below)")
 
 
-def load_dataset(section: DataSection, *, seed: int) -> Dataset:
+def load_dataset(section: DataSection, *, seed: int, need: tuple[str, ...] = ("train", "val")) -> Dataset:
     """Find pairs, classes and splits, and hash every file. Images are not decoded (masks are, where nobody names the classes).
 
-    `seed` only matters where splits have to be drawn.
+    `seed` only matters where splits have to be drawn. `need` = splits that must hold frames.
 
     Raises:
         ConfigError: `[data] dir` is not set, or `[data] classes` does not fit.
@@ -56,7 +56,7 @@ def load_dataset(section: DataSection, *, seed: int) -> Dataset:
     if not any(scan.splits.values()) and all(problem.kind == "empty" for problem in scan.problems):
         raise InputMissingError(f"{root}: no images in images/; put labelled images there, or set [data] dir to where they are")
     refuse(root, scan.problems)
-    for split in ("train", "val"):
+    for split in need:
         if not scan.splits.get(split):
             raise DataError(f"{root}: no {split} frames ({scan.split_rule}); add images/{split}/ and masks/{split}/, or leave splits out")
     classes, palette = dataset_classes(section, scan)
