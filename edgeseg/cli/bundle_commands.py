@@ -16,13 +16,16 @@ def verify(
     data: DataOpt = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="CONFIG", help="take data and [goals] from this edgeseg.toml")] = None,
     target: TargetOpt = "host",
+    split: Annotated[
+        str, typer.Option("--split", metavar="SPLIT", help="train, val, test or all; default: the one the float checkpoint was measured on")
+    ] = "",
     json: JsonOpt = False,
 ) -> None:
     """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit code 1 if one is missed."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.verify(bundle, data=data, config=config, target=target, ui=console)
+    outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())

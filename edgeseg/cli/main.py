@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -48,6 +48,21 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     raise _Terminated(number)
 
 
+_GO_ON: Final = {
+    "demo": "the same command goes on from here",
+    "run": "the same command goes on from here",
+    "prune": "the same command goes on from here",
+    "train": "type the same command with --resume to go on from here",
+    "predict": "type the same command with --force to do it again",
+}
+"""What to type after an interruption, where it is more than the same command from the start."""
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    verb = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return _GO_ON.get(verb, "nothing half-written was left; type the same command to do it again")
+
+
 def _fail(text: str) -> None:
     print(f"edgeseg: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
@@ -70,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except _Terminated as stop:
-        _fail("stopped by a signal; the same command goes on from here")
+        _fail(f"stopped by a signal; {_how_to_go_on(arguments)}")
         return 128 + int(stop.args[0])
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the option parser
@@ -91,7 +106,7 @@ def main() -> None:
         signal.signal(number, _on_signal)
     code = run(sys.argv[1:])
     if code == 130:
-        _fail("interrupted; the same command goes on from here")
+        _fail(f"interrupted; {_how_to_go_on(sys.argv[1:])}")
     sys.exit(code)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
@@ -14,8 +14,12 @@ from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.runtimes import open_session
+from targets.runtimes.base import Session
 from targets.verify import GOLDEN_AGREEMENT, at_least, check_golden, judge
 from targets.verify import verify as verify_session
+
+if TYPE_CHECKING:
+    from edgeseg.data.dataset import Dataset, Sample
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,14 @@ class Outcome:
         return self.facts
 
 
-def verify(folder: Path, *, data: Path | None, config: Path | None, target: str, ui: Ui) -> Outcome:
+def verify(folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", ui: Ui) -> Outcome:
     """Check a bundle's bytes and golden frames; with labelled data its accuracy, judged against the config's goals.
+
+    `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
+        ConfigError: the data has no such split, or other classes than the bundle.
         TargetError: the target or this machine cannot run it.
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
@@ -51,7 +58,7 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
     try:
         if section is None or not section.dir:
             return _golden_only(bundle, check_golden(bundle, session), how.runtime)
-        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed)
+        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed, wanted=split)
     finally:
         session.close()
 
@@ -76,19 +83,20 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
     return Outcome(lines, facts, finding.passed)
 
 
-def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int) -> Outcome:  # noqa: ANN401
+def _labelled(
+    bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str
+) -> Outcome:
     from edgeseg.data.dataset import load_dataset
     from edgeseg.data.store import read_sample
 
     manifest = bundle.manifest
-    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=seed)
+    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=seed, need=())
     if len(dataset.classes) != len(manifest.classes):
         raise ConfigError(
             f"the data has {len(dataset.classes)} classes, the bundle {len(manifest.classes)} ({', '.join(manifest.classes)})"
         )
-    wanted = manifest.reference.split if manifest.reference else section.eval_split
-    split = wanted if wanted in dataset.splits else "val"
-    samples = dataset.splits[split]
+    split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
+    samples = _samples_of(dataset, split)
 
     def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
         for sample in samples:
@@ -103,7 +111,6 @@ def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSe
         split=split,
         on_frame=lambda done: ui.progress("verifying", done, len(samples)),
     )
-    # Agreement needs torch's answers, which a bundle does not carry; `edgeseg run` checks it where they are.
     findings = judge(result, replace(goals, agreement=None))
     passed = all(finding.passed for finding in findings)
     lines = [f"{manifest.name} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
@@ -111,6 +118,7 @@ def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSe
         lines.append(f"drop against the float checkpoint on the same frames: {result.miou_drop:+.4f}")
     else:
         lines.append("no drop given: the float checkpoint was measured on other frames")
+        lines.append(f"these frames: {dataset.split_rule}")
     for name, iou, drop in zip(manifest.classes, result.iou, result.class_drop, strict=True):
         shown = (
             "not evaluated (no pixel of it in the split)"
@@ -122,6 +130,8 @@ def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSe
         f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
         for f in findings
     ]
+    elsewhere = _judged_elsewhere(goals)
+    lines += [f"not judged here: goal {goal} ({where})" for goal, where in elsewhere.items()]
     facts = {
         **result.to_json(),
         "split": split,
@@ -129,8 +139,34 @@ def _labelled(bundle: Bundle, session: Any, section: DataSection, goals: GoalsSe
         "runtime": runtime,
         "passed": passed,
         "goals": [f.to_json() for f in findings],
+        "not_judged": elsewhere,
     }
     return Outcome(tuple(lines), facts, passed)
+
+
+def _samples_of(dataset: Dataset, split: str) -> tuple[Sample, ...]:
+    """Samples of one split, or of `all` of them.
+
+    Raises:
+        ConfigError: there is no such split; another one is never taken in its place.
+    """
+    if split == "all":
+        return tuple(sample for samples in dataset.splits.values() for sample in samples)
+    samples = dataset.splits.get(split, ())
+    if not samples:
+        there = ", ".join(name for name, found in dataset.splits.items() if found)
+        raise ConfigError(f"{dataset.root} has no {split} split (it has {there or 'none'}); add --split NAME, or --split all")
+    return samples
+
+
+def _judged_elsewhere(goals: GoalsSection) -> dict[str, str]:
+    """Goals that one bundle and labelled frames cannot decide, and what does."""
+    where = {
+        "agreement": "needs torch's answers, which a bundle does not carry: edgeseg run",
+        "p90_ms": "edgeseg bench measures, edgeseg run judges", "fps": "edgeseg bench measures, edgeseg run judges",
+        "size_mb": "edgeseg run judges it for the bundle it recommends",
+    }
+    return {goal: words for goal, words in where.items() if getattr(goals, goal) is not None}
 
 
 def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, ui: Ui) -> Outcome:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, seal_bundle
 from edgeseg.core.files import sha256_json
@@ -16,9 +17,21 @@ from edgeseg.core.manifest import Contract, Parent
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.reference import FloatReference, model_inputs
-from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.steps import StepResult, tools
 from targets.boards import plan
 from targets.runtimes import RUNTIMES, open_session
+
+EXPORT_TOOLS: Final = {
+    "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("torch", "openvino"),
+    "tflite": ("torch", "litert-torch", "ai-edge-litert"),
+}
+QUANTIZE_TOOLS: Final = {
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+    "tflite": ("ai-edge-quantizer", "ai-edge-litert"),
+}
+"""What makes a bundle of each format and answers its golden frames; another version makes it again."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: F
         "name": info.name,
         "golden": ctx.config.export.golden_frames,
         "config": info.config_sha256,
+        "tools": tools(*EXPORT_TOOLS[format_]),
     }
 
     def make(output: Path) -> None:
@@ -108,7 +122,9 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
         parents=(Parent(kind="bundle", sha256=manifest.sha256),),
         config_sha256=manifest.config_sha256,
     )
-    key = {"version": 1, "parent": parent.step.sha256, "calibration": calibration}
+    key = {
+        "version": 1, "parent": parent.step.sha256, "calibration": calibration, "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
+    }
 
     def make(output: Path) -> None:
         from quantization import QUANTIZERS

@@ -81,14 +81,14 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
     allowed = {"train": {"check", "train"}, "prune": {"check", "prune"}, "export": {"check", "export"}, "quantize": {"check", "quantize"}}
     with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
         check_plan(ctx)
+        if verb == "prune" and ctx.config.prune.macs_share >= 1:
+            raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         if verb == "train":
             return _learned(ctx, verb, trained)
         final = learning.prune(ctx, data, trained)
         if verb == "prune":
-            if final is trained:
-                raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
             return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
         float_reference = reference.evaluate_float(ctx, data, final)
         bundles = bundling.export_all(ctx, data, final, float_reference)

@@ -15,7 +15,7 @@ from edgeseg.core.manifest import Contract, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData, contract_of
-from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.steps import StepResult, tools
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
         "split": data.eval_split,
         "size": [contract.height, contract.width],
         "resize": contract.resize,
+        "tools": tools("torch", "numpy", "pillow"),
     }
 
     def make(output: Path) -> None:

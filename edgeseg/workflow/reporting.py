@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
@@ -43,19 +42,6 @@ from targets.runtimes import RUNTIMES, open_session
 
 _NUM_PICTURES = 6
 _PICTURE_SIDE = 480
-_PACKAGES = (
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "litert-torch",
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "torch-pruning",
-    "numpy",
-    "pillow",
-)
 
 
 def write_report(
@@ -92,7 +78,7 @@ def write_report(
         pictures=tuple(_pictures(ctx, data, reference, verified)),
         goals=tuple(goals),
         not_verified=tuple(_not_verified(rows, data, measured)),
-        versions=_versions(),
+        versions=_versions(final, verified, measured),
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
         settings=_settings(verified),
     )
@@ -291,14 +277,16 @@ def _settings(verified: list[Verified]) -> dict[str, str]:
     return found
 
 
-def _versions() -> dict[str, str]:
-    found = {"edgeseg": __version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _versions(final: StepResult, verified: list[Verified], measured: list[Measured]) -> dict[str, str]:
+    """What made these results, from the records of what was made: an upgrade since then does not rewrite history."""
+    made = [read_json(final.output / "checkpoint.json")["tools"]]
+    made += [one.bundle.bundle.manifest.tools for one in verified]
+    made += [one.result["versions"] for one in measured if one.result is not None]
+    found: dict[str, set[str]] = {"edgeseg": {__version__}}
+    for record in made:
+        for name, version in record.items():
+            found.setdefault(name, set()).add(version)
+    return {name: ", ".join(sorted(numbers)) for name, numbers in found.items()}
 
 
 def find_run(name: str) -> Path:

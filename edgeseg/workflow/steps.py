@@ -13,9 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeseg import __version__
 from edgeseg.core.errors import InputMissingError
 from edgeseg.core.files import read_json, sha256_file, sha256_json, write_json
+from edgeseg.core.vendors import versions
 from edgeseg.workflow.ui import Ui
+
+
+def tools(*packages: str) -> dict[str, str]:
+    """Versions a step's output depends on, for its key: edgeseg's own and those of the packages that are installed."""
+    return {"edgeseg": __version__, **versions(*packages)}
 
 
 def tree_sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
+from edgeseg.core.vendors import quiet
 from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, load_errors
 
 
@@ -25,8 +26,9 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
         raise TargetError(f"{vendor} computes in f32, not in {options.precision_hint}; leave the precision hint out")
     with load_errors(vendor, bundle):
         sdk = require(module, extra=extra)
-        interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
-        interpreter.allocate_tensors()
+        with quiet():  # it greets on stderr
+            interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
+            interpreter.allocate_tensors()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         chosen = check_ports(bundle, [_port(p, only=True) for p in inputs], [_port(p, only=len(outputs) == 1) for p in outputs])
         settings = {
