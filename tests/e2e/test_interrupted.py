@@ -104,7 +104,8 @@ def test_signal_ends_with_one_line_and_can_be_resumed(tmp_path: Path, number: si
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
     done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-    assert words in one_line_error(done, code)
+    assert words in (line := one_line_error(done, code))
+    assert "with --resume to go on" in line
     assert not list((tmp_path / "runs").rglob(".*.tmp"))
     refused = edgeseg("train", cwd=tmp_path)
     assert "add --resume to go on, or --restart to begin again" in one_line_error(refused, 71)
