@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, SetOpt
+from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, LayoutOpt, SetOpt
 
 
 def demo(
@@ -28,6 +28,8 @@ def init(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="config file to write")] = DEFAULT_CONFIG,
     all_keys: Annotated[bool, typer.Option("--all", help="write every key with its default; without --data, print them")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing config file")] = False,
+    layout: LayoutOpt = "auto",
+    set_: SetOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Look at a folder of labelled images, say what is there, write edgeseg.toml."""
@@ -38,7 +40,8 @@ def init(
             raise typer.BadParameter("give --data DIR, or --all to print every key with its default.")
         print(setup.all_defaults(), end="")
         return
-    found = setup.init(data, out, every_key=all_keys, force=force)
+    overrides = (f"data.layout={layout}", *(set_ or ()))
+    found = setup.init(data, out, every_key=all_keys, force=force, overrides=overrides)
     if json:
         print_json(found.to_json())
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import JsonOpt
+from edgeseg.cli.options import JsonOpt, LayoutOpt, SetOpt
 
 data_app = typer.Typer(name="data", no_args_is_help=True, help="Look at labelled images.", rich_markup_mode=None)
 
@@ -20,8 +20,11 @@ def _data() -> None:
 
 @data_app.command("check")
 def data_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder with images/ and masks/")],
-    classes: Annotated[str, typer.Option("--classes", metavar="A,B,...", help="class names, where the folder has no dataset.json")] = "",
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder of labelled images, in any layout")],
+    classes: Annotated[str, typer.Option("--classes", metavar="A,B,...", help="class names, or a choice among those the data names")] = "",
+    layout: LayoutOpt = "auto",
+    sheet: Annotated[Path | None, typer.Option("--sheet", metavar="FILE.png", help="write a sheet of overlays to look at")] = None,
+    set_: SetOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Name every bad file and why; exit code 65 if there is one."""
@@ -29,7 +32,8 @@ def data_check(
     from edgeseg.workflow import setup
 
     console = Console(quiet=json)
-    report = setup.check_data(folder, tuple(c.strip() for c in classes.split(",") if c.strip()), ui=console)
+    names = tuple(c.strip() for c in classes.split(",") if c.strip())
+    report = setup.check_data(folder, names, (f"data.layout={layout}", *(set_ or ())), sheet=sheet, ui=console)
     console.close()
     if json:
         print_json(report.to_json())

@@ -11,9 +11,12 @@ ConfigArg = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="the edgeseg
 SetOpt = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of the config, e.g. train.epochs=50")
 ]
+LayoutOpt = Annotated[
+    str, typer.Option("--layout", metavar="LAYOUT", help="folder | voc | coco | cityscapes; auto = recognise it")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 BundleArg = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle folder (it holds manifest.json)")]
-DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="labelled images: a folder with images/ and masks/")]
+DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="labelled images, in any layout (docs/data.md)")]
 TargetOpt = Annotated[str, typer.Option("--target", metavar="TARGET", help="the board whose settings are used (edgeseg targets)")]
 QuickOpt = Annotated[bool, typer.Option("--quick", help="measure briefly; the result is stamped 'quick'")]
 ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of the runtime; 0 = what the target has")]

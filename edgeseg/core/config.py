@@ -32,8 +32,13 @@ def opt(default: Any, doc: str, *, low: float | None = None, high: float | None 
 class DataSection:
     """`[data]`: where the labelled images are and how frames come to model size."""
 
-    dir: str = opt("", "folder with images/ and masks/, relative to this file")
-    classes: tuple[str, ...] = opt((), "class names in index order; empty = from dataset.json, else named by index")
+    dir: str = opt("", "folder with the labelled images, relative to this file")
+    layout: str = opt("auto", "how the folder is laid out", choices=("auto", "folder", "voc", "coco", "cityscapes"))
+    classes: tuple[str, ...] = opt((), "class names in index order, or a choice among those the data names; empty = as the data says")
+    annotations: tuple[str, ...] = opt((), "COCO: annotation files, relative to dir; empty = the set that covers most splits")
+    masks: str = opt("auto", "folder: what masks hold; binary = cut at the middle", choices=("auto", "index", "binary"))
+    palette: tuple[str, ...] = opt((), "colour of each class as #rrggbb, for colour masks; empty = from dataset.json")
+    ignore_colour: str = opt("", "colour that means ignore in colour masks, as #rrggbb")
     size: tuple[int, int] = opt((360, 480), "model size [height, width] in pixels", low=16, high=4096)
     resize: str = opt("stretch", "how a frame comes to model size", choices=RESIZE_POLICIES)
     val_share: float = opt(0.15, "share of frames for val where the folder has no splits", low=0.01, high=0.5)
@@ -183,6 +188,14 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         folder = (path.resolve().parent / config.data.dir).resolve()
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(folder)))
     return config
+
+
+def config_of(overrides: tuple[str, ...]) -> Config:
+    """Defaults changed by `--set KEY=VALUE` alone, where there is no file yet; see `load_config` for what is raised."""
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw)
 
 
 def parse_config(raw: Mapping[str, Any]) -> Config:

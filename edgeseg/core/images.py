@@ -44,8 +44,12 @@ _PAD_GRAY: Final = 114
 """Letterbox border. Any constant does as long as training and boards share it; 114 is near the mean of natural images."""
 
 
-def _open(source: Path | bytes, *, name: str) -> Image.Image:
-    """Decode a file completely, or raise `DataError` naming it."""
+def open_image(source: Path | bytes, *, name: str) -> Image.Image:
+    """Decode a file completely and turn it upright (EXIF), in its own mode.
+
+    Raises:
+        DataError: damaged, or larger than `MAX_PIXELS`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -91,7 +95,7 @@ def read_frame(source: Path | bytes, *, name: str = "") -> Frame:
         DataError: the file is damaged, too large, or of a kind that has no agreed range.
     """
     label = name or (source.name if isinstance(source, Path) else "image")
-    return frame_from_image(_open(source, name=label), name=label)
+    return frame_from_image(open_image(source, name=label), name=label)
 
 
 def read_class_map(path: Path) -> ClassMap:
@@ -100,7 +104,7 @@ def read_class_map(path: Path) -> ClassMap:
     Raises:
         DataError: damaged, a colour image, or an index that does not fit 8 bits.
     """
-    image = _open(path, name=path.name)
+    image = open_image(path, name=path.name)
     if image.mode in ("L", "P"):
         return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
     if image.mode == "1":

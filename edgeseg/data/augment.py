@@ -103,31 +103,67 @@ def augment(
         ConfigError: an unknown resize policy.
     """
     choice = draw(section, rng)
-    scale_y, scale_x = _base_scale(label_HW.shape[:2], model_hw, resize)
+    view = look(choice, frame_hw=(label_HW.shape[0], label_HW.shape[1]), crop_hw=crop_hw, model_hw=model_hw, resize=resize)
+    return view.frame(frame_HWC), view.label(label_HW, outside=IGNORE_INDEX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Where a crop lies in a frame: applied to the frame and to any number of labels of the same size alike."""
+
+    choice: Draw
+    crop_hw: tuple[int, int]
+    region_hw: tuple[int, int]
+    """What is cut before it is turned; the crop itself where nothing is turned."""
+    read_yx: tuple[slice, slice]
+    """Rows and columns that are read."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom of what is shown, in the pixels read."""
+    part_hw: tuple[int, int]
+    part_yx: tuple[int, int]
+    """Size of what is shown in the region, and where it lies there; the rest is outside the frame."""
+
+    def frame(self, frame_HWC: Frame) -> Frame:
+        """Crop of the frame, recoloured: uint8 [h, w, 3]."""
+        return self._cut(frame_HWC, Image.Resampling.BILINEAR, _FILL)
+
+    def label(self, label_HW: ClassMap, *, outside: int) -> ClassMap:
+        """Crop of a label or of a mask, nearest neighbour: uint8 [h, w]; `outside` is what lies outside the frame."""
+        return self._cut(label_HW, Image.Resampling.NEAREST, outside)
+
+    def _cut(self, array: NDArray[np.uint8], how: Image.Resampling, fill: int | tuple[int, int, int]) -> NDArray[np.uint8]:
+        part = Image.fromarray(np.ascontiguousarray(array[self.read_yx]))  # only what is read is copied
+        part = part.resize(self.part_hw[::-1], how, box=self.box)
+        if array.ndim == 3:
+            part = _recolour(part, self.choice)
+        if self.part_hw != self.region_hw:
+            part = _pad(part, self.region_hw[::-1], self.part_yx[::-1], fill)
+        if self.choice.rotate_deg != 0:
+            part = _turn(part, self.crop_hw[::-1], self.choice.rotate_deg, how, fill)
+        rows = slice(None, None, -1 if self.choice.flip_vertical else 1)
+        columns = slice(None, None, -1 if self.choice.flip else 1)
+        return np.ascontiguousarray(np.asarray(part)[rows, columns])
+
+
+def look(
+    choice: Draw, *, frame_hw: tuple[int, int], crop_hw: tuple[int, int], model_hw: tuple[int, int] | None, resize: str
+) -> View:
+    """Place the crop of `choice` in a frame; the arguments are those of `augment`.
+
+    Raises:
+        ConfigError: an unknown resize policy.
+    """
+    scale_y, scale_x = _base_scale(frame_hw, model_hw, resize)
     scale_y, scale_x = scale_y * choice.scale, scale_x * choice.scale
-    H, W = label_HW.shape
     h, w = crop_hw
     radians = math.radians(choice.rotate_deg)
     sin, cos = abs(math.sin(radians)), abs(math.cos(radians))
     # The region that holds the crop after it is turned (the crop itself where it is not).
     region_h, region_w = (h, w) if choice.rotate_deg == 0 else (math.ceil(h * cos + w * sin), math.ceil(h * sin + w * cos))
-    top, bottom, out_top, out_h, y0, y1 = _interval(H, scale_y, region_h, choice.place_y)
-    left, right, out_left, out_w, x0, x1 = _interval(W, scale_x, region_w, choice.place_x)
-    # Only the rows and columns that are read are copied.
-    part = Image.fromarray(np.ascontiguousarray(frame_HWC[top:bottom, left:right]))
-    label_part = Image.fromarray(np.ascontiguousarray(label_HW[top:bottom, left:right]))
-    box = (x0 - left, y0 - top, x1 - left, y1 - top)
-    part = _recolour(part.resize((out_w, out_h), Image.Resampling.BILINEAR, box=box), choice)
-    label_part = label_part.resize((out_w, out_h), Image.Resampling.NEAREST, box=box)
-    if (out_h, out_w) != (region_h, region_w):
-        part = _pad(part, (region_w, region_h), (out_left, out_top), _FILL)
-        label_part = _pad(label_part, (region_w, region_h), (out_left, out_top), IGNORE_INDEX)
-    if choice.rotate_deg != 0:
-        part, label_part = _turn(part, label_part, (w, h), choice.rotate_deg)
-    frame, label = np.asarray(part), np.asarray(label_part)
-    rows = slice(None, None, -1 if choice.flip_vertical else 1)
-    columns = slice(None, None, -1 if choice.flip else 1)
-    return np.ascontiguousarray(frame[rows, columns]), np.ascontiguousarray(label[rows, columns])
+    top, bottom, out_top, out_h, y0, y1 = _interval(frame_hw[0], scale_y, region_h, choice.place_y)
+    left, right, out_left, out_w, x0, x1 = _interval(frame_hw[1], scale_x, region_w, choice.place_x)
+    return View(choice=choice, crop_hw=crop_hw, region_hw=(region_h, region_w), read_yx=(slice(top, bottom), slice(left, right)),
+                box=(x0 - left, y0 - top, x1 - left, y1 - top), part_hw=(out_h, out_w), part_yx=(out_top, out_left))
 
 
 def _base_scale(frame_hw: tuple[int, ...], model_hw: tuple[int, int] | None, resize: str) -> tuple[float, float]:
@@ -169,11 +205,12 @@ def _pad(part: Image.Image, size_wh: tuple[int, int], at_xy: tuple[int, int], fi
     return canvas
 
 
-def _turn(part: Image.Image, label: Image.Image, size_wh: tuple[int, int], degrees: float) -> tuple[Image.Image, Image.Image]:
-    """Turn about the centre and cut the middle of `size_wh`; corners that leave the region get fill and 255."""
+def _turn(
+    part: Image.Image, size_wh: tuple[int, int], degrees: float, how: Image.Resampling, fill: int | tuple[int, int, int]
+) -> Image.Image:
+    """Turn about the centre and cut the middle of `size_wh`; corners that leave the region get `fill`."""
     w, h = size_wh
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     centre_x, centre_y = part.width / 2, part.height / 2
     affine = (cos, sin, centre_x - cos * w / 2 - sin * h / 2, -sin, cos, centre_y + sin * w / 2 - cos * h / 2)
-    turned = part.transform(size_wh, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=_FILL)
-    return turned, label.transform(size_wh, Image.Transform.AFFINE, affine, Image.Resampling.NEAREST, fillcolor=IGNORE_INDEX)
+    return part.transform(size_wh, Image.Transform.AFFINE, affine, how, fillcolor=fill)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.images import ClassMap, read_class_map
+from edgeseg.core.instances import InstanceLabel
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
 
@@ -23,8 +24,21 @@ class Sample:
     split: str
     image: Path
     label: Path
+    """File (or, with one mask file an object, folder) that holds the label, perhaps with those of other images."""
     read_label: Callable[[Path], ClassMap] = read_class_map
-    """Turns `label` into class indices; a layout whose labels are not index masks puts its own reader here."""
+    """Turns `label` into class indices at the upright frame's size; a layout whose labels are not index masks puts its own reader
+    here. Called from several threads."""
+    read_instances: Callable[[], InstanceLabel] | None = field(default=None, compare=False)
+    """Gives the objects one by one, where the layout tells them apart."""
+    label_files: tuple[Path, ...] = ()
+    """Files that the label is read from; empty = `label` alone."""
+    reading: str = ""
+    """How the label is read, where the files do not say (a threshold, a palette): part of the data set's hash."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file the sample is read from: the image, then those of the label."""
+        return (self.image, *(self.label_files or (self.label,)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +53,11 @@ class Dataset:
     splits: dict[str, tuple[Sample, ...]]
     """`train` and `val` always, `test` where there is one."""
     sha256: str
-    """Hash over classes, membership of splits, and the bytes of every image and label."""
+    """Hash over classes, membership of splits, the bytes of every image and label, and how labels are read."""
     split_rule: str
     """In words: where the splits come from."""
+    notes: tuple[str, ...] = ()
+    """In words: what was decided about the data (a threshold, classes left out) and the user ought to hear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +85,21 @@ class Scan:
     split_rule: str
     classes: tuple[str, ...] = ()
     """Empty where the data set does not name them."""
+    names_applied: bool = False
+    """Whether `classes` is already what `[data] classes` asks for (a choice among the names the data set has)."""
+    fixed_classes: bool = False
+    """Whether the classes are a list of the layout's that no data set needs to show in full (VOC, COCO, Cityscapes)."""
     palette: Palette = ()
     problems: tuple[Problem, ...] = ()
     """Each of them stops training."""
     warnings: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    """See `Dataset.notes`."""
+
+
+def relative(root: Path, path: Path) -> str:
+    """Path below `root` in POSIX form, as `Problem.file` wants it."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 class Layout(Protocol):

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.images import IGNORE_INDEX
-from edgeseg.data.base import SPLITS, Problem, Sample
-from edgeseg.data.dataset import MAX_CLASSES, scan_dataset
+from edgeseg.data.base import SPLITS, Problem, Sample, relative
+from edgeseg.data.dataset import MAX_CLASSES, named_classes, scan_dataset
 from edgeseg.data.examine import Examined, examine
 from edgeseg.data.store import explain_strange
+from edgeseg.data.suspicions import absent, imbalance, lying, near_duplicates
 
 _THREADS: Final = 2
 Counts = NDArray[np.int64]
@@ -42,6 +43,10 @@ class DataReport:
     """Per split: in how many frames each class occurs."""
     ignore_share: dict[str, float]
     """Per split: share of all pixels that are 255."""
+    num_objects: dict[str, tuple[int, ...]]
+    """Per split: objects of each class, crowds not counted; empty where the layout does not tell objects apart."""
+    notes: tuple[str, ...]
+    """In words: how the data are read (see `edgeseg.data.base.Dataset.notes`)."""
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
@@ -58,6 +63,8 @@ class DataReport:
             "class_share": {split: list(share) for split, share in self.class_share.items()},
             "class_frames": {split: list(count) for split, count in self.class_frames.items()},
             "ignore_share": self.ignore_share,
+            "num_objects": {split: list(counts) for split, counts in self.num_objects.items()},
+            "notes": list(self.notes),
             "problems": [problem.to_json() for problem in self.problems],
             "warnings": [warning.to_json() for warning in self.warnings],
         }
@@ -67,7 +74,7 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
     """Decode every image and mask and report everything that is wrong, never just the first thing.
 
     Raises:
-        ConfigError: `[data] dir` is not set.
+        ConfigError: `[data] dir` is not set, or an option does not fit the data.
         InputMissingError: the folder does not exist, or is in no known layout.
     """
     layout, root, scan = scan_dataset(section, seed=seed)
@@ -78,7 +85,7 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         problems += look.problems
         warnings += look.warnings
     split_counts = {split: _stack(samples, looks, split) for split in scan.splits}
-    named = section.classes or scan.classes
+    named = named_classes(section, scan)
     classes, num_classes = named, len(named)
     if not named:
         used = _used(np.concatenate(list(split_counts.values()))) if split_counts else []
@@ -86,9 +93,12 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         classes = tuple(f"class_{index}" for index in range(num_classes))
     problems += _strange_values(root, samples, looks, num_classes)
     problems += _split_problems(root, scan.splits, scan.problems)
-    class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named))
+    class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named), fixed=scan.fixed_classes)
     problems += class_problems
     warnings += class_warnings
+    warnings += imbalance(split_counts, classes)
+    warnings += lying(root, samples, [look.frame_hw for look in looks])
+    warnings += near_duplicates(root, samples, [look.thumbnail for look in looks])
     twin_problems, twin_warnings = _twins(root, samples, looks)
     sizes = Counter(f"{look.frame_hw[1]}x{look.frame_hw[0]}" for look in looks if look.frame_hw is not None)
     totals = {split: counts.sum(axis=0) for split, counts in split_counts.items()}
@@ -99,6 +109,7 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         class_share={s: tuple((t[:num_classes] / max(1, t[:num_classes].sum())).tolist()) for s, t in totals.items()},
         class_frames={s: tuple(int(n) for n in (counts[:, :num_classes] > 0).sum(axis=0)) for s, counts in split_counts.items()},
         ignore_share={s: float(t[IGNORE_INDEX] / max(1, t.sum())) for s, t in totals.items()},
+        num_objects=_objects(samples, looks, num_classes), notes=scan.notes,
         problems=(*problems, *twin_problems), warnings=(*warnings, *twin_warnings),
     )
 
@@ -119,6 +130,14 @@ def _stack(samples: Sequence[Sample], looks: Sequence[Examined], split: str) -> 
     return np.stack(rows) if rows else np.zeros((0, 256), dtype=np.int64)
 
 
+def _objects(samples: Sequence[Sample], looks: Sequence[Examined], num_classes: int) -> dict[str, tuple[int, ...]]:
+    totals: dict[str, Counter[int]] = {}
+    for sample, look in zip(samples, looks, strict=True):
+        if look.num_objects is not None:
+            totals.setdefault(sample.split, Counter()).update(look.num_objects)
+    return {split: tuple(totals[split][index] for index in range(num_classes)) for split in SPLITS if split in totals}
+
+
 def _used(counts_N256: Counts) -> list[int]:
     """Mask values that occur, 255 aside."""
     return [int(value) for value in np.flatnonzero(counts_N256.sum(axis=0)[:IGNORE_INDEX])]
@@ -132,7 +151,7 @@ def _strange_values(root: Path, samples: Sequence[Sample], looks: Sequence[Exami
         strange = {v: int(look.counts[v]) for v in range(num_classes, IGNORE_INDEX) if look.counts[v]}
         if strange:
             hint = "; values smeared by JPEG, save masks as PNG" if sample.label.suffix.lower() in (".jpg", ".jpeg") else ""
-            found.append(Problem(file=sample.label.relative_to(root).as_posix(), kind="value-outside",
+            found.append(Problem(file=relative(root, sample.label), kind="value-outside",
                                  message=explain_strange(strange, num_classes) + hint))
     return found
 
@@ -140,12 +159,17 @@ def _strange_values(root: Path, samples: Sequence[Sample], looks: Sequence[Exami
 def _split_problems(root: Path, splits: dict[str, tuple[Sample, ...]], known: Sequence[Problem]) -> list[Problem]:
     if any(problem.kind == "empty" for problem in known) and not any(splits.values()):
         return []
-    return [Problem(file=".", kind="no-split", message=f"no {split} frames; add images/{split}/ and masks/{split}/, or leave splits out")
+    return [Problem(file=".", kind="no-split", message=f"no {split} frames; add images and labels for {split}, or leave splits out")
             for split in ("train", "val") if not splits.get(split)]
 
 
-def judge_classes(split_counts: dict[str, Counts], classes: tuple[str, ...], *, named: bool) -> tuple[list[Problem], list[Problem]]:
-    """Judge the classes as a whole: binary 0/255 masks, one class only, gaps, classes absent in a split (problem in train)."""
+def judge_classes(
+    split_counts: dict[str, Counts], classes: tuple[str, ...], *, named: bool, fixed: bool = False
+) -> tuple[list[Problem], list[Problem]]:
+    """Judge the classes as a whole: binary 0/255 masks, one class only, gaps, classes absent in a split.
+
+    A class that train does not show is a problem, unless the list of classes is `fixed` by the layout.
+    """
     problems: list[Problem] = []
     warnings: list[Problem] = []
     everything = np.concatenate(list(split_counts.values())) if split_counts else np.zeros((0, 256), dtype=np.int64)
@@ -158,7 +182,7 @@ def judge_classes(split_counts: dict[str, Counts], classes: tuple[str, ...], *, 
         if ignored and used == [0]:
             return [Problem(file=".", kind="binary-mask",
                             message=f"masks hold only 0 and 255 ({ignored} of {len(everything)} masks have 255), and 255 means ignore; "
-                                    "save the object as 1")], warnings
+                                    'save the object as 1, or set [data] masks = "binary"')], warnings
         problems.append(Problem(file=".", kind="one-class", message=f"one class only: {what}; a network needs at least two"))
         return problems, warnings
     if len(classes) > MAX_CLASSES or len(classes) < 2:
@@ -168,13 +192,15 @@ def judge_classes(split_counts: dict[str, Counts], classes: tuple[str, ...], *, 
                                 message=f"masks use the values {_list(used)}, and nobody names the classes; number them from 0 without "
                                         "gaps, or name all of them in [data] classes"))
         return problems, warnings
+    if fixed:
+        return problems, warnings + absent(split_counts, classes)
     for split, counts in split_counts.items():
-        absent = [name for index, name in enumerate(classes) if len(counts) and not counts[:, index].any()]
-        if absent:
+        lacking = [name for index, name in enumerate(classes) if len(counts) and not counts[:, index].any()]
+        if lacking:
             effect = "it will be reported as not evaluated"
             if split == "train":
                 effect = "it cannot be learnt: add frames that show it, or take it out of the classes"
-            kind = Problem(file=f"masks/{split}", kind="class-absent", message=f"{_list(absent)} does not occur in {split}; {effect}")
+            kind = Problem(file=f"masks/{split}", kind="class-absent", message=f"{_list(lacking)} does not occur in {split}; {effect}")
             (problems if split == "train" else warnings).append(kind)
     return problems, warnings
 
@@ -189,7 +215,7 @@ def _twins(root: Path, samples: Sequence[Sample], looks: Sequence[Examined]) -> 
         other = first.setdefault(look.pixels_hash, sample)
         if other is sample:
             continue
-        file, twin = (path.relative_to(root).as_posix() for path in (sample.image, other.image))
+        file, twin = relative(root, sample.image), relative(root, other.image)
         if other.split != sample.split:
             problems.append(Problem(file=file, kind="same-image",
                                     message=f"the same image as {twin}: both in {other.split} and in {sample.split}; keep it in one split"))

@@ -12,34 +12,56 @@ from edgeseg.core.errors import ConfigError, DataError, InputMissingError
 from edgeseg.core.files import sha256_file, sha256_json
 from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, default_palette
+from edgeseg.data.cityscapes import CityscapesLayout
+from edgeseg.data.coco import CocoLayout
 from edgeseg.data.folder import FolderLayout
+from edgeseg.data.voc import VocLayout
 
-__all__ = ["DATASETS", "Dataset", "Sample", "dataset_classes", "load_dataset", "refuse", "scan_dataset"]
+__all__ = ["DATASETS", "Dataset", "Sample", "dataset_classes", "load_dataset", "named_classes", "refuse", "scan_dataset"]
 
 DATASETS: Final[dict[str, Layout]] = {
     "folder": FolderLayout(),
+    "voc": VocLayout(),
+    "coco": CocoLayout(),
+    "cityscapes": CityscapesLayout(),
 }
 MAX_CLASSES: Final = 255
 
 
 def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
-    """Find the layout of `[data] dir` and list it; no image is decoded.
+    """Find the layout of `[data] dir` (or take `[data] layout`) and list it; no image is decoded.
 
     Raises:
-        ConfigError: `[data] dir` is not set.
+        ConfigError: `[data] dir` is not set, several layouts could be meant, or an option does not fit the data.
         InputMissingError: the folder does not exist, or is in no known layout.
     """
     if not section.dir:
         raise ConfigError("[data] dir is not set; type: edgeseg init --data DIR")
     root = Path(section.dir)
     if not root.is_dir():
-        raise InputMissingError(f"{root} is not a folder; set [data] dir to the folder that holds images/ and masks/")
-    for name, layout in DATASETS.items():
-        if layout.claims(root):
-            return name, root, layout.scan(root, section, seed=seed)
+        raise InputMissingError(f"{root} is not a folder; set [data] dir to the folder that holds the labelled images")
+    name = section.layout if section.layout != "auto" else _recognise(root)
+    if not DATASETS[name].claims(root):
+        raise InputMissingError(f"{root} holds {_listing(root)}; that is not the layout {name} ({DATASETS[name].about})")
+    return name, root, DATASETS[name].scan(root, section, seed=seed)
+
+
+def _recognise(root: Path) -> str:
+    """Name of the one layout that claims the folder."""
+    names = [name for name, layout in DATASETS.items() if layout.claims(root)]
+    if len(names) > 1:
+        raise ConfigError(f"{root} looks like the layouts {' and '.join(names)}; choose one: --layout {names[0]}, or [data] layout")
+    if names:
+        return names[0]
+    inner = sorted(path for path in root.iterdir() if path.is_dir())
+    below = next((f"; {path} is one: give that folder" for path in inner if any(one.claims(path) for one in DATASETS.values())), "")
+    raise InputMissingError(f"{root} holds {_listing(root)}; expected images/ and masks/ (with or without train/, val/, test/ below), "
+                            f"or the layout {', '.join(name for name in DATASETS if name != 'folder')}{below}")
+
+
+def _listing(root: Path) -> str:
     inside = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
-    listing = ", ".join(inside[:6]) + (f" and {len(inside) - 6} more" if len(inside) > 6 else "") if inside else "nothing"
-    raise InputMissingError(f"{root} holds {listing}; expected images/ and masks/ (with or without train/, val/, test/ below)")
+    return ", ".join(inside[:6]) + (f" and {len(inside) - 6} more" if len(inside) > 6 else "") if inside else "nothing"
 
 
 def load_dataset(section: DataSection, *, seed: int, need: tuple[str, ...] = ("train", "val")) -> Dataset:
@@ -54,15 +76,15 @@ def load_dataset(section: DataSection, *, seed: int, need: tuple[str, ...] = ("t
     """
     layout, root, scan = scan_dataset(section, seed=seed)
     if not any(scan.splits.values()) and all(problem.kind == "empty" for problem in scan.problems):
-        raise InputMissingError(f"{root}: no images in images/; put labelled images there, or set [data] dir to where they are")
+        raise InputMissingError(f"{root}: no images found; put labelled images there, or set [data] dir to where they are")
     refuse(root, scan.problems)
     for split in need:
         if not scan.splits.get(split):
-            raise DataError(f"{root}: no {split} frames ({scan.split_rule}); add images/{split}/ and masks/{split}/, or leave splits out")
+            raise DataError(f"{root}: no {split} frames ({scan.split_rule}); add images and labels for {split}, or leave splits out")
     classes, palette = dataset_classes(section, scan)
     splits = {split: scan.splits[split] for split in SPLITS if split in scan.splits}
     return Dataset(root=root, name=scan.name, layout=layout, classes=classes, palette=palette, splits=splits,
-                   sha256=_hash(classes, splits), split_rule=scan.split_rule)
+                   sha256=_hash(classes, splits), split_rule=scan.split_rule, notes=scan.notes)
 
 
 def refuse(root: Path, problems: tuple[Problem, ...]) -> None:
@@ -73,6 +95,11 @@ def refuse(root: Path, problems: tuple[Problem, ...]) -> None:
         raise DataError(f"{first.file}: {first.message}{more}; type: edgeseg data check {root}")
 
 
+def named_classes(section: DataSection, scan: Scan) -> tuple[str, ...]:
+    """Names by `[data] classes`, else by the data set; empty where neither says."""
+    return scan.classes if scan.names_applied else section.classes or scan.classes
+
+
 def dataset_classes(section: DataSection, scan: Scan) -> tuple[tuple[str, ...], Palette]:
     """Names and colours: from `[data] classes`, else from the data set, else `class_0`.. up to the highest index in the masks.
 
@@ -80,7 +107,7 @@ def dataset_classes(section: DataSection, scan: Scan) -> tuple[tuple[str, ...], 
         ConfigError: `[data] classes` repeats a name.
         DataError: fewer than 2 or more than 255 classes.
     """
-    classes = section.classes or scan.classes
+    classes = named_classes(section, scan)
     if len(set(classes)) != len(classes):
         raise ConfigError(f"[data] classes = {list(classes)}: a name stands there twice")
     if not classes:
@@ -106,8 +133,12 @@ def _highest_index(samples: list[Sample]) -> int:
 def _hash(classes: tuple[str, ...], splits: dict[str, tuple[Sample, ...]]) -> str:
     hashes: dict[Path, str] = {}
     for samples in splits.values():
-        for path in (path for sample in samples for path in (sample.image, sample.label)):
+        for path in (path for sample in samples for path in sample.files):
             if path not in hashes:
                 hashes[path] = sha256_file(path)
-    rows = {split: [[sample.id, hashes[sample.image], hashes[sample.label]] for sample in samples] for split, samples in splits.items()}
+
+    def row(sample: Sample) -> list[str]:
+        return [sample.id, *(hashes[path] for path in sample.files), *([sample.reading] if sample.reading else [])]
+
+    rows = {split: [row(sample) for sample in samples] for split, samples in splits.items()}
     return sha256_json({"classes": list(classes), "splits": rows})

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeseg.core.errors import DataError
-from edgeseg.core.images import ClassMap, read_frame
-from edgeseg.data.base import Problem, Sample
+from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, read_class_map, read_frame
+from edgeseg.core.instances import InstanceLabel
+from edgeseg.data.base import Problem, Sample, relative
+from edgeseg.data.labels import LOSSY_SUFFIXES
 from edgeseg.data.store import size_mismatch
+from edgeseg.data.suspicions import thumbnail
 
 _ORIENTATION: Final = 0x0112
 _INDEX_MODES: Final = ("1", "L", "P")
-_LOSSY: Final = (".jpg", ".jpeg", ".webp")
 
 
 @dataclass(kw_only=True)
@@ -30,8 +32,12 @@ class Examined:
     """`None` where the image cannot be read."""
     counts: NDArray[np.int64] | None = None
     """Pixels per mask value, [256]; `None` where the mask cannot be read."""
+    num_objects: dict[int, int] | None = None
+    """Objects per class, crowds not counted; `None` where the layout does not tell them apart."""
     pixels_hash: bytes = b""
     """Hash of the decoded frame, so that a renamed or re-saved PNG is still recognised."""
+    thumbnail: NDArray[np.uint8] | None = None
+    """See `edgeseg.data.suspicions.thumbnail`."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -44,9 +50,10 @@ class _Header:
 
 
 def examine(root: Path, sample: Sample) -> Examined:
-    """Decode image and mask and note whatever is wrong; raises nothing for bad files."""
+    """Decode image and label and note whatever is wrong; raises nothing for bad files."""
     found = Examined()
-    image_header, mask_header = _header(sample.image), _header(sample.label)
+    image_header = _header(sample.image)
+    mask_header = _header(sample.label) if sample.label.suffix.lower() in IMAGE_SUFFIXES else None
     try:
         frame = read_frame(sample.image, name=sample.image.name)
     except (DataError, OSError) as error:
@@ -56,29 +63,39 @@ def examine(root: Path, sample: Sample) -> Examined:
         digest = hashlib.blake2b(repr(frame.shape).encode(), digest_size=16)
         digest.update(frame.tobytes())
         found.pixels_hash = digest.digest()
-    if mask_header is not None and mask_header.mode not in _INDEX_MODES and not mask_header.mode.startswith("I"):
+        found.thumbnail = thumbnail(frame)
+    indices = sample.read_label is read_class_map
+    if indices and mask_header is not None and mask_header.mode not in _INDEX_MODES and not mask_header.mode.startswith("I"):
         message = _colour_mask(sample.label, mask_header)
-        found.problems.append(Problem(file=_relative(root, sample.label), kind="colour-mask", message=message))
+        found.problems.append(Problem(file=relative(root, sample.label), kind="colour-mask", message=message))
     else:
         try:
             label = sample.read_label(sample.label)
+            if sample.read_instances is not None:
+                found.num_objects = _count(sample.read_instances())
         except (DataError, OSError) as error:
-            found.problems.append(_unreadable(root, sample.label, error))
+            found.problems.append(_unreadable(root, sample.label, error, kind="unreadable" if indices else "bad-label"))
         else:
             _examine_label(root, sample, label, found, image_header, mask_header)
     for path, header in ((sample.image, image_header), (sample.label, mask_header)):
         if header is not None and header.num_pictures > 1:
-            found.warnings.append(Problem(file=_relative(root, path), kind="several-pictures",
+            found.warnings.append(Problem(file=relative(root, path), kind="several-pictures",
                                           message=f"holds {header.num_pictures} pictures; only the first is read"))
     return found
+
+
+def _count(label: InstanceLabel) -> dict[int, int]:
+    counts = np.bincount(label.classes_N[~label.crowd_N], minlength=1)
+    return {int(index): int(counts[index]) for index in np.flatnonzero(counts)}
 
 
 def _examine_label(
     root: Path, sample: Sample, label: ClassMap, found: Examined, image_header: _Header | None, mask_header: _Header | None
 ) -> None:
-    file = _relative(root, sample.label)
+    shared = sample.label.suffix.lower() not in IMAGE_SUFFIXES  # an annotation file of many images, a folder: the image says more
+    file = relative(root, sample.image if shared else sample.label)
     found.counts = np.bincount(label.reshape(-1), minlength=256).astype(np.int64)
-    if sample.label.suffix.lower() in _LOSSY:
+    if sample.read_label is read_class_map and sample.label.suffix.lower() in LOSSY_SUFFIXES:
         found.warnings.append(Problem(file=file, kind="lossy-mask", message="lossy compression changes class indices; save it as PNG"))
     if found.counts[255] == label.size:
         found.warnings.append(Problem(file=file, kind="all-ignored", message="every pixel is 255 (ignore); the frame teaches nothing"))
@@ -113,15 +130,15 @@ def _header(path: Path) -> _Header | None:
         return None
 
 
-def _unreadable(root: Path, path: Path, error: DataError | OSError) -> Problem:
+def _unreadable(root: Path, path: Path, error: DataError | OSError, *, kind: str = "unreadable") -> Problem:
     if isinstance(error, PermissionError):
         message = "no permission to read it"
     elif isinstance(error, DataError):
-        size = path.stat().st_size
-        message = "the file is empty (0 bytes)" if size == 0 else str(error).removeprefix(f"{path.name}: ")
+        empty = path.is_file() and path.stat().st_size == 0
+        message = "the file is empty (0 bytes)" if empty else str(error).removeprefix(f"{path.name}: ")
     else:
         message = f"cannot be read: {error.strerror or error}"
-    return Problem(file=_relative(root, path), kind="unreadable", message=message)
+    return Problem(file=relative(root, path), kind=kind, message=message)
 
 
 def _colour_mask(path: Path, header: _Header) -> str:
@@ -134,7 +151,7 @@ def _colour_mask(path: Path, header: _Header) -> str:
     packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
     colours = np.unique(packed)
     gray = bool(np.all(pixels[:, 0] == pixels[:, 1]) and np.all(pixels[:, 1] == pixels[:, 2]))
-    lossy = path.suffix.lower() in _LOSSY
+    lossy = path.suffix.lower() in LOSSY_SUFFIXES
     if gray and lossy:
         return f"{said}; it looks like a gray mask smeared by lossy compression: cut it at the middle between its values and save it as PNG"
     if gray:
@@ -143,6 +160,3 @@ def _colour_mask(path: Path, header: _Header) -> str:
     smeared = " (lossy compression adds some)" if lossy else ""
     return f"{said}; it has {len(colours)} colours{smeared}: {shown}{', ...' if len(colours) > 4 else ''}"
 
-
-def _relative(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

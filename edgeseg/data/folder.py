@@ -1,14 +1,16 @@
-"""The layout `folder`: `images/<split>/` beside `masks/<split>/`, or `images/` beside `masks/` without splits.
+"""The layout `folder`: `images/<split>/` beside `masks/<split>/`, `<split>/images/` beside `<split>/masks/`, or both without splits.
 
-An image and its mask have the same path below their split, apart from the suffix. A mask is 8-bit gray or palette, one class
-index a pixel, 255 = ignore. `dataset.json`, where there is one, may give `name`, `classes` and `palette`; other keys are let be.
+An image and its mask have the same path below their split, apart from the suffix. What masks hold is found out by looking at some of
+them (`edgeseg.data.folder_masks`): class indices, black and white, colours of a palette. Instead of a mask there may be a folder of the
+same name with one mask file an object, sorted into folders by class if there are several; or `<name>/images/` with one image beside
+`<name>/masks/`.
+`dataset.json`, where there is one, may give `name`, `classes`, `palette` and `ignore_colour`; other keys are let be.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +18,10 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import DataError
 from edgeseg.core.files import read_json
 from edgeseg.core.images import IMAGE_SUFFIXES
-from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan
+from edgeseg.data.base import SPLITS, Problem, Scan, relative
+from edgeseg.data.folder_masks import Index, Pair, read_masks
+from edgeseg.data.splits import SPLIT_NAMES, complete_splits
 
-SPLIT_NAMES: Final[dict[str, str]] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}
 _JUNK: Final = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -30,58 +29,63 @@ _JUNK: Final = frozenset({"thumbs.db", "desktop.ini"})
 class FolderLayout:
     """`images/` + `masks/`, with or without splits."""
 
-    about: str = "images/<split>/ + masks/<split>/ (or without splits), class-index masks, optional dataset.json"
+    about: str = "images/<split>/ + masks/<split>/ (or without splits): class indices, black and white, colours, or a file an object"
 
     def claims(self, root: Path) -> bool:
-        """Say whether there are folders `images` and `masks`."""
-        return (root / "images").is_dir() and (root / "masks").is_dir()
+        """Say whether there are folders `images` and `masks`, here or in the folders of splits, or a pair of them for each image."""
+        if _has_both(root) or any(_has_both(path) for path in _split_first(root).values()):
+            return True
+        own = [path for path in _subfolders(root)[:2] if _has_both(path) and len(list((path / "images").iterdir())) == 1]
+        return len(own) == 2
 
     def scan(self, root: Path, section: DataSection, *, seed: int) -> Scan:
-        """Pair images with masks; make the splits that are missing, seeded, and say so in `split_rule`."""
+        """Pair images with masks; make the splits that are missing, seeded, and say so in `split_rule`.
+
+        Raises:
+            ConfigError: `[data] palette`, `ignore_colour` or `classes` does not fit.
+        """
         problems: list[Problem] = []
         warnings: list[Problem] = []
+        pairs: list[Pair] = []
+        places = _places(root, problems)
+        for split, (images, masks) in places.items():
+            pairs += _pair(root, split, images, masks, problems, warnings) if images != masks else _pair_each(root, split, images, problems)
+        if _has_both(root) and "" not in places:
+            warnings += _strays(root)
+        name, index = _read_index(root, problems)
+        read = read_masks(pairs, index, section, problems, root=root)
+        by_split = {split: tuple(sample for sample in read.samples if sample.split == split) for split in places}
+        splits, drawn = complete_splits(by_split, section, seed=seed)
+        rule = drawn if "" in places else "; ".join(filter(None, (f"folders {', '.join(places)}", drawn)))
+        return Scan(name=name, classes=read.classes, names_applied=read.names_applied, palette=index.palette, split_rule=rule,
+                    problems=tuple(problems), warnings=tuple(warnings), notes=read.notes, splits=splits)
+
+
+def _has_both(folder: Path) -> bool:
+    return (folder / "images").is_dir() and (folder / "masks").is_dir()
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _split_first(root: Path) -> dict[str, Path]:
+    """Folders of splits right below the root, by their canonical name."""
+    return {SPLIT_NAMES[path.name.lower()]: path for path in _subfolders(root) if path.name.lower() in SPLIT_NAMES}
+
+
+def _places(root: Path, problems: list[Problem]) -> dict[str, tuple[Path, Path]]:
+    """Folders of images and of masks by split ("" = none); twice the same folder where each image has folders of its own."""
+    if _has_both(root):
         folders = {kind: _split_folders(root, kind, problems) for kind in ("images", "masks")}
         names = sorted(set(folders["images"]) | set(folders["masks"]), key=SPLITS.index) if any(folders.values()) else [""]
-        splits: dict[str, tuple[Sample, ...]] = {}
-        for split in names:
-            splits[split] = _pair(root, split, folders["images"].get(split, root / "images" / split),
-                                  folders["masks"].get(split, root / "masks" / split), problems, warnings)
-        if names != [""]:
-            warnings += _strays(root)
-        rule = f"folders {', '.join(split for split in names if split)}"
-        if names == [""]:
-            splits, rule = draw_splits(splits[""], section, seed=seed)
-        elif not splits.get("val") and splits.get("train"):
-            splits["val"], splits["train"], drawn = _draw(splits["train"], section.val_share, "val", seed)
-            rule = f"{rule}; val: {drawn} of train"
-        name, classes, palette = _read_index(root, problems)
-        return Scan(name=name, classes=classes, palette=palette, split_rule=rule, problems=tuple(problems), warnings=tuple(warnings),
-                    splits={split: samples for split, samples in splits.items() if samples})
-
-
-def draw_splits(samples: Sequence[Sample], section: DataSection, *, seed: int) -> tuple[dict[str, tuple[Sample, ...]], str]:
-    """Draw train, val and (where `test_share` > 0) test by the rank of SHA-256(seed:id), which moves few frames when some are added."""
-    rest = tuple(samples)
-    splits: dict[str, tuple[Sample, ...]] = {}
-    rules = []
-    total = len(rest)
-    for split, share in (("test", section.test_share), ("val", section.val_share)):
-        if share > 0 and len(rest) > 1:
-            splits[split], rest, drawn = _draw(rest, share * total / len(rest), split, seed)
-            rules.append(f"{split}: {drawn}")
-    splits["train"] = tuple(replace(sample, split="train") for sample in rest)
-    rule = f"no splits in the folder; drawn with seed {seed}: {'; '.join(rules) or 'nothing, too few frames'}; train: {len(rest)} frames"
-    return {split: splits[split] for split in SPLITS if split in splits}, rule
-
-
-def _draw(samples: Sequence[Sample], share: float, split: str, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
-    """Take `share` of the samples (at least one, never all) for `split`; give taken, rest and the rule in words."""
-    count = min(max(1, round(len(samples) * share)), len(samples) - 1)
-    ranked = sorted(samples, key=lambda sample: hashlib.sha256(f"{seed}:{sample.id}".encode()).digest())
-    chosen = {sample.id for sample in ranked[:count]}
-    taken = tuple(replace(sample, split=split) for sample in samples if sample.id in chosen)
-    rest = tuple(sample for sample in samples if sample.id not in chosen)
-    return taken, rest, f"{count} frames by rank of SHA-256('{seed}:id')"
+        return {split: (folders["images"].get(split, root / "images" / split), folders["masks"].get(split, root / "masks" / split))
+                for split in names}
+    first = _split_first(root)
+    if not first:
+        return {"": (root, root)}
+    order = [split for split in SPLITS if split in first]
+    return {split: (first[split] / "images", first[split] / "masks") if _has_both(first[split]) else (first[split],) * 2 for split in order}
 
 
 def _split_folders(root: Path, kind: str, problems: list[Problem]) -> dict[str, Path]:
@@ -117,19 +121,19 @@ def _files(root: Path, folder: Path, warnings: list[Problem]) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             found.append(path)
         else:
-            warnings.append(Problem(file=path.relative_to(root).as_posix(), kind="not-read",
+            warnings.append(Problem(file=relative(root, path), kind="not-read",
                                     message=f"not an image ({', '.join(sorted(IMAGE_SUFFIXES))}); it is not read"))
     return found
 
 
-def _pair(root: Path, split: str, images: Path, masks: Path, problems: list[Problem], warnings: list[Problem]) -> tuple[Sample, ...]:
+def _pair(root: Path, split: str, images: Path, masks: Path, problems: list[Problem], warnings: list[Problem]) -> list[Pair]:
     by_kind: list[dict[str, Path]] = []
     for folder in (images, masks):
         stems: dict[str, Path] = {}
         for path in _files(root, folder, warnings):
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in stems:
-                problems.append(Problem(file=path.relative_to(root).as_posix(), kind="same-stem",
+                problems.append(Problem(file=relative(root, path), kind="same-stem",
                                         message=f"same name as {stems[stem].name}, only the suffix differs; keep one of them"))
             else:
                 stems[stem] = path
@@ -137,53 +141,83 @@ def _pair(root: Path, split: str, images: Path, masks: Path, problems: list[Prob
     frames, labels = by_kind
     for have, lack, kind, count in ((images, masks, "missing-label", len(frames)), (masks, images, "missing-image", len(labels))):
         if count and not lack.is_dir():  # a split that was never labelled: one problem, not one a file
-            there, absent = have.relative_to(root).as_posix(), lack.relative_to(root).as_posix()
+            there, absent = relative(root, have), relative(root, lack)
             message = f"holds {count} files, but there is no {absent}/; add it, or move {there}/ away"
             problems.append(Problem(file=there, kind=kind, message=message))
-            return ()
-    for stem in sorted(frames.keys() - labels.keys()):
+            return []
+    objects = _objects(frames, labels)
+    for stem in sorted(frames.keys() - labels.keys() - objects.keys()):
         problems.append(_lonely(root, frames[stem], "missing-label", "mask", masks, stem, labels))
-    for stem in sorted(labels.keys() - frames.keys()):
+    for stem in sorted(labels.keys() - frames.keys() - {stem for stems in objects.values() for stem in stems}):
         problems.append(_lonely(root, labels[stem], "missing-image", "image", images, stem, frames))
     if not frames and not labels:
-        problems.append(Problem(file=images.relative_to(root).as_posix(), kind="empty",
-                                message=f"no images in {images.relative_to(root)} and no masks in {masks.relative_to(root)}"))
+        problems.append(Problem(file=relative(root, images), kind="empty",
+                                message=f"no images in {relative(root, images)} and no masks in {relative(root, masks)}"))
     prefix = f"{split}/" if split else ""
-    both = sorted(frames.keys() & labels.keys())
-    return tuple(Sample(id=prefix + stem, split=split, image=frames[stem], label=labels[stem]) for stem in both)
+    pairs = [Pair(prefix + stem, split, frames[stem], labels[stem]) for stem in frames.keys() & labels.keys()]
+    pairs += [Pair(prefix + stem, split, frames[stem], masks / stem, tuple(labels[key] for key in keys)) for stem, keys in objects.items()]
+    return sorted(pairs, key=lambda pair: pair.id)
+
+
+def _objects(frames: dict[str, Path], labels: dict[str, Path]) -> dict[str, list[str]]:
+    """Masks that lie in a folder called like an image without a mask of its own, by that image."""
+    objects: dict[str, list[str]] = defaultdict(list)
+    for stem in sorted(labels.keys() - frames.keys()):
+        owner = next((parent.as_posix() for parent in Path(stem).parents if parent.as_posix() in frames), None)
+        if owner is not None and owner not in labels:
+            objects[owner].append(stem)
+    return dict(objects)
+
+
+def _pair_each(root: Path, split: str, folder: Path, problems: list[Problem]) -> list[Pair]:
+    """Pairs of `<name>/images/` (one image) and `<name>/masks/` (one file an object)."""
+    pairs = []
+    for path in _subfolders(folder):
+        images, masks = _files(root, path / "images", []), _files(root, path / "masks", [])
+        if len(images) != 1 or not masks:
+            problems.append(Problem(file=relative(root, path), kind="missing-label" if images else "missing-image",
+                                    message=f"holds {len(images)} images and {len(masks)} masks; expected one image and a mask an object"))
+        else:
+            prefix = f"{split}/" if split else ""
+            pairs.append(Pair(prefix + path.name, split, images[0], path / "masks", tuple(masks)))
+    return pairs
 
 
 def _lonely(root: Path, path: Path, kind: str, partner: str, where: Path, stem: str, others: dict[str, Path]) -> Problem:
-    place = where.relative_to(root).as_posix()
+    place = relative(root, where)
     message = f"no {partner} {place}/{stem}.*"
     near = [name for name in others if name.casefold() == stem.casefold() or name.startswith(f"{stem}_") or stem.startswith(f"{name}_")]
     if near:
         message += f"; {others[near[0]].name} may be meant: both need the same name apart from the suffix"
-    return Problem(file=path.relative_to(root).as_posix(), kind=kind, message=message)
+    return Problem(file=relative(root, path), kind=kind, message=message)
 
 
-def _read_index(root: Path, problems: list[Problem]) -> tuple[str, tuple[str, ...], Palette]:
-    """`name`, `classes`, `palette` of dataset.json, each empty where it does not say."""
+def _read_index(root: Path, problems: list[Problem]) -> tuple[str, Index]:
+    """`name`, and what dataset.json says of classes and colours; empty where it does not say."""
     path = root / "dataset.json"
     name = root.resolve().name
     if not path.exists():
-        return name, (), ()
+        return name, Index()
     try:
         raw = read_json(path)
         if not isinstance(raw, dict):
             raise DataError("not an object")
-        classes, palette = raw.get("classes", []), raw.get("palette", [])
+        classes, palette, ignored = raw.get("classes", []), raw.get("palette", []), raw.get("ignore_colour")
         if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes) or len(set(classes)) != len(classes):
             raise DataError("classes is not a list of different names")
         if not isinstance(palette, list) or not all(_is_colour(c) for c in palette):
             raise DataError("palette is not a list of [red, green, blue], 0..255 each")
         if palette and len(palette) != len(classes):
             raise DataError(f"palette has {len(palette)} colours for {len(classes)} classes")
+        if ignored is not None and not _is_colour(ignored):
+            raise DataError("ignore_colour is not [red, green, blue], 0..255 each")
         text = raw.get("name", name)
-        return (text if isinstance(text, str) and text else name), tuple(classes), tuple((c[0], c[1], c[2]) for c in palette)
+        colours = tuple((c[0], c[1], c[2]) for c in palette)
+        index = Index(tuple(classes), colours, (ignored[0], ignored[1], ignored[2]) if ignored is not None else None)
+        return (text if isinstance(text, str) and text else name), index
     except (DataError, ValueError) as error:
         problems.append(Problem(file="dataset.json", kind="bad-index", message=f"{error}; correct it or remove the file"))
-        return name, (), ()
+        return name, Index()
 
 
 def _is_colour(value: object) -> bool:

@@ -17,7 +17,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Sample
 from edgeseg.data.check import judge_classes
-from edgeseg.data.dataset import scan_dataset
+from edgeseg.data.dataset import named_classes, scan_dataset
 from edgeseg.data.examine import examine
 
 _LOOKED_AT: Final = 24
@@ -46,6 +46,8 @@ class Findings:
     """Suggested; `dir` is the folder as given."""
     warnings: tuple[str, ...]
     """In words, the gravest first."""
+    notes: tuple[str, ...]
+    """In words: how the data are read."""
 
     def to_json(self) -> dict[str, object]:
         """Give the findings as JSON values."""
@@ -53,17 +55,18 @@ class Findings:
             "root": str(self.root), "name": self.name, "layout": self.layout, "split_rule": self.split_rule, "num_frames": self.num_frames,
             "classes": list(self.classes), "classes_named": self.classes_named, "values_seen": list(self.values_seen),
             "frame_sizes": self.frame_sizes, "size": list(self.section.size), "resize": self.section.resize,
-            "warnings": list(self.warnings),
+            "warnings": list(self.warnings), "notes": list(self.notes),
         }
 
 
-def inspect_folder(folder: Path, *, seed: int = 0) -> Findings:
-    """Look at `folder`; nothing is written.
+def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None = None) -> Findings:
+    """Look at `folder`; nothing is written. `section` says how to read it (layout, masks, classes ...), where that is known.
 
     Raises:
+        ConfigError: several layouts, or several sets of annotation files, could be meant.
         InputMissingError: the folder does not exist, or is in no known layout.
     """
-    section = DataSection(dir=str(folder))
+    section = replace(section or DataSection(), dir=str(folder))
     layout, root, scan = scan_dataset(section, seed=seed)
     samples = [sample for split in SPLITS for sample in scan.splits.get(split, ())]
     sizes = Counter(size for sample in samples if (size := _stored_hw(sample.image)) is not None)
@@ -72,16 +75,17 @@ def inspect_folder(folder: Path, *, seed: int = 0) -> Findings:
     counts = {split: np.stack(stack) for split, stack in rows.items() if stack}
     seen = sorted({int(value) for stack in counts.values() for value in np.flatnonzero(stack.sum(axis=0))})
     highest = max((value for value in seen if value != IGNORE_INDEX), default=0)
-    classes = scan.classes or tuple(f"class_{index}" for index in range(highest + 1))
-    judged, _ = judge_classes(counts, classes, named=bool(scan.classes))
+    named = named_classes(section, scan)
+    classes = named or tuple(f"class_{index}" for index in range(highest + 1))
+    judged, _ = judge_classes(counts, classes, named=bool(named), fixed=scan.fixed_classes)
     troubles = [*scan.problems, *(problem for found in looks.values() for look in found for problem in look.problems)]
     troubles += [problem for problem in judged if problem.kind != "class-absent"]  # only some masks were read
     said = [f"{problem.file}: {problem.message}" for problem in troubles[:5]]
     if len(troubles) > 5:
         said.append(f"{len(troubles) - 5} more problems; type: edgeseg data check {folder}")
-    if scan.classes and highest >= len(scan.classes):
-        said.append(f"masks use the value {highest}, but dataset.json names {len(scan.classes)} classes (0..{len(scan.classes) - 1})")
-    if not scan.classes and highest > 0:
+    if named and highest >= len(named):
+        said.append(f"masks use the value {highest}, but {len(named)} classes are named (0..{len(named) - 1})")
+    if not named and highest > 0:
         said.append("nobody names the classes; they are numbered here: give them names in [data] classes")
     size, resize, words = _suggest_size(sizes)
     said += words
@@ -92,12 +96,13 @@ def inspect_folder(folder: Path, *, seed: int = 0) -> Findings:
     few = len(scan.splits.get("train", ()))
     if 0 < few < 20:
         said.append(f"only {few} training frames; expect a weak network")
-    suggested = replace(section, size=size, resize=resize, classes=() if scan.classes or highest < 1 else classes,
+    size = section.size if section.size != DataSection().size else size
+    suggested = replace(section, size=size, resize=resize, classes=section.classes if named or highest < 1 else classes,
                         eval_split="test" if "test" in scan.splits else "val")
     return Findings(
-        root=root, name=scan.name, layout=layout, split_rule=scan.split_rule, classes=classes, classes_named=bool(scan.classes),
+        root=root, name=scan.name, layout=layout, split_rule=scan.split_rule, classes=classes, classes_named=bool(named),
         num_frames={split: len(scan.splits[split]) for split in SPLITS if split in scan.splits}, values_seen=tuple(seen),
-        frame_sizes={f"{w}x{h}": count for (h, w), count in sizes.most_common()}, section=suggested, warnings=tuple(said),
+        frame_sizes={f"{w}x{h}": count for (h, w), count in sizes.most_common()}, section=suggested, warnings=tuple(said), notes=scan.notes,
     )
 
 

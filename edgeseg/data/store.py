@@ -171,9 +171,9 @@ class FrameStore:
         """Identity of the decoded content, cheap to take: no file is read."""
         rows = []
         for sample in self.samples:
-            for path in (sample.image, sample.label):
+            for path in sample.files:
                 stat = path.stat()
-                rows.append([sample.id, str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+                rows.append([sample.id, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *([sample.reading] if sample.reading else [])])
         return sha256_json({"format": 1, "num_classes": self.num_classes, "files": rows})[:24]
 
 

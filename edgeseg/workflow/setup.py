@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.config import Config, DataSection, GoalsSection, TrainSection, render_toml
+from edgeseg.core.config import Config, GoalsSection, TrainSection, config_of, render_toml
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import write_text
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.inspect import Findings, inspect_folder
+from edgeseg.data.sheet import write_sheet
 from edgeseg.workflow.ui import Ui
 
 _STEPS_WANTED = 6000
@@ -36,14 +37,17 @@ def all_defaults() -> str:
     return render_toml(Config(), defaults=True)
 
 
-def init(data: Path, out: Path, *, every_key: bool, force: bool) -> InitResult:
-    """Inspect `data` and write a config that fits it to `out`.
+def init(data: Path, out: Path, *, every_key: bool, force: bool, overrides: tuple[str, ...] = ()) -> InitResult:
+    """Inspect `data` and write a config that fits it to `out`; `overrides` (`--set`) say how to read the data.
 
     Raises:
-        ConfigError: `out` exists and `force` is not given.
+        ConfigError: `out` exists and `force` is not given, or an override is not of `[data]`.
         InputMissingError, DataError: `data` holds nothing usable.
     """
-    findings = inspect_folder(data)
+    strange = [override for override in overrides if not override.strip().startswith("data.")]
+    if strange:
+        raise ConfigError(f"init takes --set of [data] only, not {strange[0]}; write it into {out} afterwards, or give it to edgeseg run")
+    findings = inspect_folder(data, section=config_of(overrides).data)
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; type: edgeseg init --data {data} --force to replace it, or --out FILE for another name")
     config = suggest(findings, data=data, out=out)
@@ -54,6 +58,7 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool) -> InitResult:
     )
     lines = (
         f"{data}: {findings.layout} layout, {counts} ({findings.split_rule})",
+        *(f"data: {note}" for note in findings.notes),
         f"classes: {', '.join(findings.classes)}",
         f"frames (width x height): {sizes}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
         *(f"note: {warning}" for warning in findings.warnings),
@@ -73,22 +78,29 @@ def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
         Config(),
         name="".join(c if c.isascii() and c.isalnum() else "-" for c in data.resolve().name).strip("-")[:40].strip("-") or "run",
         targets=("host", "intel-cpu", "raspberry-pi-5"),
-        data=replace(findings.section, dir=relative, classes=() if findings.classes_named else findings.classes, eval_split=eval_split),
+        data=replace(findings.section, dir=relative, eval_split=eval_split),
         train=replace(TrainSection(), batch_size=batch, epochs=epochs),
         goals=GoalsSection(agreement=0.999, miou_drop=0.01),
     )
 
 
-def check_data(folder: Path, classes: tuple[str, ...], *, ui: Ui) -> DataReport:
-    """Run the full check of `edgeseg data check`."""
-    section = replace(DataSection(), dir=str(folder), classes=classes)
-    return check_dataset(section, seed=0, progress=lambda done, total: ui.progress("checking", done, total))
+def check_data(folder: Path, classes: tuple[str, ...], overrides: tuple[str, ...], *, sheet: Path | None, ui: Ui) -> DataReport:
+    """Run the full check of `edgeseg data check`, and write the sheet of overlays where one is wanted."""
+    section = config_of(overrides).data
+    section = replace(section, dir=str(folder), classes=classes or section.classes)
+    report = check_dataset(section, seed=0, progress=lambda done, total: ui.progress("checking", done, total))
+    if sheet is not None:
+        ui.say(f"wrote {sheet}: {write_sheet(sheet, section, seed=0)} frames with their labels")
+    return report
 
 
 def data_report_lines(report: DataReport) -> list[str]:
     """The report for the terminal: counts, class shares, warnings, then every problem."""
     lines = [f"{report.root}: {report.layout} layout, {report.split_rule}"]
-    lines += [f"{split}: {count} frames" for split, count in report.num_frames.items()]
+    lines += [f"data: {note}" for note in report.notes]
+    for split, count in report.num_frames.items():
+        objects = f", {sum(report.num_objects[split])} objects" if split in report.num_objects else ""
+        lines.append(f"{split}: {count} frames{objects}")
     for index, name in enumerate(report.classes):
         shares = ", ".join(f"{split} {shares[index]:.2%}" for split, shares in report.class_share.items() if index < len(shares))
         lines.append(f"  {name}: {shares} of the labelled pixels")

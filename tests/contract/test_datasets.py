@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from layout_tools import COUNTS, write_cityscapes, write_coco, write_voc
 
 from edgeseg.core.config import DataSection
 from edgeseg.data.base import Layout
@@ -16,8 +18,6 @@ from edgeseg.data.inspect import inspect_folder
 from edgeseg.data.store import FrameStore
 from edgeseg.data.synthetic import write_field
 
-COUNTS = {"train": 3, "val": 2, "test": 1}
-
 
 def make_folder(root: Path) -> None:
     write_field(root, seed=0, counts=COUNTS, size_hw=(48, 64))
@@ -25,11 +25,16 @@ def make_folder(root: Path) -> None:
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "folder": make_folder,
+    "voc": write_voc,
+    "coco": write_coco,
+    "cityscapes": write_cityscapes,
 }
 
 
 def test_every_layout_can_be_made() -> None:
     assert set(MAKERS) == set(DATASETS)
+    choices = next(f for f in dataclasses.fields(DataSection) if f.name == "layout").metadata["choices"]
+    assert set(choices) == {"auto", *DATASETS}
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -53,6 +58,7 @@ def test_layout_keeps_its_promises(name: str, tmp_path: Path) -> None:
         assert frame.shape == (*label.shape, 3)
     assert check_dataset(section, seed=0).ok
     assert inspect_folder(root).layout == name
+    assert load_dataset(DataSection(dir=str(root), layout=name), seed=0) == data
     moved = tmp_path / "moved"
     shutil.move(root, moved)
     again = load_dataset(DataSection(dir=str(moved)), seed=0)

@@ -94,12 +94,15 @@ def test_empty_and_foreign_files_say_so(field: Path) -> None:
     assert {w.file for w in report.warnings if w.kind == "not-read"} == {"images/train/notes.txt", "images/extra"}
 
 
-def test_binary_mask_of_0_and_255_is_recognised(field: Path) -> None:
+def test_mask_of_0_and_255_is_no_class_index(field: Path) -> None:
     for path in field.glob("masks/*/*.png"):
         save_mask(path, np.where(np.arange(64) < 20, 255, 0))
-    (problem,) = check(field).problems
+    (problem,) = check(field).problems  # three classes are named: not black and white
     assert problem.kind == "binary-mask"
     assert "save the object as 1" in problem.message
+    (field / "dataset.json").unlink()
+    assert [problem.kind for problem in check(field, masks="index").problems] == ["binary-mask"]
+    assert check(field).ok
 
 
 def test_one_class_only(field: Path) -> None:
@@ -201,9 +204,12 @@ def test_suggested_size(tmp_path: Path, hw: tuple[int, int], size: tuple[int, in
 
 
 def test_inspect_says_what_is_wrong_with_masks(field: Path) -> None:
-    (field / "dataset.json").unlink()
     for path in field.glob("masks/*/*.png"):
         save_mask(path, np.where(np.arange(64) < 20, 255, 0))
     found = inspect_folder(field)
     assert any("save the object as 1" in warning for warning in found.warnings)
     assert found.section.classes == ()
+    (field / "dataset.json").unlink()
+    found = inspect_folder(field)
+    assert found.classes == ("background", "object")
+    assert any("cut at the middle" in note for note in found.notes)

@@ -114,7 +114,7 @@ def test_places_that_hold_nothing(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    with pytest.raises(InputMissingError, match="no images"):
+    with pytest.raises(InputMissingError, match="no images found"):
         load(tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
         put(tmp_path, "", f"f{i}", value=i)
         Image.fromarray(np.full((24, 32), 255 * (i % 2), dtype=np.uint8)).save(tmp_path / f"masks/f{i}.png")
     with pytest.raises(DataError, match="one class only"):
-        load(tmp_path)
+        load(tmp_path, masks="index")
 
 
 def test_store_keeps_frames_in_memory_or_in_a_file(folder: Path, tmp_path: Path) -> None:
