@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
 
 _FLOAT_SCOPES = (r"/exporters\.head\.", r"^serving_default_", r"Conv2d_scores;")
-"""Regular expressions over the names of an operation's outputs: the decision head, its last operation, the class layer."""
+"""Regular expressions over the names of an operation's outputs: the decision head, its last operation, our class layer."""
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 
 class TfliteQuantizer:
@@ -33,16 +35,41 @@ class TfliteQuantizer:
             algorithm = require("ai_edge_quantizer.algorithm_manager", extra="export").AlgorithmName
             quantizer = quantizer_module.Quantizer(str(bundle.model_path))
             quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
-            for scope in _FLOAT_SCOPES:
+            scopes = _float_scopes(bundle)
+            for scope in scopes:
                 quantizer.update_quantization_recipe(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=algorithm.NO_QUANTIZE)
             ranges = quantizer.calibrate({"serving_default": [{INPUT_NAME: frame[None]} for frame in frames]}, num_threads=1)
             quantizer.quantize(ranges).export_model(str(path), overwrite=True)
         scheme = {
             "method": "post-training, static", "form": "static_wi8_ai8", "activations": "int8, per tensor, asymmetric",
             "weights": "int8, per output channel, symmetric", "calibrator": "min-max", "num_frames": len(frames),
-            "float_ops": list(_FLOAT_SCOPES), "float_reason": FLOAT_REASON,
+            "float_ops": list(scopes), "float_reason": FLOAT_REASON,
         }
         return ModelFiles(
             folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="int8", scheme=scheme,
             tools=versions("ai-edge-quantizer", "ai-edge-litert"),
         )
+
+
+def _float_scopes(bundle: Bundle) -> tuple[str, ...]:
+    """What stays float: by name in our networks; in imported ones, whose names are their own, back from the answer to the class layers."""
+    if "imported" not in bundle.manifest.scheme:
+        return _FLOAT_SCOPES
+    schema = require("ai_edge_litert.schema_py_generated", extra="export")
+    codes = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    model = schema.ModelT.InitFromPackedBuf(bundle.model_path.read_bytes())
+    graph = model.subgraphs[0]
+    producer = {int(output): operator for operator in graph.operators for output in operator.outputs}
+    names: list[str] = []
+    pending, seen = [int(graph.outputs[0])], set()
+    while pending:
+        tensor = pending.pop()
+        if tensor not in producer or tensor in seen:
+            continue
+        seen.add(tensor)
+        name = graph.tensors[tensor].name.decode()
+        names.append(f"^{re.escape(name)};?$")
+        code = model.operatorCodes[producer[tensor].opcodeIndex]
+        if "exporters.head" in name or codes[max(code.builtinCode, code.deprecatedBuiltinCode)] not in _CONVOLUTIONS:
+            pending += [int(i) for i in producer[tensor].inputs if i >= 0]
+    return tuple(sorted(names))

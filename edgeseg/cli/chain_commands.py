@@ -93,9 +93,34 @@ def export(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOp
     _step("export", config, set_, json)
 
 
-def quantize(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
-    """Quantize the fp32 bundles to int8, calibrated on training frames, with per-class IoU before and after."""
-    _step("quantize", config, set_, json)
+def quantize(
+    source: Annotated[Path, typer.Argument(metavar="[CONFIG|BUNDLE]", help="a run's edgeseg.toml, or one fp32 bundle")] = DEFAULT_CONFIG,
+    set_: SetOpt = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="CONFIG|DIR", help="of a BUNDLE: training frames, labelled or not")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="BUNDLE", help="of a BUNDLE: where int8 goes; default BUNDLE-int8")] = None,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="of a BUNDLE: how many frames calibrate")] = 128,
+    force: Annotated[bool, typer.Option("--force", help="of a BUNDLE: replace an int8 bundle that is already there")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Quantize to int8 (the fp32 bundles of a run, or one BUNDLE), calibrated on training frames, with per-class IoU before and after."""
+    if not (source / "manifest.json").is_file():
+        if data is not None or out is not None or force:
+            raise typer.BadParameter(f"--data, --out and --force go with a bundle, and {source} is none; a run takes all from its config.")
+        _step("quantize", source, set_, json)
+        return
+    from edgeseg.workflow.quantizing import quantize_bundle
+
+    if set_:
+        raise typer.BadParameter("--set changes a run's config; with a bundle use --frames, --data and --out.")
+    console = Console(quiet=json)
+    outcome = quantize_bundle(source, data=data, out=out, num_frames=frames, force=force, ui=console)
+    console.close()
+    if json:
+        print_json(outcome.to_json())
+    else:
+        print("\n".join(outcome.lines))
 
 
 def report(

@@ -1,0 +1,144 @@
+"""The frames an imported bundle is compared, sealed and calibrated on: a labelled data set, a folder of images, or drawn ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from edgeseg.core.config import DataSection, load_config
+from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame, place, read_frame, to_model
+from edgeseg.core.manifest import Contract
+from edgeseg.data.base import Sample
+from edgeseg.data.dataset import DATASETS, Dataset, load_dataset
+from edgeseg.data.store import read_sample
+from edgeseg.data.synthetic import draw_field
+
+_DRAWN: Final = 6
+"""Frames drawn where no data is given."""
+_UNLABELLED: Final = 64
+"""At most so many frames of a folder without labels are compared."""
+
+Item = tuple[str, Frame, ClassMap | None]
+"""Name, frame and (where there is one) label, at frame size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Where frames come from. Nothing is decoded until it is asked for."""
+
+    name: str
+    dataset: Dataset | None = None
+    images: tuple[Path, ...] = ()
+    """Of a folder without labels."""
+    section: DataSection = field(default_factory=DataSection)
+    seed: int = 0
+
+    @property
+    def drawn(self) -> bool:
+        """Nobody gave any data."""
+        return self.dataset is None and not self.images
+
+    @property
+    def eval_split(self) -> str:
+        """The split accuracy is measured on, "" without labels."""
+        if self.dataset is None:
+            return ""
+        return next(split for split in (self.section.eval_split, "val", *self.dataset.splits) if self.dataset.splits.get(split))
+
+    def evaluation(self) -> tuple[int, Iterator[Item]]:
+        """Frames to compare and (with labels) to measure on: all of the split, or up to 64 without labels."""
+        if self.dataset is not None:
+            samples = self.dataset.splits[self.eval_split]
+            return len(samples), (_labelled(sample, len(self.dataset.classes)) for sample in samples)
+        if self.images:
+            chosen = [self.images[i] for i in _spread(len(self.images), _UNLABELLED)]
+            return len(chosen), ((path.name, read_frame(path), None) for path in chosen)
+        return _DRAWN, ((f"drawn {i}", self._draw("test", i), None) for i in range(_DRAWN))
+
+    def golden(self, contract: Contract, count: int) -> list[Frame]:
+        """Frames at model size, spread evenly over the val split, the folder, or the drawn ones (the first tile of each)."""
+        if self.dataset is not None:
+            split = "val" if self.dataset.splits.get("val") else self.eval_split
+            samples = self.dataset.splits[split]
+            frames = (read_frame(samples[i].image) for i in _spread(len(samples), count))
+        elif self.images:
+            frames = (read_frame(self.images[i]) for i in _spread(len(self.images), count))
+        else:
+            frames = (self._draw("val", i) for i in range(min(count, _DRAWN)))
+        return [parts[0] for parts in (at_model_size(frame, contract) for frame in frames)]
+
+    def _draw(self, split: str, index: int) -> Frame:
+        return draw_field(seed=self.seed, split=split, index=index, size_hw=(360, 480))[0]
+
+    def calibration(self, contract: Contract, count: int) -> tuple[dict[str, Any], list[Frame]]:
+        """Frames at model size to calibrate on, from the train split or the folder, and the record of which they are.
+
+        Raises:
+            ConfigError: nobody gave any data, or it has no train split.
+        """
+        from quantization.calibration import choose_calibration
+
+        if self.dataset is not None:
+            samples = self.dataset.splits.get("train", ())
+            if not samples:
+                raise ConfigError(f"{self.dataset.root} has no train split, and int8 is calibrated on training frames; add one")
+            ids, paths = [sample.id for sample in samples], [sample.image for sample in samples]
+        elif self.images:
+            ids, paths = [path.name for path in self.images], list(self.images)
+        else:
+            raise ConfigError("int8 is calibrated on training frames; add --data DIR (labelled or not) or --data edgeseg.toml")
+        chosen = choose_calibration(ids, count, seed=self.seed)
+        record = {
+            "dataset": self.name, "dataset_sha256": self.dataset.sha256 if self.dataset else "", "split": "train" if self.dataset else "",
+            "num_frames": len(chosen), "ids_sha256": hashlib.sha256("\n".join(ids[i] for i in chosen).encode()).hexdigest(),
+        }
+        return record, [part for i in chosen for part in at_model_size(read_frame(paths[i]), contract)]
+
+
+def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
+    """Open what --data names: an edgeseg.toml, a labelled data set in a layout known here, a folder of images, or nothing.
+
+    Raises:
+        ConfigError: the data has other classes than `classes`.
+        InputMissingError: no such folder, or no images in it.
+    """
+    if data is None:
+        return Pictures(name="drawn")
+    require_path(data, what="data")
+    section, seed = DataSection(), 0
+    if data.is_file():
+        config = load_config(data)
+        section, seed = config.data, config.train.seed
+    elif not any(layout.claims(data) for layout in DATASETS.values()):
+        images = tuple(sorted(path for path in data.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()))
+        if not images:
+            raise InputMissingError(f"{data} holds no images; give a labelled data set, a folder of images, or an edgeseg.toml")
+        return Pictures(name=data.resolve().name, images=images)
+    else:
+        section = replace(section, dir=str(data))
+    dataset = load_dataset(replace(section, classes=section.classes or classes), seed=seed, need=())
+    if classes and len(dataset.classes) != len(classes):
+        shown = ", ".join(dataset.classes[:6])
+        raise ConfigError(f"the data has {len(dataset.classes)} classes ({shown}), the model {len(classes)}; "
+                          "they must be the same, in the same order")
+    return Pictures(name=dataset.name, dataset=dataset, section=section, seed=seed)
+
+
+def at_model_size(frame_HWC: Frame, contract: Contract) -> list[Frame]:
+    """Model inputs of one frame."""
+    return to_model(frame_HWC, place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize))
+
+
+def _labelled(sample: Sample, num_classes: int) -> Item:
+    frame, label = read_sample(sample, num_classes=num_classes)
+    return sample.id, frame, label
+
+
+def _spread(total: int, wanted: int) -> Sequence[int]:
+    """`wanted` indices (all, where there are fewer), evenly over `total`."""
+    count = min(wanted, total)
+    return sorted({round(i * (total - 1) / max(count - 1, 1)) for i in range(count)})

@@ -1,0 +1,117 @@
+"""`edgeseg quantize BUNDLE`: int8 of one fp32 bundle, wherever it came from, with its accuracy before and after."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.core.bundle import Bundle, BundleInfo, open_bundle, seal_bundle
+from edgeseg.core.errors import ConfigError, require_path
+from edgeseg.core.images import place, to_frame, to_model
+from edgeseg.core.instances import as_class_map
+from edgeseg.core.manifest import Parent
+from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix, score
+from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.pictures import Pictures, open_pictures
+from edgeseg.workflow.ui import Ui
+from targets.boards import plan
+from targets.runtimes import open_session
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What quantization did on the evaluation frames."""
+
+    num_frames: int
+    agreement: float
+    """Share of pixels at model size that stayed."""
+    before: SegmentationScore | None
+    after: SegmentationScore | None
+    """`None` without labels."""
+
+
+def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_frames: int, force: bool, ui: Ui) -> Outcome:
+    """Calibrate on the training frames of `data`, write the int8 bundle to `out` (default: BUNDLE-int8), compare it with the float one.
+
+    Raises:
+        ConfigError: no data, `out` exists, or the bundle is not fp32.
+        BundleError, DataError, InputMissingError: the bundle or the data is not as it should be.
+    """
+    from edgeseg.workflow.bundling import own_answer
+    from quantization import QUANTIZERS
+
+    parent = open_bundle(require_path(folder, what="bundle"))
+    manifest = parent.manifest
+    target = out or folder.with_name(folder.name.removesuffix("-fp32") + "-int8")
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists; add --force to replace it, or choose another --out")
+    if manifest.format not in QUANTIZERS:
+        raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
+    if manifest.contract.task == "instance":
+        raise ConfigError(f"{folder} answers with objects, which this command cannot compare; its int8 is made beside it by: edgeseg run")
+    pictures = open_pictures(data, manifest.classes)
+    calibration, frames = pictures.calibration(manifest.contract, num_frames)
+    info = BundleInfo(
+        name=manifest.name.removesuffix("-fp32") + "-int8", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
+        reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
+    )
+    ui.say(f"calibrating {manifest.format} int8 on {len(frames)} frames of {pictures.name}")
+    with tempfile.TemporaryDirectory(prefix="edgeseg-quantize-") as work:
+        model = QUANTIZERS[manifest.format](parent, frames, Path(work))
+        model = replace(model, scheme={**manifest.scheme, **model.scheme, "calibration": calibration})
+        golden = [frame for frame, _ in parent.golden_pairs()]
+        made = seal_bundle(target, model, info, golden_frames=golden, answer=own_answer)
+    return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures)
+
+
+def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Change:
+    """Both bundles on the evaluation frames, in this host's runtime."""
+    manifest = parent.manifest
+    contract, num_classes = manifest.contract, len(manifest.classes)
+    sessions = []
+    for bundle in (parent, made):
+        how = plan("host", bundle.manifest.format, bundle.manifest.precision)
+        sessions.append(open_session(bundle, how.runtime, how.options))
+    totals: list[Confusion | None] = [None, None]
+    shares = []
+    count, items = pictures.evaluation()
+    for done, (_, frame_HWC, label_HW) in enumerate(items, start=1):
+        placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+        parts = to_model(frame_HWC, placement)
+        answers = [[as_class_map(session.run(part)) for part in parts] for session in sessions]
+        shares += [agreement(*pair) for pair in zip(*answers, strict=True)]
+        if label_HW is not None:
+            for which, maps in enumerate(answers):
+                one, total = confusion_matrix(to_frame(maps, placement), label_HW, num_classes=num_classes), totals[which]
+                totals[which] = one if total is None else total + one
+        ui.progress("comparing", done, count)
+    for session in sessions:
+        session.close()
+    before, after = (None if total is None else score(total) for total in totals)
+    return _Change(count, float(np.mean(shares)), before, after)
+
+
+def _outcome(parent: Bundle, made: Bundle, change: _Change, pictures: Pictures) -> Outcome:
+    manifest = made.manifest
+    size = f"{parent.size_bytes / 1e6:.2f} -> {made.size_bytes / 1e6:.2f} MB"
+    lines = [
+        f"{made.folder}: {manifest.format} int8, {size}",
+        f"{change.agreement:.4%} of the pixels of {change.num_frames} frames of {pictures.name} as in float",
+    ]
+    facts: dict[str, Any] = {
+        "bundle": str(made.folder), "bundle_sha256": manifest.sha256, "format": manifest.format, "size_bytes": made.size_bytes,
+        "size_bytes_float": parent.size_bytes, "agreement_with_float": change.agreement, "num_frames": change.num_frames,
+        "calibration": manifest.scheme["calibration"], "miou_float": None, "miou": None, "iou_float": None, "iou": None,
+    }
+    if change.before is not None and change.after is not None:
+        before, after = change.before, change.after
+        facts |= {"miou_float": before.miou, "miou": after.miou, "iou_float": list(before.iou), "iou": list(after.iou)}
+        lines.append(f"mIoU on {pictures.eval_split}: float {before.miou:.4f}, int8 {after.miou:.4f} ({after.miou - before.miou:+.4f})")
+        for name, was, is_now in zip(manifest.classes, before.iou, after.iou, strict=True):
+            shown = "not evaluated (no pixel of it in the split)" if was is None or is_now is None else f"{was:.4f} -> {is_now:.4f}"
+            lines.append(f"  {name}: {shown}")
+    return Outcome(tuple(lines), facts)

@@ -1,0 +1,200 @@
+"""`edgeseg import` from what is typed to the bundle: exact answers of a model whose answers are known, and every refusal in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from import_tools import write_saved
+from PIL import Image
+from tiny_models import tiny_bundle
+
+from edgeseg.core.bundle import open_bundle
+from edgeseg.core.errors import BundleError, ConfigError, EdgesegError, InputMissingError
+from edgeseg.workflow.import_options import request_of
+from edgeseg.workflow.importing import ImportRequest, import_model
+from edgeseg.workflow.quantizing import quantize_bundle
+from edgeseg.workflow.ui import Silent
+from targets.runtimes import RuntimeOptions, open_session
+
+RGB = ("red", "green", "blue")
+
+
+def pixel_model(
+    path: Path, *, shape: tuple[Any, ...] = (1, 3, 24, 32), dtype: str = "float32", inputs: int = 1, opset: int = 18, extra: str = "",
+) -> Path:
+    """An ONNX file whose three scores are its three channels."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}[dtype]
+    weight = numpy_helper.from_array(np.eye(3, dtype=np.float16 if dtype == "float16" else np.float32).reshape(3, 3, 1, 1), "weight")
+    nodes = [helper.make_node("Conv", ["frame", "weight"], ["scores"])]
+    if extra == "random":
+        nodes = [
+            helper.make_node("Conv", ["frame", "weight"], ["plain"]),
+            helper.make_node("RandomUniformLike", ["plain"], ["noise"], high=500.0),
+            helper.make_node("Add", ["plain", "noise"], ["scores"]),
+        ]
+    outputs = [helper.make_tensor_value_info("scores", kind, [1, 3, None, None])]
+    if extra == "second output":
+        nodes.append(helper.make_node("Relu", ["scores"], ["other"]))
+        outputs.append(helper.make_tensor_value_info("other", kind, [1, 3, None, None]))
+    given = [helper.make_tensor_value_info(name, kind, list(shape)) for name in ("frame", "mask")[:inputs]]
+    if inputs == 2:
+        nodes.append(helper.make_node("Add", ["scores", "mask"], ["sum"]))
+        outputs[0].name = "sum"
+    graph = helper.make_graph(nodes, "pixels", given, outputs, [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), str(path))
+    return path
+
+
+def ask(tmp_path: Path, model: Path, **wishes: Any) -> ImportRequest:
+    return ImportRequest(**{"model": model, "out": tmp_path / "b", "classes": RGB, "mean": (0.0,), "scale": (1.0,), **wishes})
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_answers_are_the_ones_known(order: str, tmp_path: Path) -> None:
+    """The class is the strongest channel, so a channel order, layout or mean in the wrong place shows."""
+    request = ask(tmp_path, pixel_model(tmp_path / "m.onnx", opset=11), order=order, mean=(0.0, 40.0, 80.0), scale=(1.0, 2.0, 1.0))
+    outcome = import_model(request, ui=Silent())
+    assert outcome.facts["agreement"] == 1.0
+    session = open_session(open_bundle(request.out), "onnxruntime", RuntimeOptions())
+    frame = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    channels = frame if order == "rgb" else frame[:, :, ::-1]
+    expected = ((channels.astype(np.float32) - np.array([0, 40, 80], np.float32)) / np.array([1, 2, 1], np.float32)).argmax(2)
+    np.testing.assert_array_equal(session.run(frame), expected)
+    assert open_bundle(request.out).manifest.reference is None
+
+
+def test_an_answer_that_differs_from_the_original_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"less than 0\.999; nothing was written"):
+        import_model(ask(tmp_path, pixel_model(tmp_path / "m.onnx", extra="random")), ui=Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("model", "wishes", "words"),
+    [
+        ({}, {"input": "image"}, r"no input 'image'; it has 'frame' \(float32 \[1, 3, 24, 32\]\); type --input frame"),
+        ({}, {"output": "logits"}, "no output 'logits'; it has 'scores'"),
+        ({"shape": (None, 3, None, None)}, {}, "leaves its size open; type --size HEIGHTxWIDTH"),
+        ({}, {"classes": ("a", "b")}, "no axis of 2, as --classes names 2"),
+        ({}, {"classes": ()}, "--classes : 2 to 255 different names"),
+        ({}, {"classes": ("a", "a", "b")}, "2 to 255 different names"),
+        ({"inputs": 2}, {}, "takes 2 inputs, 'frame' .*, 'mask'"),
+        ({"dtype": "float16"}, {}, "takes float16"),
+        ({"extra": "second output"}, {}, "has 2 outputs, 'scores' .*, 'other'"),
+        ({}, {"mean": (), "scale": ()}, "type what it was trained with"),
+        ({}, {"format": "tflite"}, "cannot become tflite: no converter from ONNX"),
+        ({}, {"format": "coreml"}, "--format coreml is unknown"),
+    ],
+)
+def test_refusals(model: dict[str, Any], wishes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = pixel_model(tmp_path / "m.onnx", **model)
+    with pytest.raises(ConfigError, match=words) as caught:
+        import_model(ask(tmp_path, path, **wishes), ui=Silent())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_saved_model_with_an_open_input_asks_for_its_size(tmp_path: Path) -> None:
+    folder = write_saved(tmp_path / "saved", shape=(-1, -1, -1, 3))
+    with pytest.raises(ConfigError, match=r"input 'picture.*leaves its size open; type --size HEIGHTxWIDTH"):
+        import_model(ask(tmp_path, folder), ui=Silent())
+    outcome = import_model(ask(tmp_path, folder, size=(40, 48)), ui=Silent())
+    assert outcome.facts["agreement"] >= 0.999
+    contract = open_bundle(tmp_path / "b").manifest.contract
+    assert (contract.height, contract.width) == (40, 48)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "tflite", "saved", "keras"])
+def test_a_file_cut_in_half_is_named(kind: str, tmp_path: Path) -> None:
+    if kind == "saved":
+        model = write_saved(tmp_path / "saved")
+        damaged = model / "saved_model.pb"
+    elif kind == "keras":
+        if importlib.util.find_spec("keras") is None:
+            pytest.skip("keras is not installed; it comes with pip install 'edgeseg[keras]'")
+        model = damaged = tmp_path / "m.keras"
+        damaged.write_bytes(b"PK\x03\x04" + bytes(200))
+    else:
+        bundle = tiny_bundle(tmp_path, kind)
+        model = bundle.model_path
+        damaged = model.with_suffix(".bin") if kind == "openvino" else model
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputMissingError, match="copy") as caught:
+        import_model(ask(tmp_path, model, out=tmp_path / "new"), ui=Silent())
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("m.pth", "factory"), ("m.bin", "name the graph: m.xml"), ("m.txt", "no model that can be imported"), ("none.onnx", "does not exist")],
+)
+def test_what_is_no_model(name: str, words: str, tmp_path: Path) -> None:
+    if name != "none.onnx":
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputMissingError, match=words):
+        import_model(ask(tmp_path, tmp_path / name), ui=Silent())
+
+
+def test_an_existing_bundle_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ConfigError, match="--force"):
+        import_model(ask(tmp_path, pixel_model(tmp_path / "m.onnx")), ui=Silent())
+
+
+def _typed(**words: Any) -> ImportRequest:
+    plain = {"model": Path("m.onnx"), "out": Path("b"), "classes": "", "mean": "", "scale": "", "size": "", "order": "", "layout": "",
+             "output_layout": "", "resize": "stretch", "decision": "", "scores": ""}
+    return request_of(**{**plain, **words})
+
+
+def test_words_become_values(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("soil\ncrop\n\nweed\n")
+    request = _typed(mean="123.675, 116.28,103.53", scale="58", size="360x480", classes=str(tmp_path / "names.txt"))
+    assert (request.mean, request.scale, request.size) == ((123.675, 116.28, 103.53), (58.0,), (360, 480))
+    assert request.classes == ("soil", "crop", "weed")
+    for words, message in [
+        ({"mean": "a,b"}, "--mean a,b: expected a number"),
+        ({"scale": "nan"}, "finite"),
+        ({"size": "512"}, "HEIGHTxWIDTH"),
+        ({"size": "0x5"}, "at least 16x16"),
+        ({"layout": "nchw"}, "did you mean NCHW"),
+        ({"order": "BGR"}, "did you mean bgr"),
+        ({"decision": "treshold"}, "did you mean threshold"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            _typed(**words)
+
+
+def test_quantizing_a_bundle_needs_training_frames(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "onnx")
+    (tmp_path / "empty").mkdir()
+    cases: list[tuple[Path | None, type[EdgesegError], str]] = [
+        (None, ConfigError, "add --data DIR"), (tmp_path / "none", InputMissingError, "does not exist"),
+        (tmp_path / "empty", InputMissingError, "holds no images"),
+    ]
+    for data, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            quantize_bundle(bundle.folder, data=data, out=None, num_frames=4, force=False, ui=Silent())
+
+
+def test_quantizing_a_bundle_on_a_plain_folder_of_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for index in range(5):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / f"{index}.png")
+    bundle = tiny_bundle(tmp_path, "onnx")
+    outcome = quantize_bundle(bundle.folder, data=tmp_path / "pictures", out=tmp_path / "q", num_frames=4, force=False, ui=Silent())
+    assert outcome.facts["num_frames"] == 5
+    assert outcome.facts["calibration"]["num_frames"] == 4
+    assert outcome.facts["agreement_with_float"] > 0.9
+    assert outcome.facts["miou"] is None
+    assert open_bundle(tmp_path / "q").manifest.precision == "int8"
