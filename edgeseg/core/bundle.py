@@ -11,8 +11,19 @@ import numpy as np
 
 from edgeseg.core.errors import BundleError
 from edgeseg.core.files import atomic_folder, sha256_file, write_json
-from edgeseg.core.images import ClassMap, Frame, read_class_map, read_frame, write_class_map, write_frame
-from edgeseg.core.manifest import Contract, FileEntry, Golden, Manifest, Parent, Reference, read_manifest
+from edgeseg.core.images import Frame, read_class_map, read_frame, write_class_map, write_frame
+from edgeseg.core.instances import Answer, Instances, read_instances, write_instances
+from edgeseg.core.manifest import (
+    Contract,
+    FileEntry,
+    Golden,
+    GoldenInstances,
+    InstanceReference,
+    Manifest,
+    Parent,
+    Reference,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,16 @@ class Bundle:
     @property
     def size_bytes(self) -> int:
         """Bytes a device stores for the model itself (golden frames not counted)."""
-        golden = {path for pair in self.manifest.golden for path in (pair.frame, pair.class_map)}
+        golden = {path for pair in self.manifest.golden for path in (pair.frame, pair.answer)}
         return sum(entry.size_bytes for entry in self.manifest.files if entry.path not in golden)
 
-    def golden_pairs(self) -> list[tuple[Frame, ClassMap]]:
+    def golden_frames(self) -> list[Frame]:
+        """The golden frames at model size."""
+        return [read_frame(self.folder / pair.frame) for pair in self.manifest.golden]
+
+    def golden_pairs(self) -> list[tuple[Frame, Answer]]:
         """The golden frames at model size with the answers expected."""
-        return [(read_frame(self.folder / g.frame), read_class_map(self.folder / g.class_map)) for g in self.manifest.golden]
+        return list(zip(self.golden_frames(), [_read_answer(self.folder, pair) for pair in self.manifest.golden], strict=True))
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -86,7 +101,7 @@ class BundleInfo:
     contract: Contract
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    reference: Reference | None
+    reference: Reference | InstanceReference | None
     parents: tuple[Parent, ...]
     config_sha256: str
 
@@ -97,12 +112,12 @@ def seal_bundle(
     info: BundleInfo,
     *,
     golden_frames: Sequence[Frame],
-    answer: Callable[[Bundle], tuple[str, Callable[[Frame], ClassMap]]],
+    answer: Callable[[Bundle], tuple[str, Callable[[Frame], Answer]]],
 ) -> Bundle:
     """Copy the model files, let the bundle itself answer the golden frames, write the manifest, put all in place at once.
 
     `answer(bundle)` opens the (still temporary) bundle and gives the runtime's name with version and a function from a
-    frame at model size to its class map. `target` appears complete or not at all.
+    frame at model size to its answer. `target` appears complete or not at all.
     """
     with atomic_folder(target) as folder:
         for name in model.files:
@@ -115,21 +130,31 @@ def seal_bundle(
             config_sha256=info.config_sha256, golden=(), golden_runtime="",
         )
         runtime, run = answer(Bundle(folder, manifest))
-        golden = []
-        for i, frame in enumerate(golden_frames):
-            pair = Golden(frame=f"golden/{i:03}_frame.png", class_map=f"golden/{i:03}_class_map.png")
-            class_map = np.ascontiguousarray(run(frame))
-            (folder / "golden").mkdir(exist_ok=True)
-            write_frame(folder / pair.frame, frame)
-            write_class_map(folder / pair.class_map, class_map)
-            golden.append(pair)
-        extra = [path for pair in golden for path in (pair.frame, pair.class_map)]
+        golden = [_write_pair(folder, i, frame, run(frame)) for i, frame in enumerate(golden_frames)]
+        extra = [path for pair in golden for path in (pair.frame, pair.answer)]
         manifest = replace(
             manifest, golden=tuple(golden), golden_runtime=runtime,
             files=manifest.files + tuple(_entry(folder, name) for name in extra),
         )
         write_json(folder / "manifest.json", manifest.to_json())
     return Bundle(target, read_manifest(target))
+
+
+def _write_pair(folder: Path, i: int, frame: Frame, answer: Answer) -> Golden | GoldenInstances:
+    (folder / "golden").mkdir(exist_ok=True)
+    name = f"golden/{i:03}_frame.png"
+    write_frame(folder / name, frame)
+    if isinstance(answer, Instances):
+        found = GoldenInstances(frame=name, instances=f"golden/{i:03}_instances.npz")
+        write_instances(folder / found.instances, answer)
+        return found
+    pair = Golden(frame=name, class_map=f"golden/{i:03}_class_map.png")
+    write_class_map(folder / pair.class_map, np.ascontiguousarray(answer))
+    return pair
+
+
+def _read_answer(folder: Path, pair: Golden | GoldenInstances) -> Answer:
+    return read_class_map(folder / pair.class_map) if isinstance(pair, Golden) else read_instances(folder / pair.instances)
 
 
 def _entry(folder: Path, name: str) -> FileEntry:

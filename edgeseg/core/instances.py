@@ -8,11 +8,17 @@ Legend: N = objects labelled, K = objects found, H/W = rows/columns of the frame
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeseg.core.errors import BundleError
+from edgeseg.core.files import atomic_path
+from edgeseg.core.images import ClassMap
 
 MASK_SIZE: Final = 28
 """Rows and columns of a mask inside its box (He et al. 2017, arXiv:1703.06870)."""
@@ -72,3 +78,51 @@ def from_outputs(detections_K6: NDArray[np.float32], masks_Khw: NDArray[np.uint8
         boxes_K4=found[:, :4].astype(np.float32), scores_K=found[:, 4].astype(np.float32), classes_K=classes,
         masks_Khw=np.ascontiguousarray(masks_Khw[order]),
     )
+
+
+Answer: TypeAlias = ClassMap | Instances
+"""What a model says of one frame: a class map for task `semantic`, objects for task `instance`."""
+
+
+def as_class_map(answer: Answer) -> ClassMap:
+    """Give the answer of a semantic model, of which the caller knows that it is one."""
+    assert not isinstance(answer, Instances), "an instance model was asked for a class map"
+    return answer
+
+
+def as_instances(answer: Answer) -> Instances:
+    """Give the answer of an instance model, of which the caller knows that it is one."""
+    assert isinstance(answer, Instances), "a semantic model was asked for objects"
+    return answer
+
+
+_FILES: Final = {"boxes": ("<f4", (4,)), "scores": ("<f4", ()), "classes": ("<i8", ()), "masks": ("|u1", (MASK_SIZE, MASK_SIZE))}
+"""Arrays of an .npz file: dtype, and shape behind the first axis."""
+
+
+def write_instances(path: Path, found: Instances) -> None:
+    """Write an .npz of four plain arrays, atomically; same objects, same bytes (numpy's own savez stamps the time of day)."""
+    arrays = {"boxes": found.boxes_K4, "scores": found.scores_K, "classes": found.classes_K, "masks": found.masks_Khw}
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, (dtype, _) in _FILES.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as stream:
+                np.lib.format.write_array(stream, np.ascontiguousarray(arrays[name], dtype=dtype), allow_pickle=False)
+
+
+def read_instances(path: Path) -> Instances:
+    """Read what `write_instances` wrote; nothing in the file is ever executed.
+
+    Raises:
+        BundleError: damaged, or other arrays than those.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:  # given a path, numpy leaves a bad file open
+            arrays = {name: archive[name] for name in sorted(archive.files)}
+    except Exception as error:  # numpy, zipfile and zlib raise a dozen types for damaged files
+        raise BundleError(f"{path.name}: not a readable .npz of plain arrays; copy or export the bundle again") from error
+    count = len(arrays["scores"]) if "scores" in arrays and arrays["scores"].ndim else 0
+    for name, (dtype, shape) in _FILES.items():
+        got = arrays.get(name)
+        if got is None or got.dtype != np.dtype(dtype) or got.shape != (count, *shape) or len(arrays) != len(_FILES):
+            raise BundleError(f"{path.name}: expected the arrays {', '.join(_FILES)} of one length; export the bundle again")
+    return Instances(boxes_K4=arrays["boxes"], scores_K=arrays["scores"], classes_K=arrays["classes"], masks_Khw=arrays["masks"])

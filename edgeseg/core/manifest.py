@@ -16,6 +16,11 @@ FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
 PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
 INPUT_NAME: Final = "frame"
 OUTPUT_NAME: Final = "class_map"
+DETECTIONS_NAME: Final = "detections"
+MASKS_NAME: Final = "masks"
+TASKS: Final = ("semantic", "instance")
+DECISIONS: Final = ("argmax", "threshold", "thresholds")
+MAX_INSTANCES: Final = 255
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
@@ -38,9 +43,17 @@ class Contract:
     width: int
     resize: str = "stretch"
     decision: str = "argmax"
-    """`argmax`, or `threshold` for one score a pixel."""
+    """`argmax`: the class of the largest probability p_c, the first of equals. `threshold`: two classes, 1 where p_1 > t. `thresholds`: one
+    a class; among the classes with p_c > t_c the one with the largest p_c / t_c (`edgeseg.models.decision`)."""
     threshold: float | None = None
-    """Probability above which a pixel is class 1; only with `threshold`."""
+    """Probability above which a pixel is class 1; only with `threshold`, for networks of one score a pixel or two."""
+    thresholds: tuple[float, ...] | None = None
+    """One probability a class, each above 0, their sum 1; only with `thresholds`. As the p_c sum to 1 too, some class always reaches its
+    own, so no pixel is left without an answer."""
+    task: str = "semantic"
+    """`semantic`: the output above. `instance`: the outputs `detections` and `masks` of `edgeseg.core.instances` in its place."""
+    max_instances: int = 0
+    """Slots of an instance model's outputs (K), 1 to 255; 0 for `semantic`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,21 @@ class Reference:
     num_frames: int
     miou: float
     iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceReference:
+    """The same for task `instance`: average precision as COCO defines it, on masks at frame size."""
+
+    dataset: str
+    dataset_sha256: str
+    split: str
+    num_frames: int
+    ap: float
+    """Mean over IoU 0.50 to 0.95 and over the classes that occur."""
+    ap50: float
+    class_ap: tuple[float | None, ...]
+    """`None` = background, or no object of the class in the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +99,28 @@ class Golden:
     frame: str
     class_map: str
 
+    @property
+    def answer(self) -> str:
+        """Path of the answer's file."""
+        return self.class_map
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenInstances:
+    """The same for task `instance`: the answer is an .npz file of plain arrays (`edgeseg.core.instances.write_instances`)."""
+
+    frame: str
+    instances: str
+
+    @property
+    def answer(self) -> str:
+        """Path of the answer's file."""
+        return self.instances
+
+
+_ADDED_TO_CONTRACT: Final[dict[str, Any]] = {"thresholds": None, "task": "semantic", "max_instances": 0}
+"""Fields that came later: left out where they have this value, so that manifests from before keep their bytes and their identity."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -88,11 +138,11 @@ class Manifest:
     contract: Contract
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    reference: Reference | None
+    reference: Reference | InstanceReference | None
     parents: tuple[Parent, ...]
     tools: dict[str, str]
     config_sha256: str
-    golden: tuple[Golden, ...]
+    golden: tuple[Golden | GoldenInstances, ...]
     golden_runtime: str
     """Runtime and version that gave the golden answers."""
 
@@ -103,7 +153,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Give the manifest as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        contract = values["contract"]
+        values["contract"] = {k: v for k, v in contract.items() if k not in _ADDED_TO_CONTRACT or v != _ADDED_TO_CONTRACT[k]}
+        return values
 
 
 def _want(condition: bool, message: str) -> None:
@@ -157,18 +210,21 @@ def parse_manifest(text: str) -> Manifest:
     paths = [entry.path for entry in files]
     _want(len({p.casefold() for p in paths}) == len(paths), "files lists a path twice")
     _want(top["entry"] in paths, f"entry {top['entry']!r} is not among files")
-    golden = tuple(Golden(**_fields(g, f"golden[{i}]", frame=str, class_map=str)) for i, g in enumerate(top["golden"]))
+    contract = _contract(top["contract"])
+    golden = tuple(_golden(pair, f"golden[{i}]", contract.task) for i, pair in enumerate(top["golden"]))
     for pair in golden:
-        _want({pair.frame, pair.class_map} <= set(paths), f"golden {pair.frame!r} is not among files")
+        _want({pair.frame, pair.answer} <= set(paths), f"golden {pair.frame!r} is not among files")
     classes = tuple(top["classes"])
     _want(2 <= len(classes) <= 255 and all(isinstance(c, str) and c for c in classes), "classes must be 2 to 255 names")
+    _want(contract.threshold is None or len(classes) == 2, "contract.threshold is for two classes")
+    _want(contract.thresholds is None or len(contract.thresholds) == len(classes), "contract.thresholds and classes differ in length")
     palette = tuple(_colour(c, i) for i, c in enumerate(top["palette"]))
     _want(len(palette) == len(classes), "palette and classes differ in length")
     _want(all(isinstance(k, str) and isinstance(v, str) for k, v in top["tools"].items()), "tools must map names to versions")
     parents = tuple(Parent(**_fields(p, f"parents[{i}]", kind=str, sha256=str)) for i, p in enumerate(top["parents"]))
     return Manifest(**{
-        **top, "files": files, "contract": _contract(top["contract"]), "classes": classes, "palette": palette,
-        "reference": _reference(top["reference"], len(classes)), "parents": parents, "golden": golden,
+        **top, "files": files, "contract": contract, "classes": classes, "palette": palette,
+        "reference": _reference(top["reference"], len(classes), contract.task), "parents": parents, "golden": golden,
     })
 
 
@@ -187,23 +243,53 @@ def _colour(raw: object, i: int) -> tuple[int, int, int]:
     return (raw[0], raw[1], raw[2])
 
 
+def _golden(raw: object, where: str, task: str) -> Golden | GoldenInstances:
+    if task == "instance":
+        return GoldenInstances(**_fields(raw, where, frame=str, instances=str))
+    return Golden(**_fields(raw, where, frame=str, class_map=str))
+
+
 def _contract(raw: object) -> Contract:
-    values = _fields(raw, "contract", height=int, width=int, resize=str, decision=str, threshold=(float, int, type(None)))
+    values = _fields(
+        {**_ADDED_TO_CONTRACT, **raw} if isinstance(raw, dict) else raw, "contract", height=int, width=int, resize=str, decision=str,
+        threshold=(float, int, type(None)), thresholds=(list, type(None)), task=str, max_instances=int,
+    )
+    if values["thresholds"] is not None:
+        values["thresholds"] = tuple(values["thresholds"])
     contract = Contract(**values)
     _want(0 < contract.height <= 16384 and 0 < contract.width <= 16384, f"contract size {contract.height}x{contract.width} is out of range")
     _want(contract.resize in RESIZE_POLICIES, f"contract.resize {contract.resize!r} is unknown")
-    _want(contract.decision in ("argmax", "threshold"), f"contract.decision {contract.decision!r} is unknown")
+    _want(contract.decision in DECISIONS, f"contract.decision {contract.decision!r} is unknown; one of {', '.join(DECISIONS)}")
     _want((contract.threshold is not None) == (contract.decision == "threshold"), "contract.threshold goes with decision 'threshold'")
+    _want((contract.thresholds is not None) == (contract.decision == "thresholds"), "contract.thresholds goes with decision 'thresholds'")
+    if contract.thresholds is not None:
+        ok = all(isinstance(t, float) and 0 < t < 1 for t in contract.thresholds) and abs(sum(contract.thresholds) - 1) < 1e-6
+        _want(ok, "contract.thresholds must be numbers above 0 that sum to 1")
+    _want(contract.task in TASKS, f"contract.task {contract.task!r} is unknown; one of {', '.join(TASKS)}")
+    if contract.task == "instance":
+        _want(0 < contract.max_instances <= MAX_INSTANCES, f"contract.max_instances {contract.max_instances} is not 1..{MAX_INSTANCES}")
+        _want(contract.resize != "tile", "contract.resize 'tile' cuts objects apart; instances need stretch or letterbox")
+        _want(contract.decision == "argmax", f"contract.decision {contract.decision!r} is for pixels, not for instances")
+    else:
+        _want(contract.max_instances == 0, "contract.max_instances goes with task 'instance'")
     return contract
 
 
-def _reference(raw: object, num_classes: int) -> Reference | None:
+def _reference(raw: object, num_classes: int, task: str) -> Reference | InstanceReference | None:
     if raw is None:
         return None
+    if task == "instance":
+        values = _fields(
+            raw, "reference", dataset=str, dataset_sha256=str, split=str, num_frames=int, ap=(float, int), ap50=(float, int), class_ap=list,
+        )
+        return InstanceReference(**{**values, "class_ap": _per_class(values["class_ap"], "reference.class_ap", num_classes)})
     values = _fields(raw, "reference", dataset=str, dataset_sha256=str, split=str, num_frames=int, miou=(float, int), iou=list)
-    iou = tuple(values["iou"])
-    _want(len(iou) == num_classes and all(v is None or isinstance(v, (int, float)) for v in iou), "reference.iou needs one value a class")
-    return Reference(**{**values, "iou": iou})
+    return Reference(**{**values, "iou": _per_class(values["iou"], "reference.iou", num_classes)})
+
+
+def _per_class(raw: list[Any], where: str, num_classes: int) -> tuple[float | None, ...]:
+    _want(len(raw) == num_classes and all(v is None or isinstance(v, (int, float)) for v in raw), f"{where} needs one value a class")
+    return tuple(raw)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from edgeseg.core.images import Frame, Placement, place, read_frame, to_frame, to_model
+from edgeseg.core.images import Frame, Placement, place, read_frame, to_model
 from edgeseg.core.manifest import Contract
+from targets.instances import put_back
 from targets.measure.result import Limits, WarmUp
 from targets.runtimes.base import Session
 
@@ -66,13 +67,13 @@ class Stream:
         placement = self._place((frame.shape[0], frame.shape[1]))
         inputs = to_model(frame, placement)
         resized = clock()
-        class_maps, before = [], resized
+        answers, before = [], resized
         for model_frame in inputs:
-            class_maps.append(run(model_frame))
+            answers.append(run(model_frame))
             after = clock()
             times.inference.append(after - before)
             before = after
-        to_frame(class_maps, placement)
+        put_back(answers, placement)
         end = clock()
         times.decode.append(decoded - start)
         times.resize.append(resized - decoded)

@@ -59,13 +59,13 @@ class BenchResult:
     num_threads: int
     quick: bool
     inference: LatencyStats
-    """Frame at model size in, class map at model size out: one runtime call."""
+    """Frame at model size in, class map (or objects) at model size out: one runtime call."""
     decode: LatencyStats
     """File to frame."""
     resize: LatencyStats
     """Frame to model size."""
     resize_back: LatencyStats
-    """Class map to frame size."""
+    """Class map to frame size (objects: boxes to frame size, masks pasted)."""
     end_to_end: LatencyStats
     """File to class map at frame size; holds one inference, or one a tile."""
     calls_per_frame: float

@@ -1,9 +1,9 @@
-"""The seam between edgeseg and an SDK: a `Runtime` opens a bundle, a `Session` turns frames into class maps.
+"""The seam between edgeseg and an SDK: a `Runtime` opens a bundle, a `Session` turns frames into answers.
 
 A runtime is one file in this folder and one line in `RUNTIMES`. It imports its SDK inside `open`, pins every choice the SDK
 would make by itself, and records what was pinned in `Session.settings`. What it cannot do exactly as asked, it refuses.
 
-Legend: H/W = rows/columns at model size.
+Legend: H/W = rows/columns at model size, K = slots of an instance model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, ConfigError, DataError, EdgesegError, RuntimeFailure, telling_line, vendor_errors
-from edgeseg.core.images import ClassMap, Frame
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+from edgeseg.core.images import Frame
+from edgeseg.core.instances import MASK_SIZE, Answer, from_outputs
+from edgeseg.core.manifest import DETECTIONS_NAME, INPUT_NAME, MASKS_NAME, OUTPUT_NAME, Contract, Manifest
 
 PROVIDERS: Final = ("cpu", "cuda", "tensorrt")
 PRECISION_HINTS: Final = ("f32", "bf16", "f16")
@@ -55,12 +56,13 @@ class Session(Protocol):
         """Everything that was pinned, and what the SDK says it executes."""
         ...
 
-    def run(self, frame_HWC: Frame) -> ClassMap:
-        """Answer one frame at model size: uint8 [H, W], a fresh array that the caller owns.
+    def run(self, frame_HWC: Frame) -> Answer:
+        """Answer one frame at model size: a class map uint8 [H, W], or `Instances`, as the contract's task says; the caller owns it.
 
         Raises:
             DataError: not a uint8 frame of the model's size.
             RuntimeFailure: the SDK failed.
+            BundleError: the objects found are no objects (not finite, outside the classes).
         """
         ...
 
@@ -104,22 +106,28 @@ class Port:
     shape: tuple[int | str, ...]
 
 
+Outputs = Sequence[NDArray[np.generic]]
+"""What a model gave, in the order of `contract_outputs`; may be buffers that are used again."""
+
+
 class CheckedSession:
-    """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out a fresh class map."""
+    """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out a fresh answer."""
 
     def __init__(
-        self, vendor: str, contract: Contract, settings: Mapping[str, str], execute: Callable[[Frame], NDArray[np.uint8]],
+        self, vendor: str, manifest: Manifest, settings: Mapping[str, str], execute: Callable[[Frame], Outputs],
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        """Wrap `execute`: C-contiguous uint8 [H, W, 3] in, uint8 [1, H, W] or [H, W] out (may be a buffer that is used again)."""
+        """Wrap `execute`: C-contiguous uint8 [H, W, 3] in, the contract's outputs out (their first axis of length 1 may be missing)."""
+        contract = manifest.contract
         self.settings: Mapping[str, str] = dict(settings)
         self._vendor = vendor
+        self._manifest = manifest
         self._shape = (contract.height, contract.width, 3)
         self._map_shape = (contract.height, contract.width)
-        self._execute: Callable[[Frame], NDArray[np.uint8]] | None = execute
+        self._execute: Callable[[Frame], Outputs] | None = execute
         self._release = release
 
-    def run(self, frame_HWC: Frame) -> ClassMap:
+    def run(self, frame_HWC: Frame) -> Answer:
         """See `Session.run`."""
         if frame_HWC.shape != self._shape or frame_HWC.dtype != np.uint8:  # an SDK that was given a bare pointer would read past it
             raise DataError(
@@ -128,8 +136,14 @@ class CheckedSession:
             )
         assert self._execute is not None, "run after close"
         with vendor_errors(self._vendor):
-            answer = self._execute(np.ascontiguousarray(frame_HWC))
-            return np.array(answer, dtype=np.uint8).reshape(self._map_shape)
+            outputs = self._execute(np.ascontiguousarray(frame_HWC))
+            if self._manifest.contract.task == "semantic":
+                return np.array(outputs[0], dtype=np.uint8).reshape(self._map_shape)
+            detections_K6, masks_Khw = np.array(outputs[0], dtype=np.float32), np.array(outputs[1], dtype=np.uint8)
+        try:
+            return from_outputs(detections_K6, masks_Khw, num_classes=len(self._manifest.classes))
+        except ValueError as error:
+            raise BundleError(f"{self._manifest.name} in {self._vendor}: {error}; export the bundle again") from error
 
     def close(self) -> None:
         """See `Session.close`; closing twice is allowed."""
@@ -139,10 +153,26 @@ class CheckedSession:
             release()
 
 
-def check_ports(bundle: Bundle, inputs: Sequence[Port], outputs: Sequence[Port]) -> int:
-    """Compare a model's declared ports with the contract; give the index of `class_map` among the outputs.
+def contract_outputs(contract: Contract) -> tuple[Port, ...]:
+    """The outputs a model must have: `class_map`, or `detections` and `masks`; dtypes as numpy spells them."""
+    if contract.task == "semantic":
+        return (Port(name=OUTPUT_NAME, dtype="uint8", shape=(1, contract.height, contract.width)),)
+    slots = contract.max_instances
+    return (
+        Port(name=DETECTIONS_NAME, dtype="float32", shape=(slots, 6)),
+        Port(name=MASKS_NAME, dtype="uint8", shape=(slots, MASK_SIZE, MASK_SIZE)),
+    )
 
-    One uint8 [1, H, W, 3] input and one uint8 [1, H, W] `class_map`; further outputs (confidence) are allowed after it by name.
+
+def output_buffers(contract: Contract) -> list[NDArray[np.generic]]:
+    """Arrays an SDK can write the contract's outputs into."""
+    return [np.zeros([int(n) for n in port.shape], dtype=port.dtype) for port in contract_outputs(contract)]
+
+
+def check_ports(bundle: Bundle, inputs: Sequence[Port], outputs: Sequence[Port]) -> tuple[int, ...]:
+    """Compare a model's declared ports with the contract; give the places of the contract's outputs among the model's.
+
+    One uint8 [1, H, W, 3] input and the outputs of `contract_outputs`; further outputs (confidence) are allowed.
 
     Raises:
         BundleError: anything differs; says what was got and what the contract wants.
@@ -150,24 +180,31 @@ def check_ports(bundle: Bundle, inputs: Sequence[Port], outputs: Sequence[Port])
     contract = bundle.manifest.contract
     if len(inputs) != 1:
         raise BundleError(f"{_where(bundle)} has {len(inputs)} inputs, the contract one ('{INPUT_NAME}'); export the bundle again")
-    named = [i for i, port in enumerate(outputs) if port.name == OUTPUT_NAME]
-    if not named and len(outputs) == 1 and outputs[0].name is None:
-        named = [0]
-    if not named:
+    wanted = contract_outputs(contract)
+    named = {port.name: i for i, port in enumerate(outputs)}
+    if len(wanted) == len(outputs) == 1 and outputs[0].name is None:
+        named = {wanted[0].name: 0}
+    missing = [str(port.name) for port in wanted if port.name not in named]
+    if missing:
         got = ", ".join(str(port.name) for port in outputs)
-        raise BundleError(f"{_where(bundle)} has the outputs {got}; the contract wants '{OUTPUT_NAME}'; export the bundle again")
-    _check_port(bundle, inputs[0], "input", INPUT_NAME, (1, contract.height, contract.width, 3))
-    _check_port(bundle, outputs[named[0]], "output", OUTPUT_NAME, (1, contract.height, contract.width))
-    return named[0]
+        raise BundleError(f"{_where(bundle)} has the outputs {got}; the contract wants '{missing[0]}'; export the bundle again")
+    _check_port(bundle, inputs[0], "input", Port(name=INPUT_NAME, dtype="uint8", shape=(1, contract.height, contract.width, 3)))
+    for port in wanted:
+        _check_port(bundle, outputs[named[port.name]], "output", port)
+    return tuple(named[port.name] for port in wanted)
 
 
-def _check_port(bundle: Bundle, port: Port, kind: str, name: str, shape: tuple[int, ...]) -> None:
-    if port.name not in (None, name):
-        raise BundleError(f"{_where(bundle)}: {kind} is called '{port.name}', the contract says '{name}'; export the bundle again")
-    if "uint8" not in port.dtype or port.shape != shape:
+_SPELLINGS: Final = {"uint8": ("uint8", "tensor(uint8)"), "float32": ("float32", "tensor(float)")}
+"""A dtype as numpy and as the SDKs spell it."""
+
+
+def _check_port(bundle: Bundle, port: Port, kind: str, wanted: Port) -> None:
+    if port.name not in (None, wanted.name):
+        raise BundleError(f"{_where(bundle)}: {kind} is called '{port.name}', the contract says '{wanted.name}'; export the bundle again")
+    if port.dtype not in _SPELLINGS[wanted.dtype] or port.shape != wanted.shape:
         raise BundleError(
-            f"{_where(bundle)}: {kind} '{name}' is {port.dtype} {list(port.shape)}, the contract says uint8 {list(shape)}; "
-            "export the bundle again"
+            f"{_where(bundle)}: {kind} '{wanted.name}' is {port.dtype} {list(port.shape)}, the contract says "
+            f"{wanted.dtype} {list(wanted.shape)}; export the bundle again"
         )
 
 

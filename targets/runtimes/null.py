@@ -1,7 +1,10 @@
 """The null runtime: answers frames with no SDK at all, so that the whole chain can be tried and tested anywhere.
 
 The entry file is JSON, `{"num_classes": C}`; the class of a pixel is its brightness cut into C equal steps. The answer depends on
-every pixel, so a frame that was mixed up, flipped or resized otherwise is noticed.
+every pixel, so a frame that was mixed up, flipped or resized otherwise is noticed. For task `instance` all pixels of a class (but the
+darkest, which is background) are one object: their box, their share of it as score, and which cells of it they fill as mask.
+
+Legend: K = slots, C = classes, H/W = rows/columns at model size, h/w = rows/columns of a mask inside its box.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, TargetError
 from edgeseg.core.files import read_json
-from edgeseg.core.images import Frame
-from targets.runtimes.base import CheckedSession, RuntimeOptions, Session
+from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.instances import MASK_SIZE
+from targets.runtimes.base import CheckedSession, Outputs, RuntimeOptions, Session, output_buffers
 
 
 class NullRuntime:
@@ -30,14 +34,31 @@ class NullRuntime:
         """See `Runtime.open`."""
         if options.provider != "cpu":
             raise TargetError(f"the null runtime runs on cpu, not on {options.provider}")
-        num_classes = _read_num_classes(bundle)
+        num_classes, contract = _read_num_classes(bundle), bundle.manifest.contract
 
-        def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+        def execute(frame_HWC: Frame) -> Outputs:
             brightness: NDArray[np.uint32] = frame_HWC.sum(axis=2, dtype=np.uint32)
-            class_map: NDArray[np.uint8] = (brightness * num_classes // 766).astype(np.uint8)
-            return class_map
+            class_map = (brightness * num_classes // 766).astype(np.uint8)
+            return [class_map] if contract.task == "semantic" else _objects(class_map, num_classes, output_buffers(contract))
 
-        return CheckedSession("null", bundle.manifest.contract, {"runtime": "null", "provider": "cpu"}, execute)
+        return CheckedSession("null", bundle.manifest, {"runtime": "null", "provider": "cpu"}, execute)
+
+
+def _objects(class_map_HW: ClassMap, num_classes: int, outputs: list[NDArray[np.generic]]) -> Outputs:
+    """One object a class, as many as there are slots."""
+    detections_K6, masks_Khw = outputs
+    for slot, index in enumerate(range(1, min(num_classes, len(detections_K6) + 1))):
+        mine = class_map_HW == index
+        rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
+        if not len(rows):
+            continue
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        inside = mine[y0:y1, x0:x1]
+        detections_K6[slot] = (x0, y0, x1, y1, inside.mean(), index)
+        cell_rows = ((np.arange(MASK_SIZE) + 0.5) * (y1 - y0) / MASK_SIZE).astype(np.int64)
+        cell_columns = ((np.arange(MASK_SIZE) + 0.5) * (x1 - x0) / MASK_SIZE).astype(np.int64)
+        masks_Khw[slot] = inside[np.ix_(cell_rows, cell_columns)] * np.uint8(255)
+    return outputs
 
 
 def _read_num_classes(bundle: Bundle) -> int:

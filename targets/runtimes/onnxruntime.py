@@ -1,6 +1,6 @@
 """ONNX Runtime. Provider, threads and graph optimisation are pinned; a provider that fell back is an error.
 
-Buffers are bound once (IO binding): the frame is read where it lies and the class map written into one preallocated buffer.
+Buffers are bound once (IO binding): the frame is read where it lies and the answer written into preallocated buffers.
 """
 
 from __future__ import annotations
@@ -8,14 +8,24 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError, telling_line, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
-from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, installed_version, load_errors
+from edgeseg.core.manifest import INPUT_NAME
+from targets.runtimes.base import (
+    CheckedSession,
+    Outputs,
+    Port,
+    RuntimeOptions,
+    Session,
+    check_ports,
+    contract_outputs,
+    installed_version,
+    load_errors,
+    output_buffers,
+)
 
 EXECUTION_PROVIDERS: Final = {
     "cpu": ("CPUExecutionProvider",),
@@ -126,13 +136,14 @@ def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object
 def _bind(bundle: Bundle, sdk: Any, settings: dict[str, str]) -> Session:  # noqa: ANN401 - an SDK object
     contract = bundle.manifest.contract
     in_shape = (1, contract.height, contract.width, 3)
-    class_map_NHW = np.zeros((1, contract.height, contract.width), dtype=np.uint8)
+    buffers = output_buffers(contract)
     binding = sdk.io_binding()
-    binding.bind_output(OUTPUT_NAME, "cpu", 0, np.uint8, class_map_NHW.shape, class_map_NHW.ctypes.data)
+    for port, buffer in zip(contract_outputs(contract), buffers, strict=True):
+        binding.bind_output(port.name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
 
-    def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+    def execute(frame_HWC: Frame) -> Outputs:
         binding.bind_input(INPUT_NAME, "cpu", 0, np.uint8, in_shape, frame_HWC.ctypes.data)
         sdk.run_with_iobinding(binding)
-        return class_map_NHW
+        return buffers
 
-    return CheckedSession("onnxruntime", contract, settings, execute)
+    return CheckedSession("onnxruntime", bundle.manifest, settings, execute)

@@ -7,17 +7,28 @@ bf16, silently) is an error.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
-from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, installed_version, load_errors
+from edgeseg.core.manifest import INPUT_NAME
+from targets.runtimes.base import (
+    CheckedSession,
+    Outputs,
+    Port,
+    RuntimeOptions,
+    Session,
+    check_ports,
+    contract_outputs,
+    installed_version,
+    load_errors,
+    output_buffers,
+)
 
 _DEVICE: Final = "CPU"
 _RECORDED: Final = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "EXECUTION_MODE_HINT", "ENABLE_CPU_PINNING",
@@ -52,7 +63,8 @@ class OpenVinoRuntime:
                     f"openvino computes in {executed} on this processor where {options.precision_hint} was asked for; "
                     f"ask for f32 or {executed}"
                 )
-            check_ports(bundle, [_port(p, INPUT_NAME) for p in compiled.inputs], [_port(p, OUTPUT_NAME) for p in compiled.outputs])
+            names = [str(port.name) for port in contract_outputs(bundle.manifest.contract)]
+            check_ports(bundle, [_port(p, [INPUT_NAME]) for p in compiled.inputs], [_port(p, names) for p in compiled.outputs])
             return _bind(bundle, ov, compiled, {
                 "runtime": "openvino", "provider": "cpu", "device": _DEVICE, "precision_hint": options.precision_hint,
                 "executed_precision": executed, "executed_operators": _operator_precisions(compiled),
@@ -64,10 +76,11 @@ def _text(value: object) -> str:
     return str(getattr(value, "name", value))
 
 
-def _port(declared: Any, wanted: str) -> Port:  # noqa: ANN401 - an SDK object
+def _port(declared: Any, wanted: Sequence[str]) -> Port:  # noqa: ANN401 - an SDK object
+    """A port may have several names; the contract's own is taken where it is among them."""
     names = sorted(declared.get_names())
     shape = tuple(int(d.get_length()) if d.is_static else "?" for d in declared.get_partial_shape())
-    name = wanted if wanted in names else (names[0] if names else "without a name")
+    name = next((name for name in wanted if name in names), names[0] if names else "without a name")
     return Port(name=name, dtype=declared.get_element_type().to_dtype().name, shape=shape)
 
 
@@ -83,15 +96,16 @@ def _operator_precisions(compiled: Any) -> str:  # noqa: ANN401 - an SDK object
 
 def _bind(bundle: Bundle, ov: Any, compiled: Any, settings: dict[str, str]) -> Session:  # noqa: ANN401 - an SDK
     contract = bundle.manifest.contract
-    class_map_NHW = np.zeros((1, contract.height, contract.width), dtype=np.uint8)
+    buffers = output_buffers(contract)
     frame_NHWC = np.zeros((1, contract.height, contract.width, 3), dtype=np.uint8)  # shared memory must be writeable, a frame need not be
     request = compiled.create_infer_request()
     request.set_tensor(INPUT_NAME, ov.Tensor(frame_NHWC, shared_memory=True))
-    request.set_tensor(OUTPUT_NAME, ov.Tensor(class_map_NHW, shared_memory=True))
+    for port, buffer in zip(contract_outputs(contract), buffers, strict=True):
+        request.set_tensor(port.name, ov.Tensor(buffer, shared_memory=True))
 
-    def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+    def execute(frame_HWC: Frame) -> Outputs:
         frame_NHWC[0] = frame_HWC
         request.infer(share_outputs=True)
-        return class_map_NHW
+        return buffers
 
-    return CheckedSession("openvino", contract, settings, execute)
+    return CheckedSession("openvino", bundle.manifest, settings, execute)

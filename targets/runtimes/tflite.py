@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet
-from targets.runtimes.base import CheckedSession, Port, RuntimeOptions, Session, check_ports, load_errors
+from targets.runtimes.base import CheckedSession, Outputs, Port, RuntimeOptions, Session, check_ports, load_errors
 
 
 def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, module: str, extra: str) -> Session:
@@ -29,19 +28,29 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
         with quiet():  # it greets on stderr
             interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
             interpreter.allocate_tensors()
-        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        chosen = check_ports(bundle, [_port(p, only=True) for p in inputs], [_port(p, only=len(outputs) == 1) for p in outputs])
+        inputs, outputs, names = interpreter.get_input_details(), interpreter.get_output_details(), _output_names(interpreter)
+        chosen = check_ports(
+            bundle, [_port(p, None) for p in inputs], [_port(p, names[p["index"]] if len(outputs) > 1 else None) for p in outputs]
+        )
         settings = {
             "runtime": vendor, "provider": "cpu", "num_threads": str(options.num_threads), "precision_hint": "f32",
             "delegate": _delegate(interpreter),
         }
-        return _bind(bundle, interpreter, vendor, settings, inputs[0]["index"], outputs[chosen]["index"])
+        return _bind(bundle, interpreter, vendor, settings, inputs[0]["index"], [outputs[i]["index"] for i in chosen])
 
 
-def _port(details: dict[str, Any], *, only: bool) -> Port:
-    """Converters prefix names (`serving_default_frame:0`); the only port of its kind needs no name."""
-    name = None if only else str(details["name"])
+def _port(details: dict[str, Any], name: str | None) -> Port:
+    """Converters prefix names (`serving_default_frame:0`); the only port of its kind needs none (`None`)."""
     return Port(name=name, dtype=np.dtype(details["dtype"]).name, shape=tuple(int(d) for d in details["shape"]))
+
+
+def _output_names(interpreter: Any) -> dict[int, str]:  # noqa: ANN401 - an SDK object
+    """Name of each output by its index: as the signature says (converters rename the tensors), else the tensor's own."""
+    names = {int(details["index"]): str(details["name"]) for details in interpreter.get_output_details()}
+    if len(interpreter.get_signature_list()) == 1:
+        signed = interpreter.get_signature_runner().get_output_details()
+        names |= {int(details["index"]): str(name) for name, details in signed.items()}
+    return names
 
 
 def _delegate(interpreter: Any) -> str:  # noqa: ANN401 - an SDK object
@@ -53,11 +62,12 @@ def _delegate(interpreter: Any) -> str:  # noqa: ANN401 - an SDK object
     return f"XNNPACK ({count} partition{'s' if count != 1 else ''})" if count else "none"
 
 
-def _bind(bundle: Bundle, interpreter: Any, vendor: str, settings: dict[str, str], index_in: int, index_out: int) -> Session:  # noqa: ANN401
-    def execute(frame_HWC: Frame) -> NDArray[np.uint8]:
+def _bind(
+    bundle: Bundle, interpreter: Any, vendor: str, settings: dict[str, str], index_in: int, indices_out: list[int]  # noqa: ANN401
+) -> Session:
+    def execute(frame_HWC: Frame) -> Outputs:
         interpreter.set_tensor(index_in, frame_HWC[np.newaxis])
         interpreter.invoke()
-        class_map_NHW: NDArray[np.uint8] = interpreter.get_tensor(index_out)
-        return class_map_NHW
+        return [interpreter.get_tensor(index) for index in indices_out]
 
-    return CheckedSession(vendor, bundle.manifest.contract, settings, execute)
+    return CheckedSession(vendor, bundle.manifest, settings, execute)
