@@ -57,7 +57,7 @@ class FolderLayout:
         by_split = {split: tuple(sample for sample in read.samples if sample.split == split) for split in places}
         splits, drawn = complete_splits(by_split, section, seed=seed)
         rule = drawn if "" in places else "; ".join(filter(None, (f"folders {', '.join(places)}", drawn)))
-        return Scan(name=name, classes=read.classes, names_applied=read.names_applied, palette=index.palette, split_rule=rule,
+        return Scan(name=name, classes=read.classes, names_applied=read.names_applied, palette=read.palette, split_rule=rule,
                     problems=tuple(problems), warnings=tuple(warnings), notes=read.notes, splits=splits)
 
 

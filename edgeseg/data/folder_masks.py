@@ -53,6 +53,7 @@ class MasksRead:
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
+    palette: Palette = ()
     names_applied: bool = False
     notes: tuple[str, ...] = ()
 
@@ -72,7 +73,7 @@ def read_masks(pairs: Sequence[Pair], index: Index, section: DataSection, proble
         lossy = sum(one.mask.suffix.lower() in LOSSY_SUFFIXES for one in pairs)
         note = "masks are black and white, cut at the middle: up to 127 is class 0, from 128 class 1"
         note += f" ({lossy} of {len(pairs)} are stored with loss, their edges are a guess)" if lossy else ""
-        return MasksRead(samples, index.classes or (BACKGROUND, _OBJECT), notes=(note,))
+        return MasksRead(samples, index.classes or (BACKGROUND, _OBJECT), index.palette, notes=(note,))
     palette = tuple(_colour(text, "palette") for text in section.palette) or index.palette
     ignored = _colour(section.ignore_colour, "ignore_colour") if section.ignore_colour else index.ignored
     if section.palette and named and len(palette) != len(named):
@@ -83,8 +84,8 @@ def read_masks(pairs: Sequence[Pair], index: Index, section: DataSection, proble
     if palette and (not named or len(palette) == len(named)) and (section.palette or 2 * sum(looked) > len(looked)):
         colours = ColourMask(palette, ignored)
         samples = tuple(replace(_plain(one), read_label=colours, reading=f"palette {palette} ignored {ignored}") for one in pairs)
-        return MasksRead(samples, index.classes, notes=(f"masks are in colours, read by the palette of {len(palette)} classes",))
-    return MasksRead(tuple(_plain(one) for one in pairs), index.classes)
+        return MasksRead(samples, index.classes, palette, notes=(f"masks are in colours, read by the palette of {len(palette)} classes",))
+    return MasksRead(tuple(_plain(one) for one in pairs), index.classes, palette)
 
 
 def _plain(pair: Pair) -> Sample:
@@ -122,7 +123,8 @@ def _read_objects(pairs: Sequence[Pair], index: Index, section: DataSection, pro
                               reading=f"objects {[(path.name, index) for path, index in reader.files]}"))
     count = sum(len(files) for _, files in rows)
     note = f"{count} masks of one object each; where they overlap the smaller is on top"
-    return MasksRead(tuple(samples), classes, names_applied=choice is not None,
+    palette = index.palette if choice is None else choice.palette(index.palette)
+    return MasksRead(tuple(samples), classes, palette, names_applied=choice is not None,
                      notes=(note, choice.note) if choice is not None and choice.note else (note,))
 
 
