@@ -7,8 +7,10 @@ network's time, and int8 leaves it untouched. Here the same function takes other
    the rows are cut into bands that each need only a few rows of scores: fewer products, and a band stays in the cache.
 2. The decision is taken band by band, in whichever form is fastest in the runtime (`FASTEST`). All forms give the answer
    of the first maximum; they differ from torch's own only where two scores are equal to within float rounding.
+3. One threshold a class is a constant added to each class's score (`edgeseg.models.decision`). The weights of an interpolation sum to 1,
+   so it is added at the network's stride, where it costs next to nothing, and every form of argmax stays as it is.
 
-Legend: N = frames, C = classes (1 for a threshold), H/W = rows/columns at model size, h/w = rows/columns of the scores, B = rows of a band.
+Legend: N = frames, C = scores a pixel, H/W = rows/columns at model size, h/w = rows/columns of the scores, B = rows of a band.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.core.manifest import Contract
-from edgeseg.models.decision import threshold_logit, upsample_logits
+from edgeseg.models.decision import binary_limit, class_offsets, upsample_logits
 
 BAND_BYTES: Final = 768 * 1024
 """Scores of one band: what stays in a second-level cache of 1 MiB. Smaller bands gain nothing and make converters slow."""
@@ -126,10 +128,10 @@ class BandedHead(nn.Module):
     """Interpolate and decide band by band of rows; see the head of this module.
 
     Args:
-        num_scores: scores a pixel (1 with a threshold).
+        num_scores: scores a pixel (1 for two classes as one score).
         scores_hw: their rows and columns.
         contract: model size and decision.
-        decision: a name of `DECISIONS`; two classes and a threshold need none of them, one comparison decides.
+        decision: a name of `DECISIONS`; two classes need none of them, one comparison decides.
         band_bytes: largest size of one band's scores.
     """
 
@@ -137,12 +139,15 @@ class BandedHead(nn.Module):
                  band_bytes: int = BAND_BYTES) -> None:
         super().__init__()
         self.size_hw = (contract.height, contract.width)
-        self.binary = contract.decision == "threshold" or num_scores == 2
+        self.binary = num_scores <= 2
+        assert self.binary or contract.decision != "threshold", "a threshold decides between two classes"
         self.decide = DECISIONS[decision]
         self.scale = _SCALE if decision in SCALED else 1.0
         self.as_floats = decision in SCALED
-        limit = 0.0 if contract.threshold is None else threshold_logit(contract.threshold)
-        self.limit = max(-_LARGEST_SCORE, min(_LARGEST_SCORE, limit)) * self.scale
+        self.limit = max(-_LARGEST_SCORE, min(_LARGEST_SCORE, binary_limit(contract))) * self.scale if self.binary else 0.0
+        self.offsets: Tensor | None
+        offsets = None if self.binary else class_offsets(contract)
+        self.register_buffer("offsets", None if offsets is None else torch.tensor(offsets).view(1, -1, 1, 1))
         (h, w), (height, width) = scores_hw, self.size_hw
         self.columns: Tensor | None
         self.register_buffer("columns", None if w == width else bilinear_matrix(w, width).T.contiguous())
@@ -162,6 +167,8 @@ class BandedHead(nn.Module):
         scores = scores_NChw
         if self.binary and scores.shape[1] == 2:
             scores = scores[:, 1:] - scores[:, :1]
+        if self.offsets is not None:
+            scores = scores + self.offsets
         if self.scale != 1.0:
             scores = scores * self.scale
         if self.columns is not None:

@@ -20,7 +20,7 @@ from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import BundleError, DataError
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
 from edgeseg.core.manifest import Reference
-from edgeseg.core.metrics import Confusion, agreement, confusion_matrix, score
+from edgeseg.core.metrics import Confusion, agreement, boundary_f1, confusion_matrix, mean_boundary_f1, mean_of, score
 from targets.runtimes.base import Session
 
 GOLDEN_AGREEMENT: Final = 0.999
@@ -55,6 +55,11 @@ class VerifyResult:
     miou: float
     iou: tuple[float | None, ...]
     pixel_accuracy: float
+    dice: tuple[float | None, ...]
+    mean_dice: float
+    boundary_f1: tuple[float | None, ...]
+    """F1 of outlines, class by class (`edgeseg.core.metrics.boundary_f1`)."""
+    mean_boundary_f1: float
     reference_miou: float | None
     """mIoU of the float checkpoint on these frames; `None` where it was not measured on them."""
     miou_drop: float | None
@@ -81,11 +86,13 @@ class VerifyResult:
     def to_json(self) -> dict[str, Any]:
         """Give all but the confusion matrices of single frames; their sum is there."""
         values = {name: getattr(self, name) for name in (
-            "bundle", "bundle_sha256", "format", "precision", "num_frames", "miou", "pixel_accuracy", "reference_miou", "miou_drop",
-            "worst_class_drop", "agreement", "golden_agreement", "golden_passed",
+            "bundle", "bundle_sha256", "format", "precision", "num_frames", "miou", "mean_dice", "mean_boundary_f1", "pixel_accuracy",
+            "reference_miou", "miou_drop", "worst_class_drop", "agreement", "golden_agreement", "golden_passed",
         )}
         return {
             **values, "iou": dict(zip(self.classes, self.iou, strict=True)),
+            "dice": dict(zip(self.classes, self.dice, strict=True)),
+            "boundary_f1": dict(zip(self.classes, self.boundary_f1, strict=True)),
             "class_drop": dict(zip(self.classes, self.class_drop, strict=True)),
             "not_evaluated": list(self.not_evaluated), "confusion": self.confusions_NCC.sum(axis=0).tolist(),
             "frames": [{"name": f.name, "miou": f.miou, "agreement": f.agreement} for f in self.frames],
@@ -116,14 +123,17 @@ def verify(
     confusions: list[Confusion] = []
     scores: list[FrameScore] = []
     matched: list[float] = []
+    outlines: list[tuple[float | None, ...]] = []
     expected = iter(reference_maps) if reference_maps is not None else None
     for name, frame_HWC, label_HW in labelled:
         placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
         answers = [session.run(model_frame) for model_frame in to_model(frame_HWC, placement)]
         shares = [agreement(*pair) for pair in zip(answers, _maps(expected, name, answers), strict=True)] if expected is not None else []
         matched.extend(shares)
-        confusion = _confusion(to_frame(answers, placement), label_HW, num_classes, bundle, name)
+        answer_HW = to_frame(answers, placement)
+        confusion = _confusion(answer_HW, label_HW, num_classes, bundle, name)
         confusions.append(confusion)
+        outlines.append(boundary_f1(answer_HW, label_HW, num_classes=num_classes))
         scores.append(FrameScore(
             name=name, miou=score(confusion).miou if confusion.any() else None, agreement=float(np.mean(shares)) if shares else None,
         ))
@@ -135,6 +145,7 @@ def verify(
         total = score(confusions_NCC.sum(axis=0))
     except ValueError as error:
         raise DataError(f"{len(scores)} frames hold no labelled pixel (all 255 = ignore); nothing can be evaluated") from error
+    class_boundary_f1 = mean_boundary_f1(outlines)
     reference = _comparable(bundle.manifest.reference, len(scores), dataset_sha256, split)
     class_drop = tuple(
         before - after if before is not None and after is not None else None
@@ -143,7 +154,8 @@ def verify(
     return VerifyResult(
         bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, format=bundle.manifest.format,
         precision=bundle.manifest.precision, classes=bundle.manifest.classes, num_frames=len(scores), miou=total.miou, iou=total.iou,
-        pixel_accuracy=total.pixel_accuracy, reference_miou=reference.miou if reference else None,
+        pixel_accuracy=total.pixel_accuracy, dice=total.dice, mean_dice=total.mean_dice, boundary_f1=class_boundary_f1,
+        mean_boundary_f1=mean_of(class_boundary_f1), reference_miou=reference.miou if reference else None,
         miou_drop=reference.miou - total.miou if reference else None, class_drop=class_drop,
         worst_class_drop=max((drop for drop in class_drop if drop is not None), default=None),
         agreement=float(np.mean(matched)) if matched else None, golden_agreement=check_golden(bundle, session),

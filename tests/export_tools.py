@@ -41,6 +41,13 @@ CASES: Final[dict[str, Case]] = {
     "unet-threshold": Case(
         ModelSection(name="unet", width=0.125, depth=2), 1, Contract(height=48, width=68, decision="threshold", threshold=0.4), 40,
     ),
+    "unet-two-scores": Case(
+        ModelSection(name="unet", width=0.125, depth=2), 2, Contract(height=48, width=68, decision="threshold", threshold=0.7), 40,
+    ),
+    "unet-thresholds": Case(
+        ModelSection(name="unet", width=0.125, depth=2), 4,
+        Contract(height=48, width=68, decision="thresholds", thresholds=(0.6, 0.25, 0.1, 0.05)), 60,
+    ),
 }
 
 

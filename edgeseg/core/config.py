@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import sha256_json
@@ -26,6 +26,22 @@ def opt(default: Any, doc: str, *, low: float | None = None, high: float | None 
     if isinstance(default, (list, dict)):
         raise TypeError("defaults are immutable; use a tuple")
     return field(default=default, metadata=metadata)
+
+
+def weights(default: Mapping[str, float], doc: str, *, names: tuple[str, ...]) -> Any:  # noqa: ANN401
+    """Declare a key that is a table of weights, each at least 0: its default, one line of help, and the names it knows."""
+    metadata = {"doc": doc, "low": 0.0, "high": None, "choices": names}
+    return field(default_factory=lambda: dict(default), metadata=metadata)
+
+
+LOSS_NAMES: Final = ("ce", "dice", "bce", "focal", "iou", "tversky", "lovasz", "boundary")
+"""Names of `edgeseg.training.losses.LOSSES`, which a board without torch has to know to read a config; a test compares the two."""
+
+_MOVED: Final = {
+    ("train", "ce"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
+    ("train", "dice"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
+}
+"""Keys of former versions and what to write in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,7 @@ class ModelSection:
     name: str = opt("fast_scnn", "network (edgeseg models)")
     width: float = opt(1.0, "channel multiplier", low=0.05, high=8)
     depth: int = opt(4, "levels of a U-Net", low=1, high=6)
+    one_score: bool = opt(False, "two classes as one score a pixel (sigmoid) in place of two (softmax)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +99,15 @@ class TrainSection:
     weight_decay: float = opt(1e-2, "AdamW weight decay", low=0, high=1)
     schedule: str = opt("cosine", "decay after the warm-up", choices=("cosine", "poly"))
     warmup_epochs: float = opt(3.0, "linear warm-up", low=0)
-    ce: float = opt(1.0, "weight of cross-entropy in the loss", low=0)
-    dice: float = opt(0.5, "weight of Dice in the loss", low=0)
-    class_weights: str = opt("sqrt_median_frequency", "class weights of the cross-entropy",
+    loss: Mapping[str, float] = weights({"ce": 1.0, "dice": 0.5}, "weight of each loss in the sum", names=LOSS_NAMES)
+    class_weights: str = opt("sqrt_median_frequency", "class weights of ce, bce and focal",
                              choices=("none", "median_frequency", "sqrt_median_frequency"))
+    label_smoothing: float = opt(0.0, "share of a pixel's target that ce spreads over all classes", low=0, high=0.5)
+    ohem: float = opt(0.0, "ce only where the label has at most this probability (hard pixels); 0 = everywhere", low=0, high=1)
+    ohem_keep: float = opt(0.0625, "share of a batch's pixels that ohem keeps at least, the hardest", low=0, high=1)
+    focal_gamma: float = opt(2.0, "how much focal holds back pixels that are right already", low=0, high=10)
+    tversky_alpha: float = opt(0.3, "what tversky charges for a false pixel", low=0, high=10)
+    tversky_beta: float = opt(0.7, "what tversky charges for a missed pixel", low=0, high=10)
     ema: float = opt(0.998, "decay of the weights' exponential moving average; 0 = off", low=0, high=0.99999)
     clip_norm: float = opt(1.0, "gradient norm is clipped to this; 0 = off", low=0)
     precision: str = opt("auto", "autocast; auto = bf16 where the processor has it", choices=("auto", "fp32", "bf16", "fp16"))
@@ -102,6 +124,15 @@ class PruneSection:
     round_to: int = opt(8, "channel counts are multiples of this", low=1, high=64)
     epochs: int = opt(30, "fine-tuning after the cut", low=0)
     lr: float = opt(1e-3, "peak learning rate of the fine-tuning", low=1e-8, high=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionSection:
+    """`[decision]`: how class scores become classes, in the graph of every bundle."""
+
+    rule: str = opt("argmax", "largest score, or one threshold a class chosen on the val split", choices=("argmax", "thresholds"))
+    metric: str = opt("iou", "what the thresholds are chosen for; the mean over classes (dice = F1 of pixels)",
+                      choices=("iou", "dice", "accuracy"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +183,7 @@ class Config:
     augment: AugmentSection = field(default_factory=AugmentSection)
     train: TrainSection = field(default_factory=TrainSection)
     prune: PruneSection = field(default_factory=PruneSection)
+    decision: DecisionSection = field(default_factory=DecisionSection)
     export: ExportSection = field(default_factory=ExportSection)
     quantize: QuantizeSection = field(default_factory=QuantizeSection)
     bench: BenchSection = field(default_factory=BenchSection)
@@ -204,8 +236,8 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     crop, size = config.train.crop, config.data.size
     if (crop[0] == 0) != (crop[1] == 0):
         raise ConfigError(f"[train] crop = {list(crop)}: give both sides, or [0, 0] for the model size {list(size)}")
-    if config.train.ce == 0 and config.train.dice == 0:
-        raise ConfigError("[train] ce and dice are both 0, so there is nothing to learn from; give one a weight")
+    if not any(config.train.loss.values()):
+        raise ConfigError("[train] loss holds no weight above 0, so there is nothing to learn from; try loss = {ce = 1.0, dice = 0.5}")
     if config.augment.scale[0] > config.augment.scale[1]:
         raise ConfigError(f"[augment] scale = {list(config.augment.scale)}: the first must not exceed the second")
     return config
@@ -243,6 +275,8 @@ def _section(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:  # noqa: 
     hints = typing.get_type_hints(kind)
     for key in raw:
         if key not in known:
+            if (where, key) in _MOVED:
+                raise ConfigError(f"[{where}] unknown key '{key}'; {_MOVED[where, key]}")
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{f'[{where}]' if where else 'edgeseg.toml:'} unknown key '{key}'; {hint}")
@@ -260,6 +294,8 @@ def _section(kind: Any, raw: Mapping[str, Any], *, where: str) -> Any:  # noqa: 
 def _value(hint: Any, value: Any, *, where: str, meta: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if isinstance(hint, types.UnionType):  # X | None: leaving the key out is how None is written
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    if typing.get_origin(hint) is Mapping:
+        return _weights(value, where=where, meta=meta)
     if typing.get_origin(hint) is tuple:
         arms = typing.get_args(hint)
         if not isinstance(value, list):
@@ -279,6 +315,17 @@ def _value(hint: Any, value: Any, *, where: str, meta: Mapping[str, Any]) -> Any
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
         raise ConfigError(f"{where} = {value!r}: expected {bounds}")
     return value
+
+
+def _weights(value: Any, *, where: str, meta: Mapping[str, Any]) -> dict[str, float]:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} = {value!r}: expected a table of weights, for example {{{meta['choices'][0]} = 1.0}}")
+    for name in value:
+        if name not in meta["choices"]:
+            near = difflib.get_close_matches(name, meta["choices"], n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"{where} has no '{name}': one of {', '.join(meta['choices'])}{hint}")
+    return {name: _value(float, weight, where=f"{where}.{name}", meta={"low": meta["low"]}) for name, weight in value.items()}
 
 
 def _type_name(hint: type) -> str:
@@ -316,4 +363,6 @@ def _toml(value: object) -> str:
         return f'"{escaped}"'
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name} = {_toml(item)}' for name, item in value.items())}}}"
     return repr(value)

@@ -1,6 +1,6 @@
 """The contract in torch: what every exported graph is compared with, bit for bit where the arithmetic allows it.
 
-Legend: N = frames, C = classes (1 for a threshold), H/W = rows/columns at model size, h/w = rows/columns at the network's stride.
+Legend: N = frames, C = scores a pixel (1 stands for two classes), H/W = rows/columns at model size, h/w = those at the network's stride.
 """
 
 from __future__ import annotations
@@ -42,16 +42,39 @@ def threshold_logit(threshold: float) -> float:
     return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
 
 
-def decide(logits_NCHW: Tensor, contract: Contract) -> Tensor:
-    """Class map uint8 [N, H, W] from scores at model size.
-
-    `argmax`: the class with the largest score, the first of equals. `threshold`: class 1 where the probability lies above the
-    contract's threshold, else 0; the probability is the sigmoid of one score, or the softmax's second of two.
-    """
+def binary_limit(contract: Contract) -> float:
+    """Log-odds of class 1 above which it is the answer of a network of one score a pixel, or two: 0 for argmax."""
     if contract.decision == "threshold":
         assert contract.threshold is not None  # validated when the contract was read
+        return threshold_logit(contract.threshold)
+    if contract.decision == "thresholds":
+        assert contract.thresholds is not None
+        background, foreground = contract.thresholds
+        return math.log(foreground / background)
+    return 0.0
+
+
+def class_offsets(contract: Contract) -> tuple[float, ...] | None:
+    """What decision `thresholds` adds to each class's score, -ln t_c; `None` for other decisions."""
+    return None if contract.thresholds is None else tuple(-math.log(threshold) for threshold in contract.thresholds)
+
+
+def decide(logits_NCHW: Tensor, contract: Contract) -> Tensor:
+    """Class map uint8 [N, H, W] from scores at model size; p_c is their softmax, and one score s a pixel stands for the two scores 0 and s.
+
+    `argmax`: the class with the largest score, the first of equals.
+    `threshold`: class 1 where p_1 lies above the contract's threshold, else 0.
+    `thresholds`: among the classes with p_c > t_c the one with the largest p_c / t_c. The thresholds sum to 1, as the probabilities do, so
+    the largest ratio is at least 1 and belongs to such a class (but where p = t, and all are equal: then the first). Hence the answer is
+    the argmax of p_c / t_c, which is that of score_c - ln t_c: no softmax is computed, and equal thresholds are plain argmax. With two
+    classes it is `threshold` with t_1.
+    """
+    if logits_NCHW.shape[1] == 1 or contract.decision == "threshold":
         score = logits_NCHW[:, 0] if logits_NCHW.shape[1] == 1 else logits_NCHW[:, 1] - logits_NCHW[:, 0]
-        return (score > threshold_logit(contract.threshold)).to(torch.uint8)
+        return (score > binary_limit(contract)).to(torch.uint8)
+    offsets = class_offsets(contract)
+    if offsets is not None:
+        logits_NCHW = logits_NCHW + torch.tensor(offsets, dtype=logits_NCHW.dtype, device=logits_NCHW.device).view(1, -1, 1, 1)
     return logits_NCHW.argmax(dim=1).to(torch.uint8)
 
 

@@ -62,6 +62,15 @@ class ResultRow:
     worst_class_drop: float | None = None
     agreement: float | None = None
     """Share of pixels that equal torch on the same frames."""
+    pixel_accuracy: float | None = None
+    mean_dice: float | None = None
+    """Mean over the classes that occur, as for `miou`; so is `mean_boundary_f1`."""
+    dice: tuple[float | None, ...] = ()
+    mean_boundary_f1: float | None = None
+    """F1 of outlines, with a tolerance of 0.75 % of the frame's diagonal."""
+    boundary_f1: tuple[float | None, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Pixels, rows = label, columns = answer, at frame size."""
 
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -122,7 +131,8 @@ class ResultRow:
         """Read back what `to_json` gave (derived values are computed anew)."""
         known = {f.name for f in fields(cls)}
         values = {key: value for key, value in raw.items() if key in known}
-        values["iou"] = tuple(values.get("iou", ()))
+        values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1")}
+        values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
         values["failed_goals"] = tuple(values.get("failed_goals", ()))
         if values.get("speedup_vs_fp32") is not None:
             values["speedup_vs_fp32"] = Ratio(**values["speedup_vs_fp32"])
@@ -209,6 +219,12 @@ class FloatReference:
     miou: float
     iou: tuple[float | None, ...]
     pixel_accuracy: float
+    mean_dice: float | None = None
+    dice: tuple[float | None, ...] = ()
+    mean_boundary_f1: float | None = None
+    boundary_f1: tuple[float | None, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Pixels, rows = label, columns = answer; empty = not kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

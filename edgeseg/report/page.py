@@ -8,6 +8,7 @@ from typing import Final
 
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import GoalResult, ReportData, ResultRow
+from edgeseg.report.page_confusion import confusion_section
 from edgeseg.report.page_parts import table, tag
 from edgeseg.report.page_pictures import pictures_section
 from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, speed_bars
@@ -20,7 +21,8 @@ _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of mIoU and of the worst class against "
                    "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
-_SHORT: Final = {"classes": "Classes", "time": "Time", "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
+_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "time": "Time", "pictures": "Frames", "not-verified": "Not verified",
+                 "details": "Details"}
 """Titles as the links at the top write them."""
 
 
@@ -30,6 +32,8 @@ def render_page(data: ReportData) -> str:
         ("bundles", "Bundles", _BUNDLES, bundle_tables(data.rows)),
         ("classes", "IoU of each class", "A fuller cell is a higher IoU; a loss of one point or more is marked.",
          class_table(data.rows, data.float_reference, data.dataset)),
+        ("confusion", "What is taken for what", "A row a label, a column an answer; all the rest of a row's share is wrong.",
+         confusion_section(data.rows, data.float_reference, data.dataset)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),
         ("pictures", "Frames and answers", "The worst ones first.", pictures_section(data.pictures, data.dataset, data.rows)),

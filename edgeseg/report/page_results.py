@@ -53,8 +53,8 @@ def bundle_tables(rows: Sequence[ResultRow]) -> Html:
 
 def _bundle_table(rows: Sequence[ResultRow]) -> Html:
     first = rows[0]
-    heads = ["Bundle", ">mIoU", "Worst class", ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s", ">Speed-up",
-             ">MB", ">Peak MB", "Goals"]
+    heads = ["Bundle", ">mIoU", "Worst class", ">Dice", ">Boundary F1", ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s",
+             ">Speed-up", ">MB", ">Peak MB", "Goals"]
     about = "" if first.p50_ms is None else f"Measured on {first.measured_on} ({first.device}). "
     whys = el("ul", *(el("li", el("b", row.label), f": {row.reason}") for row in rows if row.reason and not row.recommended))
     return join([el("h3", first.target),
@@ -78,7 +78,8 @@ def _bundle_row(row: ResultRow) -> Html:
     name = el("th", row.label, tag("recommended", "good") if row.recommended else None, el("br"),
               el("span", f"{row.runtime} {row.runtime_version}, {threads(row)}", class_="sub"), scope="row")
     agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
-    accuracy = [_two(percent(row.miou, 2), "" if row.miou_drop is None else _change(-row.miou_drop)), worst, agreement]
+    regions = [percent(row.mean_dice, 2), percent(row.mean_boundary_f1, 2)]
+    accuracy = [_two(percent(row.miou, 2), "" if row.miou_drop is None else _change(-row.miou_drop)), worst, *regions, agreement]
     speed = [ms(row.p50_ms), ms(row.p90_ms), ms(row.p99_ms), number(row.fps), speedup]
     rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
     cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]
@@ -96,20 +97,45 @@ def _change(value: float) -> str:
 
 
 def class_table(rows: Sequence[ResultRow], reference: FloatReference, dataset: DatasetFacts) -> Html:
-    """IoU per class, float against each bundle; the fuller the cell, the higher the IoU; a loss of a point or more is marked."""
-    bundles = list({row.bundle: row for row in reversed(rows) if len(row.iou) == len(dataset.classes)}.values())[::-1]
-    heads = ["Class", ">float, torch", *(f">{row.label}" for row in bundles)]
-    lines = []
-    for index, name in enumerate(dataset.classes):
-        base = reference.iou[index]
-        cells = [_iou_cell(base, None), *(_iou_cell(row.iou[index], base) for row in bundles)]
-        lines.append(el("tr", el("th", swatch(index, dataset.palette), name, scope="row"), *cells))
-    means = [_iou_cell(reference.miou, None), *(_iou_cell(row.miou, reference.miou) for row in bundles)]
+    """IoU per class, float against each bundle; the fuller the cell, the higher the IoU; a loss of a point or more is marked.
+
+    Dice and boundary F1 of each class are folded away below.
+    """
+    bundles = unique_bundles(rows, len(dataset.classes))
     about = f"{reference.num_frames} frames of the {reference.split} split. Small: change against float, in points."
-    return table(heads, lines, name="IoU of each class", about=about, css="heat", foot=el("tr", el("th", "Mean", scope="row"), *means))
+    columns = [(reference.iou, reference.miou), *((row.iou, row.miou) for row in bundles)]
+    parts = [_class_table("IoU of each class", columns, bundles, dataset, about)]
+    outlines = "F1 of outlines; a pixel counts as found where one of the same class's outline lies within 0.75 % of the frame's diagonal."
+    networks: list[FloatReference | ResultRow] = [reference, *bundles]
+    more = [("Dice of each class", "The F1 of pixels.", [(one.dice, one.mean_dice) for one in networks]),
+            ("Boundary F1 of each class", outlines, [(one.boundary_f1, one.mean_boundary_f1) for one in networks])]
+    for name, said, values in more:
+        if all(len(value) == len(dataset.classes) for value, _ in values):
+            parts.append(el("details", el("summary", name), _class_table(name, values, bundles, dataset, said)))
+    return join(parts)
 
 
-def _iou_cell(value: float | None, base: float | None) -> Html:
+def unique_bundles(rows: Sequence[ResultRow], num_classes: int) -> list[ResultRow]:
+    """One row a bundle, in order; those that were evaluated class by class."""
+    return list({row.bundle: row for row in reversed(rows) if len(row.iou) == num_classes}.values())[::-1]
+
+
+def _class_table(
+    name: str, columns: Sequence[tuple[Sequence[float | None], float | None]], bundles: Sequence[ResultRow], dataset: DatasetFacts,
+    about: str,
+) -> Html:
+    """A row a class and a column a network, the first being float; `columns` = (value of each class, mean)."""
+    heads = ["Class", ">float, torch", *(f">{row.label}" for row in bundles)]
+    (base, base_mean), *others = columns
+    lines = []
+    for index, class_name in enumerate(dataset.classes):
+        cells = [_share_cell(base[index], None), *(_share_cell(values[index], base[index]) for values, _ in others)]
+        lines.append(el("tr", el("th", swatch(index, dataset.palette), class_name, scope="row"), *cells))
+    means = [_share_cell(base_mean, None), *(_share_cell(mean, base_mean) for _, mean in others)]
+    return table(heads, lines, name=name, about=about, css="heat", foot=el("tr", el("th", "Mean", scope="row"), *means))
+
+
+def _share_cell(value: float | None, base: float | None) -> Html:
     if value is None:
         return el("td", el("span", "not evaluated", class_="muted small"), class_="n")
     change: Child = None

@@ -15,12 +15,13 @@ from edgeseg.report.recommend import recommend
 from edgeseg.report.words import equal_share, ms, number
 
 _COLUMNS: Final = {
-    "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "agree %": 0, "p50 ms": 0, "p90 ms": 0, "p99 ms": 100, "fps": 0,
-    "MB": 0, "peak MB": 128,
+    "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "Dice": 160, "outline F1": 160, "agree %": 0,
+    "p50 ms": 0, "p90 ms": 0, "p99 ms": 100, "fps": 0, "MB": 0, "peak MB": 128,
 }
 """Columns, and the width of the terminal from which on each is shown."""
 _WORDS: Final = ("bundle", "runtime", "worst class")
-_WIDEST: Final = max(_COLUMNS.values())
+_ROOMY: Final = 128
+"""Width from which on columns stand two blanks apart."""
 
 
 def results_json(rows: Sequence[ResultRow]) -> list[dict[str, Any]]:
@@ -60,7 +61,7 @@ def _place(row: ResultRow) -> Text:
 
 def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> Table:
     wanted = [key for key, least in _COLUMNS.items() if width >= least]
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0) if width >= _WIDEST else (0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0) if width >= _ROOMY else (0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for key in wanted:
         table.add_column(key, justify="left" if key in _WORDS else "right", no_wrap=True, max_width=22 if key in _WORDS else None)
@@ -79,6 +80,8 @@ def _cells(row: ResultRow) -> dict[str, str]:
         "mIoU": number(row.miou, 2, scale=100),
         "drop": number(row.miou_drop, 2, scale=100),
         "worst class": "-" if row.worst_class is None else f"{number(row.worst_class_drop, 1, scale=100)} {row.worst_class}",
+        "Dice": number(row.mean_dice, 2, scale=100),
+        "outline F1": number(row.mean_boundary_f1, 2, scale=100),
         "agree %": equal_share(row.agreement, 2),
         "p50 ms": ms(row.p50_ms),
         "p90 ms": ms(row.p90_ms),

@@ -114,6 +114,7 @@ def _labelled(
     findings = judge(result, replace(goals, agreement=None))
     passed = all(finding.passed for finding in findings)
     lines = [f"{manifest.name} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
+    lines.append(f"Dice {result.mean_dice:.4f}, boundary F1 {result.mean_boundary_f1:.4f}, pixel accuracy {result.pixel_accuracy:.4f}")
     if result.miou_drop is not None:
         lines.append(f"drop against the float checkpoint on the same frames: {result.miou_drop:+.4f}")
     else:

@@ -15,7 +15,7 @@ from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Parent
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult, tools
 from targets.boards import plan
@@ -58,7 +58,7 @@ def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle]) -> 
 
 
 def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference, format_: str) -> SealedBundle:
-    contract = contract_of(ctx)
+    contract = reference.contract
     info = BundleInfo(
         name=f"{ctx.config.name}-{format_}-fp32",
         contract=contract,

@@ -49,7 +49,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         final = learning.prune(ctx, data, trained)
-        float_reference = reference.evaluate_float(ctx, data, final)
+        float_reference = reference.evaluate_float(ctx, data, final, learning.decide(ctx, data, final))
         floats = bundling.export_all(ctx, data, final, float_reference)
         verified = [verifying.verify(ctx, data, bundle, float_reference) for bundle in floats]
         int8 = bundling.quantize_all(ctx, data, floats)
@@ -90,7 +90,7 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         final = learning.prune(ctx, data, trained)
         if verb == "prune":
             return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
-        float_reference = reference.evaluate_float(ctx, data, final)
+        float_reference = reference.evaluate_float(ctx, data, final, learning.decide(ctx, data, final))
         bundles = bundling.export_all(ctx, data, final, float_reference)
         if verb == "quantize":
             bundles = bundling.quantize_all(ctx, data, bundles)

@@ -1,4 +1,4 @@
-"""From labelled images to the float checkpoint: data, train, prune. The only place (with `reference`, `bundling`) that opens torch."""
+"""From labelled images to the float checkpoint: data, train, prune, decide. With `reference` and `bundling` all that opens torch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.core.errors import ConfigError, DataError, TrainingError
-from edgeseg.core.files import atomic_folder, sha256_json, write_json
+from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.steps import StepResult, tools
 from edgeseg.workflow.ui import Ui
 
 if TYPE_CHECKING:
@@ -142,6 +142,49 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
         _fit(ctx, data, pruned, work=work, output=output, label="fine-tuning", tuning=tuning)
 
     return ctx.steps.do("prune", kind="prune", key=key, output=ctx.folder / "checkpoints" / "pruned", make=make)
+
+
+def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
+    """The contract with the decision of `[decision]`; thresholds are chosen on the val split, once a checkpoint."""
+    contract, section = contract_of(ctx), ctx.config.decision
+    if section.rule == "argmax":
+        return contract
+    key = {
+        "version": 1,
+        "checkpoint": checkpoint.sha256,
+        "dataset": data.dataset.sha256,
+        "contract": asdict(contract),
+        "decision": asdict(section),
+        "tools": tools("torch", "numpy", "pillow"),
+    }
+
+    def make(output: Path) -> None:
+        require("torch", extra="train")
+        from edgeseg.training.checkpoint import load_checkpoint
+        from edgeseg.training.thresholds import choose_decision
+
+        _pin_torch(ctx.config.train.seed)
+        net, _ = load_checkpoint(checkpoint.output)
+        choice = choose_decision(
+            net,
+            data.store("val"),
+            contract,
+            num_classes=len(data.dataset.classes),
+            metric=section.metric,
+            on_frame=lambda done, total: ctx.ui.progress("choosing thresholds", done, total),
+        )
+        write_json(output, {**asdict(choice), "classes": list(data.dataset.classes)})
+
+    step = ctx.steps.do("decision", kind="export", key=key, output=ctx.folder / "decision.json", make=make)
+    chosen = read_json(step.output)
+    thresholds = chosen["contract"]["thresholds"]
+    ctx.ui.say(f"thresholds: validation {section.metric} {chosen['before']:.4f} with argmax, {chosen['after']:.4f} with them")
+    return dataclasses.replace(
+        contract,
+        decision=chosen["contract"]["decision"],
+        threshold=chosen["contract"]["threshold"],
+        thresholds=None if thresholds is None else tuple(thresholds),
+    )
 
 
 def _pin_torch(seed: int) -> None:

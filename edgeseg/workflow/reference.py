@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgeseg.core.files import atomic_folder, read_json, write_json
-from edgeseg.core.images import ClassMap, Frame, place, to_model
+from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Reference
-from edgeseg.core.metrics import score
+from edgeseg.core.metrics import boundary_f1, mean_boundary_f1, mean_of, score
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.steps import StepResult, tools
 
 
@@ -24,7 +24,15 @@ class FloatReference:
 
     step: StepResult
     reference: Reference
+    contract: Contract
+    """With its decision; every bundle obeys it."""
     pixel_accuracy: float
+    mean_dice: float
+    dice: tuple[float | None, ...]
+    mean_boundary_f1: float
+    boundary_f1: tuple[float | None, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Pixels, rows = label, at frame size."""
 
     def class_maps(self) -> list[list[ClassMap]]:
         """Per frame, its answers at model size (several where the policy is `tile`)."""
@@ -45,17 +53,15 @@ def _write_class_maps(path: Path, class_maps: list[list[ClassMap]]) -> None:
                 np.lib.format.write_array(stream, np.stack(maps), allow_pickle=False)
 
 
-def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> FloatReference:
+def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult, contract: Contract) -> FloatReference:
     """Run the checkpoint in torch on the evaluation split, at model size for the answers and at frame size for the score."""
-    contract = contract_of(ctx)
     store = data.store(data.eval_split)
     key = {
-        "version": 1,
+        "version": 2,
         "checkpoint": checkpoint.sha256,
         "dataset": data.dataset.sha256,
         "split": data.eval_split,
-        "size": [contract.height, contract.width],
-        "resize": contract.resize,
+        "contract": asdict(contract),
         "tools": tools("torch", "numpy", "pillow"),
     }
 
@@ -81,6 +87,12 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
         flat: list[ClassMap] = []
         confusions = evaluate(recording, store, contract, len(data.dataset.classes), on_frame=on_frame)
         result = score(confusions.sum(axis=0))
+        outlines = []
+        for i, maps in enumerate(class_maps):
+            label = store[i][1]
+            placement = place((label.shape[0], label.shape[1]), (contract.height, contract.width), contract.resize)
+            outlines.append(boundary_f1(to_frame(maps, placement), label, num_classes=len(data.dataset.classes)))
+        class_boundary_f1 = mean_boundary_f1(outlines)
         with atomic_folder(output) as folder:
             _write_class_maps(folder / "class_maps.npz", class_maps)
             write_json(
@@ -91,6 +103,10 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
                     "miou": result.miou,
                     "iou": list(result.iou),
                     "pixel_accuracy": result.pixel_accuracy,
+                    "mean_dice": result.mean_dice,
+                    "dice": list(result.dice),
+                    "mean_boundary_f1": mean_of(class_boundary_f1),
+                    "boundary_f1": list(class_boundary_f1),
                     "confusions": confusions.tolist(),
                 },
             )
@@ -105,7 +121,17 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Fl
         miou=saved["miou"],
         iou=tuple(saved["iou"]),
     )
-    return FloatReference(step, reference, saved["pixel_accuracy"])
+    return FloatReference(
+        step,
+        reference,
+        contract,
+        pixel_accuracy=saved["pixel_accuracy"],
+        mean_dice=saved["mean_dice"],
+        dice=tuple(saved["dice"]),
+        mean_boundary_f1=saved["mean_boundary_f1"],
+        boundary_f1=tuple(saved["boundary_f1"]),
+        confusion=tuple(tuple(row) for row in np.sum(saved["confusions"], axis=0).tolist()),
+    )
 
 
 def model_inputs(data: RunData, split: str, contract: Contract, indices: list[int]) -> list[Frame]:

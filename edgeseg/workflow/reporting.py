@@ -73,6 +73,11 @@ def write_report(
             miou=reference.reference.miou,
             iou=reference.reference.iou,
             pixel_accuracy=reference.pixel_accuracy,
+            mean_dice=reference.mean_dice,
+            dice=reference.dice,
+            mean_boundary_f1=reference.mean_boundary_f1,
+            boundary_f1=reference.boundary_f1,
+            confusion=reference.confusion,
         ),
         rows=tuple(rows),
         pictures=tuple(_pictures(ctx, data, reference, verified)),
@@ -80,7 +85,7 @@ def write_report(
         not_verified=tuple(_not_verified(rows, data, measured)),
         versions=_versions(final, verified, measured),
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
-        settings=_settings(verified),
+        settings={**_decision(reference, data), **_settings(verified)},
     )
     write_json(ctx.folder / "results.json", results_json(rows))
     write_json(
@@ -120,6 +125,12 @@ def _row(one: Measured, verified: Verified, miou_float: float) -> ResultRow:
         worst_class=verified.worst_class,
         worst_class_drop=verified.result["worst_class_drop"],
         agreement=verified.result["agreement"],
+        pixel_accuracy=verified.result["pixel_accuracy"],
+        mean_dice=verified.result["mean_dice"],
+        dice=tuple(verified.result["dice"].values()),
+        mean_boundary_f1=verified.result["mean_boundary_f1"],
+        boundary_f1=tuple(verified.result["boundary_f1"].values()),
+        confusion=tuple(tuple(row) for row in verified.result["confusion"]),
         failed_goals=verified.failed,
     )
     bench = one.result
@@ -264,6 +275,14 @@ def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]
         notes.append(f"Not evaluated, since the {data.eval_split} split has no pixel of it: {', '.join(absent)}.")
     notes.append("Power, temperature and sustained speed were not measured.")
     return notes
+
+
+def _decision(reference: FloatReference, data: RunData) -> dict[str, str]:
+    contract = reference.contract
+    if contract.decision == "argmax":
+        return {"decision": "argmax"}
+    given = (1 - contract.threshold, contract.threshold) if contract.threshold is not None else contract.thresholds or ()
+    return {"decision": "thresholds, " + ", ".join(f"{name} {t:.4g}" for name, t in zip(data.dataset.classes, given, strict=True))}
 
 
 def _settings(verified: list[Verified]) -> dict[str, str]:

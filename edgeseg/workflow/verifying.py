@@ -83,7 +83,7 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
             session.close()
 
     key = {
-        "version": 1,
+        "version": 2,
         "bundle": bundle.step.sha256,
         "reference": reference.step.sha256,
         "dataset": data.dataset.sha256,
@@ -116,9 +116,9 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
 
 
 def summary_line(one: Verified) -> str:
-    """One line: mIoU, drop, worst class, agreement, goals."""
+    """One line: mIoU, Dice, boundary F1, drop, worst class, agreement, goals."""
     result = one.result
-    parts = [f"{one.bundle.name}: mIoU {result['miou']:.4f}"]
+    parts = [f"{one.bundle.name}: mIoU {result['miou']:.4f}, Dice {result['mean_dice']:.4f}, boundary F1 {result['mean_boundary_f1']:.4f}"]
     if result["miou_drop"] is not None:
         parts.append(f"drop {result['miou_drop']:+.4f}")
         parts.append(f"worst class {one.worst_class} {result['worst_class_drop']:+.4f}")

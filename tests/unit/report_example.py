@@ -22,6 +22,7 @@ from edgeseg.report.recommend import mark
 
 CLASSES = ("soil", "crop", "weed", "stone")
 PALETTE = ((117, 76, 36), (64, 156, 64), (220, 60, 120), (130, 130, 140))
+CONFUSION = ((78_000, 1_200, 800, 0), (900, 15_000, 100, 0), (400, 137, 5_463, 0), (0, 0, 0, 0))
 FLOAT_IOU = (0.961, 0.902, 0.811, None)
 
 
@@ -35,7 +36,8 @@ def row(fmt: str, precision: str, p50_ms: float, **changes: object) -> ResultRow
         miou=0.8913 - drop, miou_float=0.8913, iou=(0.961, 0.902 - drop / 2, 0.811 - 4 * drop, None), worst_class="weed",
         worst_class_drop=4 * drop, agreement=0.99998 if precision == "fp32" else 0.9874, p50_ms=p50_ms, p90_ms=p50_ms * 1.08,
         p99_ms=p50_ms * 1.3, fps=1000 / p50_ms / 1.02, peak_rss_bytes=91_000_000, load_ms=38.0, decode_ms=1.9, resize_ms=0.6,
-        inference_ms=p50_ms, resize_back_ms=0.2, end_to_end_ms=p50_ms + 2.75,
+        inference_ms=p50_ms, resize_back_ms=0.2, end_to_end_ms=p50_ms + 2.75, pixel_accuracy=0.9701, mean_dice=0.9402 - drop / 2,
+        dice=(0.98, 0.947, 0.894, None), mean_boundary_f1=0.8204 - drop, boundary_f1=(0.9, 0.84, 0.722, None), confusion=CONFUSION,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -92,7 +94,10 @@ def report(**changes: object) -> ReportData:
                              latency_before_ms=10.0, latency_after_ms=7.2, miou_before=0.893, miou_after=0.8913,
                              latency_where="ONNX Runtime on Intel Xeon 2.10 GHz",
                              verdict="Pruning kept 54 % of the MACs and made a frame 28 % faster."),
-        float_reference=FloatReference(split="test", num_frames=60, miou=0.8913, iou=FLOAT_IOU, pixel_accuracy=0.971),
+        float_reference=FloatReference(
+            split="test", num_frames=60, miou=0.8913, iou=FLOAT_IOU, pixel_accuracy=0.971, mean_dice=0.9412,
+            dice=(0.98, 0.948, 0.896, None), mean_boundary_f1=0.8234, boundary_f1=(0.9, 0.84, 0.731, None), confusion=CONFUSION,
+        ),
         rows=rows(), pictures=field_pictures(),
         goals=(
             GoalResult(goal="agreement", limit=0.999, got=0.99998, passed=True, where="onnx fp32"),

@@ -14,6 +14,7 @@ from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, sea
 from edgeseg.core.errors import BundleError
 from edgeseg.core.manifest import Contract, Parent, Reference, check_path, parse_manifest
 
+PLAIN = {"height": 8, "width": 12, "resize": "stretch", "decision": "argmax", "threshold": None}
 FRAME = np.full((8, 12, 3), 9, dtype=np.uint8)
 
 
@@ -110,12 +111,30 @@ def test_any_damage_is_refused_by_name(bundle: Bundle, damage: Callable[[Path], 
         ({"name": "../x"}, "outside"),
         ({"contract": {"height": 0, "width": 4, "resize": "stretch", "decision": "argmax", "threshold": None}}, "out of range"),
         ({"contract": {"height": 4, "width": 4, "resize": "stretch", "decision": "threshold", "threshold": None}}, "goes with"),
+        ({"contract": {**PLAIN, "decision": "vote"}}, "'vote' is unknown; one of argmax, threshold, thresholds"),
+        ({"contract": {**PLAIN, "decision": "thresholds"}}, "thresholds goes with"),
+        ({"contract": {**PLAIN, "thresholds": [0.5, 0.5]}}, "thresholds goes with"),
+        ({"contract": {**PLAIN, "decision": "thresholds", "thresholds": [0.5, 0.6]}}, "sum to 1"),
+        ({"contract": {**PLAIN, "decision": "thresholds", "thresholds": [0.0, 1.0]}}, "above 0"),
+        ({"contract": {**PLAIN, "decision": "thresholds", "thresholds": [0.5, 0.25, 0.25]}}, "differ in length"),
+        ({"contract": {**PLAIN, "decision": "thresholds", "thresholds": ["a", 0.5]}}, "must be numbers"),
     ],
 )
 def test_bad_manifest_is_refused(bundle: Bundle, change: dict[str, Any], message: str) -> None:
     raw = json.loads((bundle.folder / "manifest.json").read_text())
     with pytest.raises(BundleError, match=message):
         parse_manifest(json.dumps({**raw, **change}))
+
+
+def test_thresholds_are_read_back_and_a_threshold_is_for_two_classes(bundle: Bundle) -> None:
+    raw = json.loads((bundle.folder / "manifest.json").read_text())
+    raw["contract"] |= {"decision": "thresholds", "thresholds": [0.75, 0.25]}
+    manifest = parse_manifest(json.dumps(raw))
+    assert manifest.contract.thresholds == (0.75, 0.25)
+    assert parse_manifest(json.dumps(manifest.to_json())) == manifest
+    three = {"classes": ["a", "b", "c"], "palette": [[0, 0, 0]] * 3, "reference": None}
+    with pytest.raises(BundleError, match="for two classes"):
+        parse_manifest(json.dumps({**raw, **three, "contract": {**PLAIN, "decision": "threshold", "threshold": 0.5}}))
 
 
 def test_duplicate_keys_and_nan_are_refused(bundle: Bundle) -> None:

@@ -25,7 +25,13 @@ from edgeseg.core.errors import ConfigError, InputMissingError
         ("[data]\nresize = 'crop'", "one of stretch, letterbox, tile"),
         ("[export]\nformats = ['onx']", "did you mean 'onnx'"),
         ("[train]\ncrop = [0, 320]", "give both sides"),
-        ("[train]\nce = 0\ndice = 0", "nothing to learn from"),
+        ("[train]\nloss = {ce = 0}", "nothing to learn from"),
+        ("[train]\nloss = {}", "nothing to learn from"),
+        ("[train]\nloss = 'dice'", "expected a table of weights"),
+        ("[train]\nloss = {dize = 1}", "no 'dize'.* did you mean 'dice'"),
+        ("[train]\nloss = {ce = -1}", r"loss\.ce = -1.0: expected at least 0"),
+        ("[train]\nloss = {ce = true}", r"loss\.ce = True: expected a number"),
+        ("[train]\nce = 1.0", r"unknown key 'ce'; .* loss = \{ce = 1.0, dice = 0.5\}"),
         ("train = 5", r"write \[train\]"),
         ("[train", "not valid TOML"),
     ],
@@ -60,11 +66,17 @@ def test_data_dir_is_relative_to_the_file(tmp_path: Path) -> None:
 
 
 def test_what_is_rendered_is_read_back() -> None:
-    config = parse_config({"name": 'a"b\\c', "data": {"size": [64, 96]}, "goals": {"miou_drop": 0.01}})
+    config = parse_config({"name": 'a"b\\c', "data": {"size": [64, 96]}, "goals": {"miou_drop": 0.01}, "train": {"loss": {"lovasz": 1}}})
     for defaults in (True, False):
         assert parse_config(tomllib.loads(render_toml(config, defaults=defaults))) == config
     assert render_toml(Config(), defaults=False).strip() == ""
     assert "calibration_frames = 128  # training frames" in render_toml(Config(), defaults=True)
+    assert "loss = {ce = 1.0, dice = 0.5}  # weight of each loss" in render_toml(Config(), defaults=True)
+
+
+def test_a_table_of_weights_replaces_the_default_as_a_whole() -> None:
+    assert parse_config({"train": {"loss": {"focal": 1, "iou": 0.5}}}).train.loss == {"focal": 1.0, "iou": 0.5}
+    assert parse_config({}).train.loss == {"ce": 1.0, "dice": 0.5}
 
 
 def test_hash_depends_on_every_value() -> None:

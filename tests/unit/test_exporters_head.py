@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,50 @@ def test_a_threshold_at_the_end_of_the_range_decides_all(decision: str, threshol
     contract = Contract(height=16, width=16, decision="threshold", threshold=threshold)
     got = BandedHead(1, (2, 2), contract, decision)(100 * smooth(1, 2, 2, seed=6))
     assert bool((got == answer).all())
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("scores_a_pixel", [1, 2])
+def test_one_score_and_two_are_the_same_network(decision: str, scores_a_pixel: int) -> None:
+    """Scores (0, s) and the one score s answer alike, by argmax, by a threshold and by two thresholds."""
+    one = smooth(1, 8, 12, seed=5)
+    scores = one if scores_a_pixel == 1 else torch.cat([torch.zeros_like(one), one], dim=1)
+    wide = upsample_logits(one, (60, 90))
+    for contract, limit in (
+        (Contract(height=60, width=90), 0.0),
+        (Contract(height=60, width=90, decision="threshold", threshold=0.8), math.log(4)),
+        (Contract(height=60, width=90, decision="thresholds", thresholds=(0.2, 0.8)), math.log(4)),
+    ):
+        expected = (wide[:, 0] > limit).to(torch.uint8)
+        assert 0 < float(expected.float().mean()) < 1
+        for got in (BandedHead(scores_a_pixel, (8, 12), contract, decision)(scores), decide(upsample_logits(scores, (60, 90)), contract)):
+            assert float((got != expected).float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize("classes", [3, 11])
+@pytest.mark.parametrize("size", SIZES)
+def test_thresholds_one_a_class(decision: str, classes: int, size: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    (h, w), (height, width) = size
+    shares = torch.rand(classes, generator=torch.Generator().manual_seed(11), dtype=torch.float64) + 0.05
+    thresholds = tuple((shares / shares.sum()).tolist())
+    contract = Contract(height=height, width=width, decision="thresholds", thresholds=thresholds)
+    scores = smooth(classes, h, w, seed=12)
+    wide = upsample_logits(scores, (height, width))
+    got = BandedHead(classes, (h, w), contract, decision, band_bytes=50_000)(scores)
+    assert float((got != decide(wide, contract)).float().mean()) < 1e-4
+    # As the words have it: of the classes whose probability lies above their threshold, the one with the largest ratio.
+    ratio = wide.double().softmax(1) / torch.tensor(thresholds).double().view(1, -1, 1, 1)
+    assert bool((ratio.amax(1) >= 1).all())
+    assert float((got != ratio.argmax(1)).float().mean()) < 1e-4
+    assert float((got != wide.argmax(1)).float().mean()) > 0.02
+
+
+def test_equal_thresholds_are_argmax() -> None:
+    scores = smooth(4, 12, 16, seed=13)
+    equal = Contract(height=48, width=64, decision="thresholds", thresholds=(0.25,) * 4)
+    plain = decide(upsample_logits(scores, (48, 64)), Contract(height=48, width=64))
+    assert float((decide(upsample_logits(scores, (48, 64)), equal) != plain).float().mean()) < 1e-4
 
 
 @pytest.mark.parametrize("decision", DECISIONS)

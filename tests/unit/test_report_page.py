@@ -11,12 +11,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from report_example import CLASSES, FLOAT_IOU, field_pictures, report, row, rows
+from report_example import CLASSES, CONFUSION, FLOAT_IOU, PALETTE, field_pictures, report, row, rows
 
 from edgeseg.report.charts import line_chart, ticks
 from edgeseg.report.html import el
 from edgeseg.report.model import GoalResult
 from edgeseg.report.page import render_page
+from edgeseg.report.page_confusion import largest_confusions
 from edgeseg.report.page_pictures import difference_map, worst_first
 from edgeseg.report.recommend import mark
 from edgeseg.report.words import ms
@@ -119,6 +120,28 @@ def test_every_row_and_every_class_is_on_the_page(read: Reader) -> None:
         assert (f"{iou * 100:.1f} %" if iou is not None else "not evaluated") in read.text
     for sentence in report().not_verified:
         assert sentence in read.text
+
+
+def test_dice_outlines_and_confusion_are_on_the_page(read: Reader) -> None:
+    for words in ("94.1 %", "94.02 %", "82.3 %", "82.04 %", "Dice of each class", "Boundary F1 of each class", "73.1 %"):
+        assert words in read.text, words
+    cells = " ".join(read.words)
+    assert "crop 5.6 % 93.8 % 0.6 % 0.0 % 16 000" in cells  # 900, 15 000 and 100 of 16 000
+    assert "stone - - - - 0" in cells
+    assert "onnx int8: share of each label's pixels by answer" in read.text
+
+
+def test_many_classes_are_listed_by_their_largest_confusions() -> None:
+    assert largest_confusions(CONFUSION, 3) == [(0, 1, 1200 / 80_000), (1, 0, 900 / 16_000), (0, 2, 800 / 80_000)]
+    assert largest_confusions(((5, 0), (0, 5)), 9) == []
+    names = tuple(f"class {i}" for i in range(40))
+    matrix = tuple(tuple(1000 if i == j else 7 * (i == 3 and j == 9) for j in range(40)) for i in range(40))
+    data = report()
+    many = replace(
+        data, rows=(), pictures=(), dataset=replace(data.dataset, classes=names, palette=PALETTE * 10, pixel_shares={}),
+        float_reference=replace(data.float_reference, iou=(0.9,) * 40, dice=(), boundary_f1=(), confusion=matrix),
+    )
+    assert "class 3 class 9 0.7 %" in " ".join(Reader(render_page(many)).words)
 
 
 def test_the_verdict_comes_first_and_is_true() -> None:

@@ -27,7 +27,7 @@ def show(width: int, *, terminal: bool, given: tuple[ResultRow, ...] = ()) -> st
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 100, 120, 140])
+@pytest.mark.parametrize("width", [80, 100, 120, 140, 160])
 def test_table_fits_and_is_plain_when_piped(width: int) -> None:
     text = show(width, terminal=False)
     assert max(len(line) for line in text.splitlines()) <= width
@@ -42,6 +42,11 @@ def test_each_number_stands_in_the_line_of_its_bundle() -> None:
     wanted = ["openvino", "int8", "openvino", "x2", "88.73", "0.40", "1.6", "weed", "98.74", "4.60", "4.97", "5.98", "213", "0.48", "91",
               "passed"]
     assert line.split() == ["*", *wanted]
+
+
+def test_a_wide_terminal_has_dice_and_outlines_too() -> None:
+    (line,) = [line for line in show(160, terminal=False).splitlines() if "openvino int8" in line and "openvino x2" in line]
+    assert line.split()[8:12] == ["weed", "93.82", "81.64", "98.74"]
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def test_perfect_answers(bundle: Bundle, session: Session) -> None:
     labelled = [two_classes(1), two_classes(2)]
     result = verify(session, bundle, labelled, reference_maps=[label for _, _, label in labelled])
     assert (result.miou, result.agreement, result.golden_agreement, result.num_frames) == (1.0, 1.0, 1.0, 2)
-    assert result.iou == (1.0, 1.0, None)
+    assert result.iou == result.dice == result.boundary_f1 == (1.0, 1.0, None)
+    assert (result.mean_dice, result.mean_boundary_f1) == (1.0, 1.0)
     assert result.not_evaluated == ("blue",)
     assert result.reference_miou == 0.9
     assert result.miou_drop == pytest.approx(-0.1)
