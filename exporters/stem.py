@@ -1,4 +1,4 @@
-"""Fold the normalisation into the first convolution, exactly, borders included.
+"""Fold the normalisation into the first convolution (or several alike that all read the frame), exactly, borders included.
 
 Normalisation is (v - mean) / std per channel, and a convolution is linear, so its weights take 1 / std and its bias the mean.
 What makes this inexact in general is the convolution's zero padding, which stands for the mean. So the raw frame is padded
@@ -43,28 +43,27 @@ class PaddedFrame(nn.Module):
 
 
 def fold_normalisation(net: nn.Module, example_NHWC: Tensor) -> PaddedFrame | None:
-    """Change `net`'s first convolution to take raw frames, and give the module that feeds it; `None` = not possible, net unchanged.
+    """Change `net`'s first convolutions to take raw frames, and give the module that feeds them; `None` = not possible, net unchanged.
 
-    Possible where the normalised frame enters one zero-padded convolution and nothing else. That is found by running the network,
-    and proven by running it again: the scores must agree.
+    Possible where the normalised frame enters zero-padded convolutions of one geometry and nothing else. That is found by running
+    the network, and proven by running it again: the scores must agree.
     """
     with torch.no_grad():
         x_NCHW = normalise(example_NHWC)
         expected, consumers = _consumers(net, x_NCHW)
-        if len(consumers) != 1 or any(float(m) != round(m) for m in MEAN_RGB):
+        if len({_geometry(conv) for conv in consumers}) != 1 or any(float(m) != round(m) for m in MEAN_RGB):
             return None
-        conv = consumers[0]
-        if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.groups != 1 or _is_shared(net, conv):
+        first = consumers[0]
+        if first.padding_mode != "zeros" or isinstance(first.padding, str) or first.groups != 1:
+            return None
+        if any(_is_shared(net, conv) for conv in consumers):
             return None
         frame_hw = (int(x_NCHW.shape[2]), int(x_NCHW.shape[3]))
-        rows, columns = (_borders(size, conv, axis) for axis, size in enumerate(frame_hw))
+        rows, columns = (_borders(size, first, axis) for axis, size in enumerate(frame_hw))
         stem = PaddedFrame(frame_hw, (*rows, *columns))
-        before = (conv.weight, conv.bias, conv.padding)
-        scale, mean = 1.0 / torch.tensor(STD_RGB, dtype=torch.float64), torch.tensor(MEAN_RGB, dtype=torch.float64)
-        weight = conv.weight.double() * scale.view(1, 3, 1, 1)
-        bias = -(weight * mean.view(1, 3, 1, 1)).sum((1, 2, 3)) + (0 if conv.bias is None else conv.bias.double())
-        conv.weight, conv.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
-        conv.padding = (0, 0)
+        before = [(conv, conv.weight, conv.bias, conv.padding) for conv in consumers]
+        for conv in consumers:
+            _take_raw(conv)
         try:
             got = net(stem(example_NHWC))
             same = got.shape == expected.shape and float((got - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max())
@@ -72,8 +71,22 @@ def fold_normalisation(net: nn.Module, example_NHWC: Tensor) -> PaddedFrame | No
             same = False
         if same:
             return stem
-        conv.weight, conv.bias, conv.padding = before
+        for conv, weight, bias, padding in before:
+            conv.weight, conv.bias, conv.padding = weight, bias, padding
         return None
+
+
+def _geometry(conv: nn.Conv2d) -> tuple[object, ...]:
+    return conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+
+
+def _take_raw(conv: nn.Conv2d) -> None:
+    """Change weights and bias so that raw values 0..255 give what normalised ones gave; the border is the stem's from now on."""
+    scale, mean = 1.0 / torch.tensor(STD_RGB, dtype=torch.float64), torch.tensor(MEAN_RGB, dtype=torch.float64)
+    weight = conv.weight.double() * scale.view(1, 3, 1, 1)
+    bias = -(weight * mean.view(1, 3, 1, 1)).sum((1, 2, 3)) + (0 if conv.bias is None else conv.bias.double())
+    conv.weight, conv.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
+    conv.padding = (0, 0)
 
 
 def _consumers(net: nn.Module, x_NCHW: Tensor) -> tuple[Tensor, list[nn.Conv2d]]:

@@ -29,10 +29,20 @@ class Network(nn.Module):
 
     class_layers: tuple[str, ...] = ("classifier.scores",)
     """Names of the convolutions whose output channels are the classes; pruning leaves these outputs alone."""
+    aux_layers: tuple[str, ...] = ()
+    """Names of children that only training uses, each ending in convolutions called `scores`. `fold` takes them away, and
+    `count_parameters` leaves them out."""
+
+    def graph_outputs(self, x_NCHW: Tensor) -> list[Tensor]:
+        """Everything the layers give, auxiliary layers included: from these tensors pruning reads which channels belong together."""
+        return [self(x_NCHW)]
 
 
 class ConvBnAct(nn.Module):
     """Convolution without bias, batch norm, activation; 'same' padding for odd kernels."""
+
+    folds = (("conv", "bn"),)
+    """Children that are a convolution and the norm of its output; any module may name its own, and `fold` makes one of the two."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1, dilation: int = 1,
                  act: Callable[[], nn.Module] = nn.ReLU) -> None:
@@ -45,6 +55,23 @@ class ConvBnAct(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map [N, in, h, w] to [N, out, ceil(h / stride), ceil(w / stride)]."""
         y_NChw: Tensor = self.act(self.bn(self.conv(x_NCHW)))
+        return y_NChw
+
+
+class NormAct(nn.Module):
+    """Batch norm and activation in front of a convolution (pre-activation, 1603.05027); `fold` makes the norm a 1x1 depthwise convolution.
+
+    There is no convolution before it to fold into. As a depthwise convolution it keeps one scale a channel in int8, in every format.
+    """
+
+    def __init__(self, channels: int, act: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
+        self.act = act()
+
+    def forward(self, x_NChw: Tensor) -> Tensor:
+        """Map [N, C, h, w] to the same shape."""
+        y_NChw: Tensor = self.act(self.norm(x_NChw))
         return y_NChw
 
 
@@ -111,16 +138,35 @@ def initialise(net: nn.Module) -> None:
 
 
 def fold(net: nn.Module) -> nn.Module:
-    """Copy `net` in evaluation mode with every batch norm folded into its convolution; the original is untouched."""
+    """Copy `net` as it ships: evaluation mode, norms folded into convolutions, auxiliary layers gone; the original is untouched."""
     folded = copy.deepcopy(net).eval()
+    if isinstance(folded, Network):
+        for name in folded.aux_layers:
+            delattr(folded, name)
+        folded.aux_layers = ()
     with torch.no_grad():
         for module in folded.modules():
-            if isinstance(module, ConvBnAct) and isinstance(module.bn, nn.BatchNorm2d):
-                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-                module.bn = nn.Identity()
+            for conv, norm in getattr(module, "folds", ()):
+                if isinstance(getattr(module, norm), nn.BatchNorm2d):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, norm, nn.Identity())
+            if isinstance(module, NormAct) and isinstance(module.norm, nn.BatchNorm2d):
+                module.norm = _as_depthwise(module.norm)
     return folded
 
 
+def _as_depthwise(norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The same affine map a channel as a 1x1 depthwise convolution."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    convolution = nn.Conv2d(norm.num_features, norm.num_features, 1, groups=norm.num_features)
+    assert convolution.bias is not None
+    scale_C = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    convolution.weight.copy_(scale_C.view(-1, 1, 1, 1))
+    convolution.bias.copy_(norm.bias - norm.running_mean * scale_C)
+    return convolution.to(norm.weight.device).eval()
+
+
 def count_parameters(net: nn.Module) -> int:
-    """Number of trained values (running statistics of norms are not trained)."""
-    return sum(parameter.numel() for parameter in net.parameters())
+    """Number of trained values that ship: neither running statistics of norms nor auxiliary layers count."""
+    aux = net.aux_layers if isinstance(net, Network) else ()
+    return sum(parameter.numel() for name, parameter in net.named_parameters() if name.split(".")[0] not in aux)

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
-from edgeseg.models import fast_scnn, lraspp, unet
+from edgeseg.models import bisenet_v2, ddrnet, fast_scnn, lraspp, pidnet, unet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class ModelSpec:
     build: Callable[[ModelSection, int], nn.Module]
     paper: str
     num_params: int
-    """Parameters at width 1 with `num_classes` classes, exactly; a test counts them."""
+    """Parameters that ship, at width 1 with `num_classes` classes, exactly; a test counts them."""
     num_classes: int
     """Classes that `num_params` was counted with."""
     compared_with: str
@@ -50,6 +50,21 @@ MODELS: Final[dict[str, ModelSpec]] = {
         compared_with="3,221,538 in torchvision's lraspp_mobilenet_v3_large (21 classes, last block not halved)",
         about="MobileNetV3 large with the Lite R-ASPP head; scores at 1/8",
     ),
+    "bisenet_v2": ModelSpec(
+        build=bisenet_v2.build, paper="arXiv:2004.02147", num_params=3_358_627, num_classes=19, published_params=3_358_627,
+        compared_with="3.36 M in the public re-implementation (CoinCheung/BiSeNet, 19 classes, without its auxiliary heads)",
+        about="wide detail branch, narrow semantic branch with four booster heads while it trains; scores at 1/8",
+    ),
+    "ddrnet_23_slim": ModelSpec(
+        build=ddrnet.build, paper="arXiv:2101.06085", num_params=5_695_923, num_classes=19, published_params=5.7e6,
+        compared_with="5.7 M in the paper (Cityscapes, 19 classes, without its auxiliary head)",
+        about="two residual branches with pooled context, one auxiliary head while it trains; scores at 1/8",
+    ),
+    "pidnet_s": ModelSpec(
+        build=pidnet.build, paper="arXiv:2206.02066", num_params=7_625_651, num_classes=19, published_params=7.6e6,
+        compared_with="7.6 M in the paper (Cityscapes, 19 classes, without its auxiliary heads)",
+        about="branches for detail, context and boundaries, two auxiliary heads while it trains; scores at 1/8",
+    ),
     "unet": ModelSpec(
         build=unet.build, paper="arXiv:1505.04597", num_params=31_037_698, num_classes=2, published_params=31.03e6,
         compared_with="31.03 M of the paper's layers (2 classes); ours has norms in place of biases",
@@ -58,22 +73,26 @@ MODELS: Final[dict[str, ModelSpec]] = {
 }
 
 
+def find_model(name: str) -> ModelSpec:
+    """Give the network of this name.
+
+    Raises:
+        ConfigError: no network of that name; names the nearest.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name, MODELS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(MODELS)}"
+    raise ConfigError(f"[model] name = '{name}' is unknown; {hint}")
+
+
 def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Module:
     """Build the network `[model]` asks for, with random weights that are a function of `seed` alone.
 
-    It gives `num_classes` scores a pixel; with `[model] one_score` one, which stands for two classes (`edgeseg.models.decide`).
-
     Raises:
-        ConfigError: no network of that name (names the nearest), or `one_score` with other than two classes.
+        ConfigError: no network of that name; names the nearest.
     """
-    spec = MODELS.get(section.name)
-    if spec is None:
-        near = difflib.get_close_matches(section.name, MODELS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(MODELS)}"
-        raise ConfigError(f"[model] name = '{section.name}' is unknown; {hint}")
-    if section.one_score and (num_classes != 2 or spec.task != "semantic"):
-        raise ConfigError(f"[model] one_score is for networks that tell two classes apart, not {section.name} with {num_classes}; "
-                          "set one_score = false")
+    spec = find_model(section.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return spec.build(section, 1 if section.one_score else num_classes)
+        return spec.build(section, num_classes)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgeseg.core.errors import ConfigError, vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.models import channel_shapes, count_macs, count_parameters
+from edgeseg.models import Network, channel_shapes, count_macs, count_parameters
 
 MAX_RATIO: Final = 0.95
 """No group loses more than this share of its channels."""
@@ -45,7 +45,7 @@ class PruneReport:
     ratio: float
     """Share of its channels that every group was asked to lose, before rounding."""
     channels: tuple[LayerChannels, ...]
-    """Every convolution, in the order of the network."""
+    """Every convolution that ships, in the order of the network."""
 
     @property
     def macs_share(self) -> float:
@@ -91,8 +91,10 @@ def _cut(net: nn.Module, ratio: float, round_to: int) -> nn.Module:
     """Copy of `net` where every group has lost `ratio` of its channels, in evaluation mode."""
     tp = require("torch_pruning", extra="train")
     pruned = copy.deepcopy(net).cpu().eval().requires_grad_(True)  # the graph is read from autograd
-    names = getattr(net, "class_layers", ())
+    names = [*getattr(net, "class_layers", ())]
     assert names, "a network names its class layers"
+    aux = pruned.aux_layers if isinstance(pruned, Network) else ()  # cut along with the trunk, so that fine-tuning goes on with them
+    names += [name for name, _ in pruned.named_modules() if name.split(".")[0] in aux and name.endswith(".scores")]
     # torch-pruning skips a group whole when rounding would empty it, so each layer's share is held below that.
     # The half channel keeps int() from rounding the last `round_to` away.
     shares = {
@@ -103,6 +105,7 @@ def _cut(net: nn.Module, ratio: float, round_to: int) -> nn.Module:
         pruner = tp.pruner.BasePruner(
             pruned, torch.zeros(1, 3, *_GRAPH_HW), importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
             pruning_ratio_dict=shares, ignored_layers=[pruned.get_submodule(name) for name in names], round_to=round_to,
+            forward_fn=_all_outputs,
         )
         pruner.step()
     for parameter in pruned.parameters():
@@ -110,9 +113,14 @@ def _cut(net: nn.Module, ratio: float, round_to: int) -> nn.Module:
     return pruned
 
 
+def _all_outputs(net: nn.Module, x_NCHW: Tensor) -> Any:  # noqa: ANN401 - what torch-pruning flattens
+    return net.graph_outputs(x_NCHW) if isinstance(net, Network) else net(x_NCHW)
+
+
 def _report(before: nn.Module, after: nn.Module, ratio: float, hw: tuple[int, int]) -> PruneReport:
     old, new = channel_shapes(before), channel_shapes(after)
-    convolutions = [name for name, shape in old.items() if "groups" in shape]
+    aux = before.aux_layers if isinstance(before, Network) else ()
+    convolutions = [name for name, shape in old.items() if "groups" in shape and name.split(".")[0] not in aux]
     return PruneReport(
         params_before=count_parameters(before), params_after=count_parameters(after),
         macs_before=count_macs(before, hw), macs_after=count_macs(after, hw), ratio=ratio,

@@ -48,13 +48,15 @@ def test_class_layers_exist_and_end_in_the_classes(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     net = narrow(name).train()
-    net(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    out = net(torch.randn(2, 3, 64, 64))
+    outputs = [out] if isinstance(out, torch.Tensor) else [out.main, *out.aux, *([] if out.boundary is None else [out.boundary])]
+    torch.stack([scores.square().mean() for scores in outputs]).sum().backward()
     assert [n for n, p in net.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_width_multiplies_channels_in_eights(name: str) -> None:
-    for module in narrow(name).modules():
+    for module in fold(narrow(name)).modules():
         if isinstance(module, nn.Conv2d) and module.out_channels != 3:
             assert module.out_channels % 8 == 0
 

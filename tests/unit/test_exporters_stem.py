@@ -25,6 +25,25 @@ def test_scores_stay_the_same(kernel: int, stride: int, padding: int, dilation: 
         torch.testing.assert_close(net(stem(FRAME)), before, rtol=1e-4, atol=1e-4)
 
 
+class TwoAlike(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 6, 3, 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.first(x), self.second(x)], dim=1)
+
+
+def test_two_convolutions_of_one_geometry_share_the_raw_frame() -> None:
+    torch.manual_seed(1)
+    net = TwoAlike()
+    with torch.no_grad():
+        before = net(normalise(FRAME))
+        stem = fold_normalisation(net, FRAME)
+        assert stem is not None
+        torch.testing.assert_close(net(stem(FRAME)), before, rtol=1e-4, atol=1e-4)
+
+
 class TwoReaders(nn.Module):
     def __init__(self) -> None:
         super().__init__()
