@@ -89,10 +89,15 @@ def find_model(name: str) -> ModelSpec:
 def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Module:
     """Build the network `[model]` asks for, with random weights that are a function of `seed` alone.
 
+    It gives `num_classes` scores a pixel; with `[model] one_score` one, which stands for two classes (`edgeseg.models.decide`).
+
     Raises:
-        ConfigError: no network of that name; names the nearest.
+        ConfigError: no network of that name (names the nearest), or `one_score` with other than two classes.
     """
     spec = find_model(section.name)
+    if section.one_score and (num_classes != 2 or spec.task != "semantic"):
+        raise ConfigError(f"[model] one_score is for networks that tell two classes apart, not {section.name} with {num_classes}; "
+                          "set one_score = false")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return spec.build(section, num_classes)
+        return spec.build(section, 1 if section.one_score else num_classes)
