@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from edgeseg.core.bundle import ModelFiles
@@ -25,7 +26,11 @@ class OpenVinoExporter:
         path = workdir / "model.xml"
         with vendor_errors("openvino"), quiet():
             module = Exportable(net, contract, self.format)
-            model = ov.convert_model(module, example_input=module.example(), input=[(module.frame_shape, ov.Type.u8)])
+            if _holds_keras(net):
+                model = ov.convert_model(torch.export.export(module, module.example()))
+                model.reshape({model.inputs[0]: list(module.frame_shape)})
+            else:
+                model = ov.convert_model(module, example_input=module.example(), input=[(module.frame_shape, ov.Type.u8)])
             model.inputs[0].get_tensor().set_names({INPUT_NAME})
             model.outputs[0].get_tensor().set_names({OUTPUT_NAME})
             model.inputs[0].get_node().set_friendly_name(INPUT_NAME)
@@ -34,3 +39,8 @@ class OpenVinoExporter:
             folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format=self.format, precision="fp32",
             scheme={}, tools=versions("torch", "openvino"),
         )
+
+
+def _holds_keras(net: nn.Module) -> bool:
+    """Keras uses operators that OpenVINO's own tracer lacks (subtract); `torch.export` takes them apart."""
+    return any(type(module).__module__.split(".")[0] == "keras" for module in net.modules())

@@ -152,6 +152,9 @@ def fold(net: nn.Module) -> nn.Module:
                     setattr(module, norm, nn.Identity())
             if isinstance(module, NormAct) and isinstance(module.norm, nn.BatchNorm2d):
                 module.norm = _as_depthwise(module.norm)
+            fold_its_own = getattr(module, "fold_norms", None)  # a network of Keras layers
+            if fold_its_own is not None:
+                fold_its_own()
     return folded
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeseg.core.errors import ConfigError
 from edgeseg.models.blocks import Network
+from edgeseg.models.keras_norms import fold_norms
 
 
 class KerasNetwork(Network):
@@ -30,14 +31,18 @@ class KerasNetwork(Network):
         super().__init__()
         if not isinstance(model, nn.Module):
             raise ConfigError("the Keras model does not run on torch; set KERAS_BACKEND=torch before keras is imported")
-        inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
+        inputs, outputs = (list(getattr(model, name, None) or ()) for name in ("inputs", "outputs"))
         if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
             raise ConfigError(f"the Keras model has {len(inputs)} inputs and {len(outputs)} outputs; one picture in, one map of scores out")
-        shape: tuple[Any, ...] = tuple(inputs[0].shape)
+        shape = tuple(inputs[0].shape)
         if shape[1] != 3 and shape[3] != 3:
             raise ConfigError(f"the Keras model's input is {shape}; it needs three channels: [N, H, W, 3] or [N, 3, H, W]")
         self.channels_last = shape[3] == 3
         self.model = model
+
+    def fold_norms(self) -> None:
+        """Put the batch norms into the convolutions, in place; see `edgeseg.models.keras_norms`."""
+        fold_norms(self.model)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Give scores at the model's own stride."""

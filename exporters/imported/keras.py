@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from edgeseg.core.errors import ConfigError, InputMissingError, telling_line, ve
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
+from edgeseg.models.keras_norms import fold_norms
 from exporters.imported import ends
 from exporters.imported.base import Facts, Port, Reading
 from exporters.to_onnx import IR_VERSION, strip
@@ -118,7 +120,10 @@ class SettledKeras:
 
     def write(self, format: str, reading: Reading, workdir: Path) -> ModelFiles:
         """See `Settled.write`."""
-        whole = nn.Sequential(ends.FrameEnd(reading), self._module, ends.AnswerEnd(reading, format)).eval()
+        with vendor_errors("keras"), quiet():
+            body = copy.deepcopy(self._module)  # the original stays as it is, to be compared with
+            fold_norms(body.model)
+        whole = nn.Sequential(ends.FrameEnd(reading), body, ends.AnswerEnd(reading, format)).eval()
         example = ends.frame_example(reading)
         made = {"onnx": _write_onnx, "openvino": _write_openvino, "tflite": _write_tflite}[format]
         with vendor_errors(format), quiet(), torch.no_grad():
