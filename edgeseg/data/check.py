@@ -92,7 +92,7 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         num_classes = max(used, default=0) + 1
         classes = tuple(f"class_{index}" for index in range(num_classes))
     problems += _strange_values(root, samples, looks, num_classes)
-    problems += _split_problems(root, scan.splits, scan.problems)
+    warnings += _missing_splits(scan.splits)
     class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named), fixed=scan.fixed_classes)
     problems += class_problems
     warnings += class_warnings
@@ -156,11 +156,10 @@ def _strange_values(root: Path, samples: Sequence[Sample], looks: Sequence[Exami
     return found
 
 
-def _split_problems(root: Path, splits: dict[str, tuple[Sample, ...]], known: Sequence[Problem]) -> list[Problem]:
-    if any(problem.kind == "empty" for problem in known) and not any(splits.values()):
-        return []
-    return [Problem(file=".", kind="no-split", message=f"no {split} frames; add images and labels for {split}, or leave splits out")
-            for split in ("train", "val") if not splits.get(split)]
+def _missing_splits(splits: dict[str, tuple[Sample, ...]]) -> list[Problem]:
+    """Data without train or val may be there to be verified on; training itself insists on both."""
+    return [Problem(file=".", kind="no-split", message=f"no {split} frames: enough for edgeseg verify, not for training")
+            for split in ("train", "val") if any(splits.values()) and not splits.get(split)]
 
 
 def judge_classes(

@@ -217,7 +217,11 @@ def _segments(rows: list[Any], image: CocoImage, category_ids: set[int], teller:
 
 def unsafe_name(name: str) -> str:
     """Say why a file name from a label must not be followed; empty where it stays below its folder."""
-    if not name or "\0" in name:
+    try:
+        lengths = [len(part.encode()) for part in name.split("/")]
+    except UnicodeEncodeError:
+        return "is no file name"
+    if not name or "\0" in name or max(lengths) > 255 or sum(lengths) > 2000:
         return "is no file name"
     if name.startswith("/") or Path(name).is_absolute():
         return "is an absolute path; names are relative to the image folder"

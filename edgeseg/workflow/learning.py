@@ -67,6 +67,9 @@ def prepare_data(ctx: RunContext) -> RunData:
         )
         if report.problems:
             raise DataError(_first_problems(report, dataset.root))
+        ctx.ui.say(f"{dataset.root}: {dataset.layout} layout, {dataset.split_rule}")
+        for note in report.notes:
+            ctx.ui.say(f"data: {note}")
         for warning in report.warnings:
             ctx.ui.say(f"warning: {warning.file}: {warning.message}")
         write_json(output, report.to_json())

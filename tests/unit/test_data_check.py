@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.errors import InputMissingError
+from edgeseg.core.errors import DataError, InputMissingError
 from edgeseg.data.check import DataReport, check_dataset
+from edgeseg.data.dataset import load_dataset
 from edgeseg.data.inspect import inspect_folder
 from edgeseg.data.synthetic import write_field
 
@@ -213,3 +214,17 @@ def test_inspect_says_what_is_wrong_with_masks(field: Path) -> None:
     found = inspect_folder(field)
     assert found.classes == ("background", "object")
     assert any("cut at the middle" in note for note in found.notes)
+
+
+def test_a_test_split_alone_can_be_verified_on(field: Path) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(field / "images" / split)
+        shutil.rmtree(field / "masks" / split)
+    report = check(field)
+    assert report.ok
+    assert [(w.kind, w.message) for w in report.warnings if w.kind == "no-split"] == [
+        ("no-split", f"no {split} frames: enough for edgeseg verify, not for training") for split in ("train", "val")
+    ]
+    assert set(load_dataset(DataSection(dir=str(field)), seed=0, need=("test",)).splits) == {"test"}
+    with pytest.raises(DataError, match="no train frames"):
+        load_dataset(DataSection(dir=str(field)), seed=0)

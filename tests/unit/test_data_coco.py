@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 import re
 import warnings
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from layout_tools import HW, boxes_of, coco_index, frame, painted, rectangle, save, write_coco, write_json
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.errors import ConfigError, DataError
+from edgeseg.core.errors import ConfigError, DataError, EdgesegError
 from edgeseg.data.base import Dataset, Sample
 from edgeseg.data.check import check_dataset
 from edgeseg.data.coco_masks import rasterise, run_lengths, wrong_with
@@ -376,3 +378,36 @@ def test_a_mask_without_a_pixel_is_no_object(tmp_path: Path) -> None:
     sample = only(load(put(tmp_path, index)))
     assert sample.read_instances is not None
     assert sample.read_instances().classes_N.tolist() == [2]
+
+
+WEIRD: list[Any] = [
+    None, -1, 1e308, float("nan"), "", [], {}, True, 10**30, "x" * 300, "a\0b", "\ud800", "../x", [[]], [None], [[1e5] * 6],
+    [[0, 0, 1, 1, 2, 2], [3]], {"counts": [1], "size": list(HW)}, {"counts": "0" * 9, "size": list(HW)}, {"counts": [], "size": list(HW)},
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON value."""
+    inner = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    return [path, *(place for key, child in inner for place in places(child, (*path, key)))]
+
+
+def test_whatever_stands_in_the_index_nothing_but_our_errors_come_out(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    index = one_image(tmp_path)
+    refused = 0
+    for _ in range(300):
+        changed = copy.deepcopy(index)
+        path = rng.choice(places(changed)[1:])
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = copy.deepcopy(rng.choice(WEIRD))
+        try:
+            for samples in load(put(tmp_path, changed)).splits.values():
+                for sample in samples:
+                    read_sample(sample, num_classes=3)
+        except EdgesegError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 200
