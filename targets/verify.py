@@ -1,5 +1,7 @@
 """Is a bundle as accurate as the model that was trained? Judged on labelled frames, against torch's own answers, and on golden frames.
 
+This file holds what semantic models need and what both tasks share; `targets.verify_instances` has the rest.
+
 A class absent from the labels is "not evaluated" (`None`), never 0 or 1, and takes no part in a drop. A drop is only given
 where the reference was measured on the same frames.
 
@@ -19,13 +21,17 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import BundleError, DataError
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
-from edgeseg.core.manifest import Reference
+from edgeseg.core.instance_metrics import Matches, match
+from edgeseg.core.instances import as_class_map, as_instances
+from edgeseg.core.manifest import InstanceReference, Reference
 from edgeseg.core.metrics import Confusion, agreement, boundary_f1, confusion_matrix, mean_boundary_f1, mean_of, score
 from targets.runtimes.base import Session
 
 GOLDEN_AGREEMENT: Final = 0.999
 """Least share of golden pixels that must come out as when the bundle was sealed. The same runtime on the same machine gives 1; float
 arithmetic of another processor may move single pixels that were near a tie."""
+GOLDEN_AGREEMENT_INSTANCES: Final = 0.95
+"""Least share of golden objects likewise. There are some dozens of them, and a near tie (which of two boxes is kept) moves one."""
 
 LabelledFrame = tuple[str, Frame, ClassMap]
 """Name, frame and label, both at frame size."""
@@ -127,7 +133,7 @@ def verify(
     expected = iter(reference_maps) if reference_maps is not None else None
     for name, frame_HWC, label_HW in labelled:
         placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
-        answers = [session.run(model_frame) for model_frame in to_model(frame_HWC, placement)]
+        answers = [as_class_map(session.run(model_frame)) for model_frame in to_model(frame_HWC, placement)]
         shares = [agreement(*pair) for pair in zip(answers, _maps(expected, name, answers), strict=True)] if expected is not None else []
         matched.extend(shares)
         answer_HW = to_frame(answers, placement)
@@ -146,7 +152,8 @@ def verify(
     except ValueError as error:
         raise DataError(f"{len(scores)} frames hold no labelled pixel (all 255 = ignore); nothing can be evaluated") from error
     class_boundary_f1 = mean_boundary_f1(outlines)
-    reference = _comparable(bundle.manifest.reference, len(scores), dataset_sha256, split)
+    reference = comparable(bundle.manifest.reference, len(scores), dataset_sha256, split)
+    assert not isinstance(reference, InstanceReference), "the manifest was checked: a semantic bundle has a semantic reference"
     class_drop = tuple(
         before - after if before is not None and after is not None else None
         for before, after in zip(reference.iou if reference else (None,) * num_classes, total.iou, strict=True)
@@ -163,8 +170,13 @@ def verify(
     )
 
 
+def golden_limit(task: str) -> float:
+    """Share of golden pixels, or golden objects, at which a bundle passes."""
+    return GOLDEN_AGREEMENT_INSTANCES if task == "instance" else GOLDEN_AGREEMENT
+
+
 def check_golden(bundle: Bundle, session: Session) -> float:
-    """Share of pixels of the golden frames that come out as when the bundle was sealed; pass at `GOLDEN_AGREEMENT`.
+    """Share of pixels (instances: of objects) of the golden frames that come out as when the bundle was sealed; see `golden_limit`.
 
     Raises:
         BundleError: the bundle has no golden frames.
@@ -172,7 +184,10 @@ def check_golden(bundle: Bundle, session: Session) -> float:
     pairs = bundle.golden_pairs()
     if not pairs:
         raise BundleError(f"{bundle.folder} holds no golden frames; export the bundle again")
-    return float(np.mean([agreement(session.run(frame), class_map) for frame, class_map in pairs]))
+    if bundle.manifest.contract.task == "instance":
+        total = sum((match(as_instances(sealed), as_instances(session.run(frame))) for frame, sealed in pairs), Matches(same=0, total=0))
+        return 1.0 if total.share is None else total.share  # no object then, none now
+    return float(np.mean([agreement(as_class_map(session.run(frame)), as_class_map(sealed)) for frame, sealed in pairs]))
 
 
 def _maps(expected: Iterator[ClassMap | Sequence[ClassMap]], name: str, answers: list[ClassMap]) -> list[ClassMap]:
@@ -201,7 +216,9 @@ def _confusion(answer_HW: ClassMap, label_HW: ClassMap, num_classes: int, bundle
         raise DataError(f"{name}: {error}; type: edgeseg data check DIR") from error
 
 
-def _comparable(reference: Reference | None, num_frames: int, dataset_sha256: str | None, split: str | None) -> Reference | None:
+def comparable(
+    reference: Reference | InstanceReference | None, num_frames: int, dataset_sha256: str | None, split: str | None
+) -> Reference | InstanceReference | None:
     """The reference, if it speaks of these very frames."""
     if reference is None or reference.num_frames != num_frames:
         return None
@@ -246,19 +263,28 @@ def judge(result: VerifyResult, goals: GoalsSection) -> tuple[Finding, ...]:
 
 def judge_accuracy(
     *, precision: str, golden_agreement: float, agreement: float | None, miou: float | None, miou_drop: float | None,
-    worst_class_drop: float | None, goals: GoalsSection,
+    worst_class_drop: float | None, goals: GoalsSection, task: str = "semantic", ap: float | None = None, ap50: float | None = None,
+    ap_drop: float | None = None,
 ) -> tuple[Finding, ...]:
     """Judge the accuracy goals that were set, and always the golden frames. `agreement` is a goal of fp32 bundles only.
 
+    `worst_class_drop` is of IoU, with task `instance` of AP.
+
     Speed and size (`p90_ms`, `fps`, `size_mb`) belong to the recommended bundle of a target: `judge_speed`.
     """
-    findings = [at_least("golden", GOLDEN_AGREEMENT, golden_agreement)]
+    findings = [at_least("golden", golden_limit(task), golden_agreement)]
     if goals.agreement is not None and precision == "fp32":
         findings.append(at_least("agreement", goals.agreement, agreement))
     if goals.miou is not None:
         findings.append(at_least("miou", goals.miou, miou))
     if goals.miou_drop is not None:
         findings.append(at_most("miou_drop", goals.miou_drop, miou_drop))
+    if goals.ap is not None:
+        findings.append(at_least("ap", goals.ap, ap))
+    if goals.ap50 is not None:
+        findings.append(at_least("ap50", goals.ap50, ap50))
+    if goals.ap_drop is not None:
+        findings.append(at_most("ap_drop", goals.ap_drop, ap_drop))
     if goals.class_drop is not None:
         findings.append(at_most("class_drop", goals.class_drop, worst_class_drop))
     return tuple(findings)

@@ -181,6 +181,7 @@ def blocks_as_objects(frame_HWC: Frame) -> Instances:
 def tiny_instance_bundle(
     parent: Path, kind: str, *, side: int = SIDE, resize: str = "stretch", precision: str = "fp32",
     reference: InstanceReference | None = None, write: Callable[[Path], tuple[str, ...]] | None = None,
+    classes: tuple[str, ...] = CLASSES,
 ) -> Bundle:
     """Seal a tiny instance bundle of a format into `parent/kind`, its golden answers computed in numpy."""
     work = parent / f"{kind}-work"
@@ -189,7 +190,7 @@ def tiny_instance_bundle(
     model = ModelFiles(folder=work, files=files, entry=files[0], format=kind, precision=precision, scheme={}, tools={})
     info = BundleInfo(
         name=f"tiny-{kind}", contract=Contract(height=side, width=side, resize=resize, task="instance", max_instances=len(SLOTS)),
-        classes=CLASSES, palette=PALETTE, reference=reference, parents=(), config_sha256="0" * 64,
+        classes=classes, palette=PALETTE, reference=reference, parents=(), config_sha256="0" * 64,
     )
     frame, answer = (blocks_frame(side, side), blocks_as_objects) if kind == "null" else (tiny_frame(9, height=SIDE, width=SIDE),
                                                                                           channels_as_objects)

@@ -63,6 +63,10 @@ class DataSection:
     memory_limit_mb: int = opt(2048, "decoded frames above this are memory-mapped from disk", low=1)
 
 
+INSTANCE_MODELS: Final = ("mask_rcnn",)
+"""Networks of `edgeseg.models.MODELS` whose task is `instance`, which a board without torch has to know; a test compares the two."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
     """`[model]`: the network."""
@@ -71,6 +75,12 @@ class ModelSection:
     width: float = opt(1.0, "channel multiplier", low=0.05, high=8)
     depth: int = opt(4, "levels of a U-Net", low=1, high=6)
     one_score: bool = opt(False, "two classes as one score a pixel (sigmoid) in place of two (softmax)")
+    max_instances: int = opt(100, "mask_rcnn: objects a frame at most", low=1, high=255)
+
+    @property
+    def task(self) -> str:
+        """`semantic`: a class a pixel; `instance`: boxes, classes and masks of objects."""
+        return "instance" if self.name in INSTANCE_MODELS else "semantic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +173,13 @@ class BenchSection:
 class GoalsSection:
     """`[goals]`: what has to be reached; a goal left out is not checked. Fractions, not percent."""
 
-    agreement: float | None = opt(None, "share of pixels of an fp32 bundle that equal torch, at least", low=0, high=1)
+    agreement: float | None = opt(None, "share of pixels (instances: objects) of an fp32 bundle as in torch, at least", low=0, high=1)
     miou: float | None = opt(None, "mIoU of every bundle, at least", low=0, high=1)
     miou_drop: float | None = opt(None, "drop of mIoU against the float checkpoint, at most", low=0, high=1)
-    class_drop: float | None = opt(None, "drop of the worst class's IoU, at most", low=0, high=1)
+    ap: float | None = opt(None, "instances: mask AP of every bundle, at least", low=0, high=1)
+    ap50: float | None = opt(None, "instances: mask AP at IoU 0.5 of every bundle, at least", low=0, high=1)
+    ap_drop: float | None = opt(None, "instances: drop of mask AP against the float checkpoint, at most", low=0, high=1)
+    class_drop: float | None = opt(None, "drop of the worst class's IoU (instances: AP), at most", low=0, high=1)
     p90_ms: float | None = opt(None, "90th-percentile latency of the recommended bundle of each target, at most", low=0)
     fps: float | None = opt(None, "frames per second of the recommended bundle of each target, at least", low=0)
     size_mb: float | None = opt(None, "size of the recommended bundle of each target in MB (10^6 bytes), at most", low=0)
