@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models import MEAN_RGB, STD_RGB, normalise
+from edgeseg.models.encoders.base import SamePadConv2d
 
 _TOLERANCE = 1e-4
 """Largest difference of scores, relative to the largest score, that float rounding may explain."""
@@ -111,6 +112,8 @@ def _is_shared(net: nn.Module, conv: nn.Conv2d) -> bool:
 
 def _borders(size: int, conv: nn.Conv2d, axis: int) -> tuple[int, int]:
     """Border before and after that the convolution really reads (a stride may leave the last border out)."""
+    if isinstance(conv, SamePadConv2d):
+        return conv.borders(size, axis)
     before = int(conv.padding[axis])
     reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
     count = (size + 2 * before - reach - 1) // conv.stride[axis] + 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edgeseg.core.encoders import IMAGENET, encoder_of, smallest_side
 from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import sha256_json
 from edgeseg.core.images import RESIZE_POLICIES
@@ -73,7 +74,11 @@ class ModelSection:
 
     name: str = opt("fast_scnn", "network (edgeseg models)")
     width: float = opt(1.0, "channel multiplier", low=0.05, high=8)
-    depth: int = opt(4, "levels of a U-Net", low=1, high=6)
+    depth: int = opt(4, "levels of a U-Net without encoder", low=1, high=6)
+    encoder: str = opt("", "encoder of a network that takes one (edgeseg models); empty = the network's own")
+    encoder_weights: str = opt("", "what the encoder starts from: empty = random; imagenet = an installed package; or FILE.pth, "
+                                   "FILE.safetensors with torchvision's key names, relative to this file")
+    factory: str = opt("", "network of your own in place of name: \"package.module:function\", called with the number of classes")
     one_score: bool = opt(False, "two classes as one score a pixel (sigmoid) in place of two (softmax)")
     max_instances: int = opt(100, "mask_rcnn: objects a frame at most", low=1, high=255)
 
@@ -81,6 +86,16 @@ class ModelSection:
     def task(self) -> str:
         """`semantic`: a class a pixel; `instance`: boxes, classes and masks of objects."""
         return "instance" if self.name in INSTANCE_MODELS else "semantic"
+
+    @property
+    def title(self) -> str:
+        """What the network is called where there is room for one name."""
+        return self.factory or (f"{self.name} on {self.encoder}" if self.encoder else self.name)
+
+    @property
+    def portable(self) -> ModelSection:
+        """The same without the folder of the weights file: what is kept of a run must not depend on where it lay."""
+        return dataclasses.replace(self, encoder_weights=Path(self.encoder_weights).name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +219,17 @@ class Config:
 
     @property
     def sha256(self) -> str:
-        """Hash of every value, defaults included, but for where the data lies: its content has a hash of its own."""
+        """Hash of every value, defaults included, but for where data and weights lie: their contents have hashes of their own."""
         values = dataclasses.asdict(self)
         values["data"].pop("dir")
+        values["model"] = dataclasses.asdict(self.model.portable)
         return sha256_json(values)
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read edgeseg.toml, apply `--set KEY=VALUE` overrides (values in TOML syntax, bare words are strings), validate.
 
-    `data.dir` is made absolute, relative to the file's folder.
+    `data.dir` and a file in `model.encoder_weights` are made absolute, relative to the file's folder.
 
     Raises:
         InputMissingError: no such file.
@@ -229,9 +245,12 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     for override in overrides:
         _apply(raw, override)
     config = parse_config(raw)
+    here = path.resolve().parent
     if config.data.dir:
-        folder = (path.resolve().parent / config.data.dir).resolve()
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str(folder)))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=str((here / config.data.dir).resolve())))
+    if config.model.encoder_weights not in ("", IMAGENET):
+        weights = str((here / config.model.encoder_weights).resolve())
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder_weights=weights))
     return config
 
 
@@ -249,8 +268,14 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     crop, size = config.train.crop, config.data.size
     if (crop[0] == 0) != (crop[1] == 0):
         raise ConfigError(f"[train] crop = {list(crop)}: give both sides, or [0, 0] for the model size {list(size)}")
+    smallest = smallest_side(config.model)
+    for key, value in (("[data] size", size), ("[train] crop", crop)):
+        if value[0] and min(value) < smallest:
+            raise ConfigError(f"{key} = {list(value)}: {encoder_of(config.model)} needs at least {smallest} pixels a side")
     if not any(config.train.loss.values()):
         raise ConfigError("[train] loss holds no weight above 0, so there is nothing to learn from; try loss = {ce = 1.0, dice = 0.5}")
+    if config.decision.rule == "thresholds" and config.model.task != "semantic":
+        raise ConfigError(f"[decision] rule = 'thresholds' is for pixels; {config.model.name} answers with objects; set rule = \"argmax\"")
     if config.augment.scale[0] > config.augment.scale[1]:
         raise ConfigError(f"[augment] scale = {list(config.augment.scale)}: the first must not exceed the second")
     return config

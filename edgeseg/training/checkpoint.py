@@ -61,11 +61,12 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, net: nn.Module, meta: CheckpointMeta) -> Checkpoint:
     """Write `net` and `meta` to `folder`, which appears complete or not at all."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    # copies, since a network of the user's may use one tensor in two places, which the file format does not know
+    weights = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in net.state_dict().items()}
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS_NAME).write_bytes(save(weights))  # by ourselves: a full disk stays an OSError
         meta = dataclasses.replace(
-            meta, channels=channel_shapes(net), weights_sha256=sha256_file(temporary / WEIGHTS_NAME),
+            meta, model=meta.model.portable, channels=channel_shapes(net), weights_sha256=sha256_file(temporary / WEIGHTS_NAME),
             tools={"torch": torch.__version__, "python": platform.python_version()},
         )
         write_json(temporary / META_NAME, dataclasses.asdict(meta))

@@ -7,7 +7,8 @@ from torch import nn
 from edgeseg.core.config import ModelSection
 from edgeseg.models import MODELS, Network, build, fold
 
-NARROW = {"unet": ModelSection(name="unet", width=0.125)}
+NARROW = {name: ModelSection(name=name, width=0.125) for name in ("unet", "fcn32s", "fcn16s", "fcn8s")}
+STRIDES = {"unet": 1, "effnet_lite": 4}
 
 
 def narrow(name: str, num_classes: int = 3) -> nn.Module:
@@ -21,7 +22,7 @@ def test_any_size_gives_scores_at_one_stride(name: str, hw: tuple[int, int]) -> 
     net = narrow(name).eval()
     with torch.inference_mode():
         scores = net(torch.randn(1, 3, *hw))
-    stride = 1 if name == "unet" else 8
+    stride = STRIDES.get(name, 8)
     assert scores.shape == (1, 3, -(-hw[0] // stride), -(-hw[1] // stride))
 
 

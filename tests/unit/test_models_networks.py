@@ -16,7 +16,8 @@ from edgeseg.models.lraspp import LARGE, LrAspp
 @pytest.mark.parametrize("name", MODELS)
 def test_parameter_count_is_the_papers(name: str) -> None:
     spec = MODELS[name]
-    got = count_parameters(build(ModelSection(name=name), spec.num_classes))
+    with torch.device("meta"):  # FCN on VGG-16 would take half a gigabyte
+        got = count_parameters(build(ModelSection(name=name), spec.num_classes))
     assert got == spec.num_params
     assert abs(got - spec.published_params) <= 0.03 * spec.published_params
 

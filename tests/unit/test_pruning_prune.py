@@ -16,7 +16,8 @@ from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, save_ch
 
 NARROW = {
     "unet": ModelSection(name="unet", width=0.25, depth=3),
-    **{name: ModelSection(name=name, width=0.5) for name in ("bisenet_v2", "ddrnet_23_slim", "pidnet_s")},
+    **{name: ModelSection(name=name, width=0.5) for name in ("bisenet_v2", "ddrnet_23_slim", "pidnet_s", "effnet_lite")},
+    **{name: ModelSection(name=name, width=0.25) for name in ("fcn32s", "fcn16s", "fcn8s")},
 }
 
 

@@ -1,0 +1,79 @@
+"""Starting weights of an encoder, from a file with the reference's key names. Never needed once there is a checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgeseg.core.config import ModelSection
+from edgeseg.core.encoders import encoder_of, find_encoder_weights
+from edgeseg.core.errors import ConfigError, telling_line
+from edgeseg.models.encoders.base import Encoder
+
+
+def load_encoder_weights(net: nn.Module, section: ModelSection) -> None:
+    """Put the weights that `[model] encoder_weights` names into `net.encoder`, in place; "" leaves it as it is.
+
+    Keys of the reference's classifier are ignored.
+
+    Raises:
+        ConfigError: weights of another architecture (names the first keys that do not fit), values that are not finite, no weights file.
+        MissingExtraError: the package that carries them is not installed.
+        InputMissingError: no such file.
+    """
+    path = find_encoder_weights(section)
+    if path is None:
+        return
+    encoder = net.get_submodule("encoder")
+    assert isinstance(encoder, Encoder)
+    where = f"[model] encoder_weights: {path.name}"
+    given = {key: value for key, value in read_weights(path, where).items() if not key.startswith(encoder.head_keys)}
+    wanted = encoder.state_dict()
+    faults = [
+        *_fault("lacks", [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]),
+        *_fault("has the unknown", [key for key in given if key not in wanted]),
+        *_fault("has another shape of", [
+            f"{key} {list(value.shape)}, not {list(wanted[key].shape)}"
+            for key, value in given.items() if key in wanted and value.shape != wanted[key].shape
+        ]),
+    ]
+    if faults:
+        wide = f" at width {section.width:g}" if section.width != 1 else ""
+        raise ConfigError(f"{where} does not fit {encoder_of(section)}{wide}: it {'; it '.join(faults)}")
+    broken = [key for key, value in given.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ConfigError(f"{where} holds values that are not finite, first in {broken[0]}; fetch the file again")
+    encoder.load_state_dict(given, strict=False)
+
+
+def read_weights(path: Path, where: str) -> dict[str, Tensor]:
+    """Read tensors by name from a .safetensors file or a torch pickle, which may hold nothing but tensors.
+
+    Raises:
+        ConfigError: damaged, or not a table of tensors; `where` opens the message.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that cannot be read it first warns; the error says enough
+            found = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{where} cannot be read as tensors alone: it is damaged, or a whole model was saved; "
+                          "save net.state_dict() instead") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{where} is damaged or no weights file ({telling_line(error)[:120]})") from error
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        inside = f" (it holds {', '.join(map(str, list(found)[:3]))})" if isinstance(found, dict) else ""
+        raise ConfigError(f"{where} is no table of tensors{inside}; save net.state_dict() alone")
+    return {str(key): value for key, value in found.items()}
+
+
+def _fault(verb: str, keys: list[str]) -> list[str]:
+    if not keys:
+        return []
+    return [f"{verb} {keys[0]}{f' and {len(keys) - 1} more' if len(keys) > 1 else ''}"]
