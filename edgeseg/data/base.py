@@ -102,6 +102,21 @@ def relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+def unsafe_name(name: str) -> str:
+    """Say why a file name from a label must not be followed; empty where it stays below its folder."""
+    try:
+        lengths = [len(part.encode()) for part in name.split("/")]
+    except UnicodeEncodeError:
+        return "is no file name"
+    if not name or "\0" in name or max(lengths) > 255 or sum(lengths) > 2000:
+        return "is no file name"
+    if name.startswith("/") or Path(name).is_absolute():
+        return "is an absolute path; names are relative to the image folder"
+    if ".." in name.replace("\\", "/").split("/"):
+        return "leaves the image folder; names are relative to it and have no '..'"
+    return ""
+
+
 class Layout(Protocol):
     """A way to lay labelled images out on disk. Adding one = one file here and one line in `dataset.DATASETS`."""
 

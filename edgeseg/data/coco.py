@@ -23,9 +23,9 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import SPLITS, Problem, Sample, Scan, relative
+from edgeseg.data.base import SPLITS, Problem, Sample, Scan, relative, unsafe_name
 from edgeseg.data.choice import BACKGROUND, Choice, choose, is_background
-from edgeseg.data.coco_file import CocoFile, CocoImage, read_coco_file, unsafe_name
+from edgeseg.data.coco_file import CocoFile, CocoImage, read_coco_file
 from edgeseg.data.coco_masks import CocoLabel
 from edgeseg.data.objects import ObjectMask, instance_label
 from edgeseg.data.splits import SPLIT_NAMES, complete_splits

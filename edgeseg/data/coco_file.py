@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.images import MAX_PIXELS
-from edgeseg.data.base import Problem
+from edgeseg.data.base import Problem, unsafe_name
 from edgeseg.data.coco_masks import Annotation, wrong_with
 
 _TOLD_PER_KIND: Final = 10
@@ -213,21 +213,6 @@ def _segments(rows: list[Any], image: CocoImage, category_ids: set[int], teller:
         else:
             found[row["id"]] = Segment(row["id"], row["category_id"], bool(row.get("iscrowd", 0)))
     return tuple(found.values())
-
-
-def unsafe_name(name: str) -> str:
-    """Say why a file name from a label must not be followed; empty where it stays below its folder."""
-    try:
-        lengths = [len(part.encode()) for part in name.split("/")]
-    except UnicodeEncodeError:
-        return "is no file name"
-    if not name or "\0" in name or max(lengths) > 255 or sum(lengths) > 2000:
-        return "is no file name"
-    if name.startswith("/") or Path(name).is_absolute():
-        return "is an absolute path; names are relative to the image folder"
-    if ".." in name.replace("\\", "/").split("/"):
-        return "leaves the image folder; names are relative to it and have no '..'"
-    return ""
 
 
 def _short(value: object) -> str:

@@ -22,9 +22,8 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX, IMAGE_SUFFIXES, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan, default_palette, relative
+from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan, default_palette, relative, unsafe_name
 from edgeseg.data.choice import Choice, choose
-from edgeseg.data.coco_file import unsafe_name
 from edgeseg.data.labels import ColourMask
 from edgeseg.data.objects import ObjectMask, instance_label
 from edgeseg.data.splits import complete_splits
