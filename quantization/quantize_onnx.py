@@ -19,6 +19,7 @@ from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
+from quantization.onnx_calibrators import Calibrator, choose
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -31,37 +32,51 @@ class OnnxQuantizer:
     def __call__(self, bundle: Bundle, frames: Sequence[Frame], workdir: Path) -> ModelFiles:
         """See `quantization.base.Quantizer`."""
         check_request(bundle, frames, self.format)
-        onnx = require("onnx", extra="export")
-        ort_quantization = require("onnxruntime.quantization", extra="export")
         path = workdir / "model.onnx"
+        write = Int8Writer(bundle.model_path)
         with vendor_errors("onnxruntime.quantization"), quiet():
-            model = onnx.load(str(bundle.model_path))
-            floats = _float_nodes(model.graph)
-            raw = _raw_frame(model.graph)
-            ort_quantization.quantize_static(
-                model, str(path), _Reader(frames), quant_format=ort_quantization.QuantFormat.QDQ,
-                activation_type=ort_quantization.QuantType.QUInt8, weight_type=ort_quantization.QuantType.QInt8, per_channel=True,
-                calibrate_method=ort_quantization.CalibrationMethod.MinMax, nodes_to_exclude=sorted(floats),
-                extra_options={"TensorQuantOverrides": _as_it_is(raw)} if raw else {},
-            )
-            model = onnx.load(str(path))
-            if raw:
-                _feed_uint8(model.graph, raw)
-            for node in model.graph.node:
-                node.ClearField("doc_string")
-            model.graph.ClearField("value_info")
-            onnx.checker.check_model(model, full_check=True)
-            onnx.save_model(model, str(path))
+            calibrator, candidate, shares = choose(write, bundle.model_path, frames, workdir)
+            candidate.replace(path)
         scheme = {
             "method": "post-training, static", "form": "QDQ", "activations": "uint8, per tensor, asymmetric",
-            "weights": "int8, per output channel, symmetric", "calibrator": "min-max", "num_frames": len(frames),
-            "frame": "as it is, scale 1, zero point 0" if raw else "float, then quantized",
-            "float_ops": sorted(floats), "float_reason": FLOAT_REASON,
+            "weights": "int8, per output channel, symmetric", "calibrator": calibrator, "num_frames": len(frames),
+            "calibrators_tried": {name: round(share, 6) for name, share in shares.items()},
+            "calibrators_judged_by": "share of pixels as fp32, on calibration frames held out",
+            "frame": "as it is, scale 1, zero point 0" if write.raw else "float, then quantized",
+            "float_ops": sorted(write.floats), "float_reason": FLOAT_REASON,
         }
         return ModelFiles(
             folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="int8", scheme=scheme,
             tools=versions("onnx", "onnxruntime"),
         )
+
+
+class Int8Writer:
+    """Writes int8 models of one fp32 ONNX file: `(calibrator, frames, output)`."""
+
+    def __init__(self, fp32: Path) -> None:
+        self.fp32 = fp32
+        graph = require("onnx", extra="export").load(str(fp32)).graph
+        self.floats = _float_nodes(graph)
+        self.raw = _raw_frame(graph)
+
+    def __call__(self, calibrator: Calibrator, frames: Sequence[Frame], output: Path) -> None:
+        """Calibrate on `frames` and write `output`."""
+        onnx, ort_quantization = require("onnx", extra="export"), require("onnxruntime.quantization", extra="export")
+        ort_quantization.quantize_static(
+            onnx.load(str(self.fp32)), str(output), _Reader(frames), quant_format=ort_quantization.QuantFormat.QDQ,
+            activation_type=ort_quantization.QuantType.QUInt8, weight_type=ort_quantization.QuantType.QInt8, per_channel=True,
+            calibrate_method=ort_quantization.CalibrationMethod[calibrator.method], nodes_to_exclude=sorted(self.floats),
+            extra_options={**calibrator.options, **({"TensorQuantOverrides": _as_it_is(self.raw)} if self.raw else {})},
+        )
+        model = onnx.load(str(output))
+        if self.raw:
+            _feed_uint8(model.graph, self.raw)
+        for node in model.graph.node:
+            node.ClearField("doc_string")
+        model.graph.ClearField("value_info")
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save_model(model, str(output))
 
 
 class _Reader:

@@ -68,7 +68,7 @@ def _settle_names(model: Any) -> None:  # noqa: ANN401
 def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
     """Names of the operations that stay float: back from the answer to the class layers, those not included."""
     found: set[str] = set()
-    pending = [model.outputs[0].get_node()]
+    pending = [output.get_node() for output in model.outputs]
     while pending:
         node = pending.pop()
         name = node.get_friendly_name()
