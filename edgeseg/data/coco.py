@@ -103,7 +103,7 @@ class CocoLayout:
         splits: dict[str, tuple[Sample, ...]] = {}
         for split, file in files.items():
             folder = _image_folder(root, file)
-            notes.append(f"images of {relative(root, file.path)} are taken from {relative(root, folder)}/")
+            notes += [] if not file.images else [f"images of {relative(root, file.path)} are taken from {relative(root, folder)}/"]
             splits[split] = _samples(root, split, file, folder, index_of, choice, problems)
         splits, drawn = complete_splits(splits, section, seed=seed)
         bare = sum(not image.annotations and not image.segments for file in files.values() for image in file.images)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.core.config import Config, GoalsSection, TrainSection, config_of, render_toml
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import write_text
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.inspect import Findings, inspect_folder
@@ -48,6 +48,8 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool, overrides: tupl
     if strange:
         raise ConfigError(f"init takes --set of [data] only, not {strange[0]}; write it into {out} afterwards, or give it to edgeseg run")
     findings = inspect_folder(data, section=config_of(overrides).data)
+    if not any(findings.num_frames.values()):
+        raise DataError(f"{data}: {findings.layout} layout, and no labelled frame can be used; {findings.warnings[0]}")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; type: edgeseg init --data {data} --force to replace it, or --out FILE for another name")
     config = suggest(findings, data=data, out=out)
@@ -103,7 +105,8 @@ def data_report_lines(report: DataReport) -> list[str]:
         lines.append(f"{split}: {count} frames{objects}")
     for index, name in enumerate(report.classes):
         shares = ", ".join(f"{split} {shares[index]:.2%}" for split, shares in report.class_share.items() if index < len(shares))
-        lines.append(f"  {name}: {shares} of the labelled pixels")
+        if shares:
+            lines.append(f"  {name}: {shares} of the labelled pixels")
     lines += [f"warning: {warning.file}: {warning.message}" for warning in report.warnings]
     lines += [f"{problem.file}: {problem.message}" for problem in report.problems]
     count = len(report.problems)

@@ -150,3 +150,15 @@ def test_what_init_refuses(tmp_path: Path, arguments: list[str], said: str) -> N
     assert said in str(result.exception) + result.output
     assert not (tmp_path / "e.toml").exists()
     shutil.rmtree(tmp_path / "data")
+
+
+def test_init_writes_no_config_where_no_frame_can_be_used(tmp_path: Path) -> None:
+    write_coco(tmp_path / "data")
+    for path in (tmp_path / "data/annotations").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    result = CliRunner().invoke(app, ["init", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "e.toml")])
+    assert "no labelled frame can be used; annotations/instances_train2017.json: not a COCO annotation file" in str(result.exception)
+    assert not (tmp_path / "e.toml").exists()
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "data")])
+    assert result.exit_code == 65
+    assert "3 problems found" in result.output
