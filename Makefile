@@ -11,7 +11,7 @@ PYTHON ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint wheel clean
+.PHONY: help setup demo test lint zoo wheel clean
 
 help: ## print this list
 	@echo "usage: make TARGET [ARGS=...]"
@@ -30,6 +30,9 @@ lint: $(STAMP) ## ruff, mypy (strict; device side also as Python 3.10), layers o
 	$(BIN)/mypy
 	$(BIN)/mypy --python-version 3.10 --follow-imports silent -p edgeseg.core -p edgeseg.cli -p edgeseg.report -p targets
 	$(BIN)/lint-imports
+
+zoo: $(STAMP) ## export, quantize and measure every network in every format (minutes)
+	$(BIN)/edgeseg models --check $(ARGS)
 
 wheel: $(STAMP) ## build what a board installs, into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -43,8 +43,21 @@ def data_check(
         raise typer.Exit(DataError.exit_code)
 
 
-def models(json: JsonOpt = False) -> None:
-    """List the networks."""
+def models(
+    check: Annotated[bool, typer.Option("--check", help="export, quantize and measure every network in every format")] = False,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME[:ENCODER]", help="with --check: only this one (repeatable)")
+    ] = None,
+    size: Annotated[tuple[int, int], typer.Option("--size", metavar="H W", help="with --check: model size")] = (128, 192),
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="S", help="with --check: limit for one network in one format")
+    ] = 900.0,
+    json: JsonOpt = False,
+) -> None:
+    """List the networks, or check all of them; exit code 1 if one does not work."""
+    if check:
+        _check_models(tuple(model or ()), size, timeout, json)
+        return
     from edgeseg.workflow import facts
 
     rows = facts.models()
@@ -52,6 +65,20 @@ def models(json: JsonOpt = False) -> None:
         print_json(rows)
     else:
         print("\n".join(facts.model_lines(rows)))
+
+
+def _check_models(names: tuple[str, ...], size_hw: tuple[int, int], timeout_s: float, json: bool) -> None:
+    from edgeseg.workflow import zoo
+
+    console = Console(quiet=json)
+    report = zoo.check(names, size_hw=size_hw, timeout_s=timeout_s, ui=console)
+    console.close()
+    if json:
+        print_json(report.to_json())
+    else:
+        zoo.show(report)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def targets(json: JsonOpt = False) -> None:
