@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeseg.cli.console import Console, print_json
 from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, LayoutOpt, SetOpt
+
+if TYPE_CHECKING:
+    from edgeseg.workflow.chain import StepSummary
+
+RestartOpt = Annotated[bool, typer.Option("--restart", help="drop a training that was interrupted and begin again")]
 
 
 def demo(
@@ -66,6 +71,10 @@ def _step(verb: str, config: Path, overrides: Sequence[str] | None, json: bool, 
     console = Console(quiet=json)
     made = chain.step(verb, config, tuple(overrides or ()), ui=console, **options)
     console.close()
+    _say(made, json)
+
+
+def _say(made: StepSummary, json: bool) -> None:
     if json:
         print_json(made.to_json())
     else:
@@ -76,16 +85,31 @@ def train(
     config: ConfigArg = DEFAULT_CONFIG,
     set_: SetOpt = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a training that was interrupted")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="drop a training that was interrupted and begin again")] = False,
+    restart: RestartOpt = False,
+    devices: Annotated[int, typer.Option("--devices", min=1, metavar="N", help="processes on this machine, one a GPU")] = 1,
+    max_restarts: Annotated[int, typer.Option("--max-restarts", min=0, metavar="N", help="with --devices: if a process dies")] = 3,
     json: JsonOpt = False,
 ) -> None:
-    """Train the network of the config; the best checkpoint by validation mIoU is kept."""
-    _step("train", config, set_, json, resume=resume, restart=restart)
+    """Train the network of the config; the checkpoint with the best validation score is kept."""
+    console, overrides = Console(quiet=json), tuple(set_ or ())
+    if devices > 1:
+        from edgeseg.workflow.together import launch
+
+        code = launch(
+            config, overrides, devices=devices, max_restarts=max_restarts, resume=resume, restart=restart, json=json, ui=console
+        )
+        raise typer.Exit(code)
+    from edgeseg.workflow import chain
+
+    made = chain.train(config, overrides, ui=console, resume=resume, restart=restart)
+    console.close()
+    if made is not None:
+        _say(made, json)
 
 
-def prune(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+def prune(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, restart: RestartOpt = False, json: JsonOpt = False) -> None:
     """Cut channels of the trained network to prune.macs_share, fine-tune, and measure what it gained."""
-    _step("prune", config, set_, json)
+    _step("prune", config, set_, json, restart=restart)
 
 
 def export(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:

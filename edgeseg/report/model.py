@@ -169,11 +169,11 @@ class DatasetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One epoch; `miou` only where it was validated."""
+    """One epoch; `score` only where it was validated."""
 
     epoch: int
     loss: float
-    miou: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,9 @@ class TrainingFacts:
     size_hw: tuple[int, int]
     epochs: int
     minutes: float
-    best_val_miou: float | None
+    best_val_score: float | None
+    metric: str = "mIoU"
+    """What the score is."""
     curve: tuple[CurvePoint, ...]
     device: str
     precision: str

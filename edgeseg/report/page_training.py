@@ -15,14 +15,14 @@ def training_section(training: TrainingFacts) -> Html:
     pairs: list[tuple[str, Child]] = [
         ("network", training.network), ("parameters", count(training.params)), ("MACs a frame", count(training.macs)),
         ("model size", f"{height} × {width}"), ("epochs", str(training.epochs)), ("minutes", number(training.minutes)),
-        ("best val mIoU", percent(training.best_val_miou)), ("device", training.device), ("precision", training.precision),
+        (f"best val {training.metric}", percent(training.best_val_score)), ("device", training.device), ("precision", training.precision),
         ("seed", str(training.seed)),
     ]
     loss = [(float(p.epoch), p.loss) for p in training.curve]
-    miou = [(float(p.epoch), p.miou) for p in training.curve if p.miou is not None]
+    scores = [(float(p.epoch), p.score) for p in training.curve if p.score is not None]
     charts = el(
         "div", line_chart(loss, title="Training loss", x_name="epoch", css="loss"),
-        line_chart(miou, title="mIoU on val", x_name="epoch", percent=True, css="miou"), class_="charts",
+        line_chart(scores, title=f"{training.metric} on val", x_name="epoch", percent=True, css="miou"), class_="charts",
     )
     return join([facts(pairs), charts])
 

@@ -22,14 +22,14 @@ Predict = Callable[[Frame], ClassMap]
 
 
 def evaluate(predict: Predict, store: FrameStore, contract: Contract, num_classes: int, *,
-             on_frame: Callable[[int, int], None] | None = None) -> Confusion:
+             part: tuple[int, int] = (0, 1), on_frame: Callable[[int, int], None] | None = None) -> Confusion:
     """Confusion matrices of every frame: int64 [F, C, C], rows = label; sum over F for the data set.
 
     Frames come to model size and answers back to frame size by `edgeseg.core.images`, as on a device. `on_frame(done, total)` is
-    called after each frame.
+    called after each frame. With `part` = (rank, count) only every `count`-th frame is answered; the matrices of the others are 0.
     """
     confusions_FCC = np.zeros((len(store), num_classes, num_classes), dtype=np.int64)
-    for i in range(len(store)):
+    for i in range(part[0], len(store), part[1]):
         frame_HWC, label_HW = store[i]
         height, width = label_HW.shape
         placement = place((height, width), (contract.height, contract.width), contract.resize)

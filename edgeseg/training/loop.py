@@ -1,8 +1,10 @@
-"""The training loop: one process, one device. Same configuration and data give the same bits on a CPU, interrupted or not."""
+"""The training loop. Same configuration, data and processes give the same bits on a CPU, interrupted or not.
+
+It counts epochs, keeps the best weights and writes what is needed to go on; what a batch, a loss and a score are is the task's.
+"""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import math
@@ -11,31 +13,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from edgeseg.core.config import Config, TrainSection
-from edgeseg.core.errors import ConfigError, TrainingError
-from edgeseg.core.files import sweep_temporaries
+from edgeseg.core.config import Config
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.files import sha256_json, sweep_temporaries
 from edgeseg.core.manifest import Contract
-from edgeseg.core.metrics import score
 from edgeseg.data.dataset import Dataset
-from edgeseg.data.loader import Batch, batches, batches_per_epoch
-from edgeseg.data.store import FrameStore
-from edgeseg.models import normalise, upsample_logits
 from edgeseg.training.checkpoint import Checkpoint, CheckpointMeta, open_checkpoint, save_checkpoint
-from edgeseg.training.ema import Ema
-from edgeseg.training.evaluate import evaluate, torch_predictor
-from edgeseg.training.fast_cpu import keep_strided_depthwise_in_fp32, sampled_scores
-from edgeseg.training.losses import class_weights, total_loss
+from edgeseg.training.device import pick_device, pick_precision
+from edgeseg.training.ranks import SINGLE, Ranks
 from edgeseg.training.schedule import Schedule
-from edgeseg.training.state import EpochRecord, Progress, load_state, save_state
-
-_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-MAX_GRAD_SKIPS: Final = 20
-"""fp16 only: so many steps in a row may be skipped while the loss scale comes down (2^16 to 1 is 16 halvings)."""
+from edgeseg.training.state import EpochRecord, Progress, load_state, recover, save_state
+from edgeseg.training.step import Stepper
+from edgeseg.training.task import TaskContext
+from edgeseg.training.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +44,11 @@ class TrainProgress:
     """Steps done, over all epochs."""
     num_steps: int
     loss: float
-    miou: float | None
+    metric: str
+    """Name of the score, for instance `mIoU`; empty before the first validation."""
+    score: float | None
     """Of the last validation, 0..1; `None` before the first."""
-    best_miou: float | None
+    best_score: float | None
     lr: float
     seconds_left: float
 
@@ -63,34 +60,13 @@ class FitResult:
     best: Checkpoint
     best_epoch: int
     """0 = the weights it started from."""
-    best_miou: float
+    best_score: float
+    metric: str
+    """Name of the score."""
     history: tuple[EpochRecord, ...]
     precision: str
     device: str
-
-
-def pick_device(section: TrainSection) -> torch.device:
-    """Device of `[train] device`.
-
-    Raises:
-        ConfigError: CUDA is asked for and this machine or this torch has none.
-    """
-    if section.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("[train] device = 'cuda': this torch sees no CUDA device; set device = 'auto' or 'cpu', or type: edgeseg doctor")
-    return torch.device("cuda" if section.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def pick_precision(section: TrainSection, device: torch.device) -> str:
-    """Autocast type: `auto` is bf16 where the processor multiplies it natively, else fp16 on CUDA and fp32 on a CPU.
-
-    Fast-SCNN on a CPU with AVX-512 BF16: 82 ms an image of 360x480 in bf16, 123 ms in fp32.
-    """
-    if section.precision != "auto":
-        return section.precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"
+    processes: int
 
 
 def fit(
@@ -99,37 +75,55 @@ def fit(
     config: Config,
     out: Path,
     *,
-    stores: tuple[FrameStore, FrameStore],
+    stores: tuple[Any, Any],
     contract: Contract | None = None,
     resume: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
+    ranks: Ranks = SINGLE,
+    again: str = "edgeseg train --restart",
     on_progress: Callable[[TrainProgress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FitResult:
-    """Train `net` (a copy; the one given is untouched) and keep the weights with the best validation mIoU in `out/best`.
+    """Train `net` (a copy; the one given is untouched) and keep the weights with the best validation score in `out/best`.
 
     `stores` = (train, val). Validated and kept are the averaged weights (EMA) where `[train] ema` > 0. `out/last` holds the state for
     `resume`, written after every epoch; where there is none yet, `resume` starts from the beginning, and without `resume` both folders
     are removed first. `epochs` and `lr` replace those of `[train]` (fine-tuning); with 0 epochs the weights given are validated and kept.
-    `contract` is what is validated and recorded; by default argmax at `[data] size`.
-    The caller holds the run's lock and sets torch's threads, which the bits of the result depend on.
+    `contract` is what is validated and recorded; by default argmax at `[data] size`. `again` is the command that messages name to begin
+    again. The caller holds the run's lock and sets torch's threads, which the bits of the result depend on.
+
+    With several `ranks` (joined by the caller), each calls this with the same arguments; all can read `out`, only the first writes there.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite (names the frames), or `resume` of another configuration (says what differs).
-        ConfigError: the device asked for is not there.
+        TrainingError: a loss or gradient that is not finite (names the frames), `resume` of another configuration (says what differs), or
+            another process that is gone.
+        ConfigError: the device asked for is not there, or the batch cannot be split over the processes.
     """
+    check_split(config.train.batch_size, ranks.count)
     schedule = Schedule.of(config.train, epochs=epochs, lr=lr)
     contract = contract or Contract(height=config.data.size[0], width=config.data.size[1], resize=config.data.resize)
-    run = _Run(net, data, config, out, stores, contract, schedule, on_progress, clock)
+    device = pick_device(config.train, local_count=ranks.local_count)
+    context = TaskContext(
+        data=data, config=config, stores=stores, contract=contract, device=device, ranks=ranks,
+        precision=pick_precision(config.train, device),
+    )
+    run = _Run(net, context, out, schedule, on_progress, clock)
+    ranks.must_agree("config, data set or torch", sha256_json(run.identity))
     last, best = out / "last", out / "best"
-    if not resume:
-        for folder in (last, best):
-            shutil.rmtree(folder, ignore_errors=True)
-    progress = load_state(last, identity=run.identity, **run.movable) if resume else None
-    out.mkdir(parents=True, exist_ok=True)
-    sweep_temporaries(out)
+    if ranks.is_first:
+        if resume:
+            recover(last)
+        else:
+            for folder in (last, best):
+                shutil.rmtree(folder, ignore_errors=True)
+    ranks.wait()
+    progress = load_state(last, identity=run.identity, again=again, **run.stepper.state) if resume else None
+    if ranks.is_first:
+        out.mkdir(parents=True, exist_ok=True)
+        sweep_temporaries(out)
     run.progress = progress or Progress()
+    ranks.wait()  # all have read
     if schedule.epochs == 0:
         run.validate(epoch=0)
     while run.progress.epochs_done < schedule.epochs:
@@ -138,118 +132,74 @@ def fit(
         if epoch % config.train.eval_every == 0 or epoch == schedule.epochs:
             run.validate(epoch=epoch)
         # `best` is written before `last`: killed in between, the epoch is done again and finds the same best.
-        save_state(last, identity=run.identity, progress=run.progress, **run.movable)
+        if ranks.is_first:
+            save_state(last, identity=run.identity, progress=run.progress, **run.stepper.state)
+    ranks.wait()  # the first has written
     return FitResult(
-        best=open_checkpoint(best), best_epoch=run.progress.best_epoch, best_miou=run.progress.best_miou,
-        history=tuple(run.progress.history), precision=run.precision, device=str(run.device),
+        best=open_checkpoint(best), best_epoch=run.progress.best_epoch, best_score=run.progress.best_score, metric=run.progress.metric,
+        history=tuple(run.progress.history), precision=context.precision, device=str(device), processes=ranks.count,
     )
+
+
+def check_split(batch_size: int, processes: int) -> None:
+    """Check that a batch can be dealt out evenly: unequal slices would not weigh the same in a mean.
+
+    Raises:
+        ConfigError: it cannot; names sizes that can.
+    """
+    if batch_size % processes:
+        below = batch_size // processes * processes
+        near = f"{below} or {below + processes}" if below else str(processes)
+        raise ConfigError(f"[train] batch_size = {batch_size} cannot be split evenly over {processes} processes; "
+                          f"set it to a multiple, for instance {near}")
 
 
 class _Run:
     """Everything one call of `fit` works with."""
 
-    def __init__(self, net: nn.Module, data: Dataset, config: Config, out: Path, stores: tuple[FrameStore, FrameStore],
-                 contract: Contract, schedule: Schedule, on_progress: Callable[[TrainProgress], None] | None,
-                 clock: Callable[[], float]) -> None:
-        self.data, self.config, self.out, self.contract, self.schedule = data, config, out, contract, schedule
-        self.train_store, self.val_store = stores
-        self.on_progress, self.clock = on_progress, clock
-        train = config.train
-        self.device = pick_device(train)
-        self.precision = pick_precision(train, self.device)
-        self.crop_hw = config.data.size if train.crop[0] == 0 else train.crop
-        self.identity = _identity(net, data, config, schedule, self.precision, self.device)
-        self.net = copy.deepcopy(net).to(self.device)
-        self.ema = Ema(self.net, train.ema) if train.ema > 0 else None
-        if self.device.type == "cpu" and self.precision == "bf16":
-            keep_strided_depthwise_in_fp32(self.net)
-        self.optimizer = _adamw(self.net, train)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        labels = (self.train_store[i][1] for i in range(len(self.train_store)))
-        weights = class_weights(labels, num_classes=len(data.classes), rule=train.class_weights)
-        self.class_weights_C = torch.from_numpy(weights).to(self.device)
-        self.steps_per_epoch = batches_per_epoch(len(self.train_store), train.batch_size)
+    def __init__(self, net: nn.Module, context: TaskContext, out: Path, schedule: Schedule,
+                 on_progress: Callable[[TrainProgress], None] | None, clock: Callable[[], float]) -> None:
+        self.context, self.out, self.schedule, self.on_progress, self.clock = context, out, schedule, on_progress, clock
+        self.identity = _identity(net, context, schedule)
+        self.task = TASKS[context.config.model.task](context)
+        self.stepper = Stepper(net, self.task, context)
+        self.steps_per_epoch = self.task.batches(0).num_batches
         self.progress = Progress()
-        self.miou: float | None = None
-        self._skipped = 0
+        self.score: float | None = None
         self._started: tuple[float, int] | None = None
-
-    @property
-    def movable(self) -> dict[str, Any]:
-        """What `last/` stores and restores."""
-        return {"net": self.net, "ema": self.ema.net if self.ema else None, "optimizer": self.optimizer, "scaler": self.scaler}
 
     def train_epoch(self, epoch: int) -> None:
         """Train epoch `epoch` (from 0) and count it."""
-        train = self.config.train
-        self.net.train()
-        losses = []
-        stream = batches(
-            self.train_store, seed=train.seed, epoch=epoch, batch_size=train.batch_size, crop_hw=self.crop_hw,
-            section=self.config.augment, model_hw=self.config.data.size, resize=self.config.data.resize,
-        )
-        for batch in stream:
-            losses.append(self._step(batch))
-            self._report(losses[-1], epoch)
+        self.stepper.net.train()
+        for batch in self.task.batches(epoch).stream:
+            step = self.progress.step
+            self.stepper.step(batch, step=step, lr=self.schedule.lr_at(step, self.steps_per_epoch))
+            self.progress.step = step + 1
+            if self.stepper.losses:
+                self._report(self.stepper.losses[-1], epoch)
+        losses = self.stepper.finish_epoch()
         self.progress.epochs_done = epoch + 1
         self.progress.history.append(EpochRecord(epoch=epoch + 1, loss=math.fsum(losses) / len(losses)))
 
-    def _step(self, batch: Batch) -> float:
-        step, train = self.progress.step, self.config.train
-        # Dropout draws from torch's generator: seeded by the step, it needs no state to resume.
-        torch.manual_seed((train.seed << 32) ^ step)
-        lr = self.schedule.lr_at(step, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        frames_NHWC = torch.from_numpy(batch.frames_NHWC).to(self.device, non_blocking=True)
-        labels_NHW = torch.from_numpy(batch.labels_NHW).to(self.device, non_blocking=True).long()
-        dtype = _DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32"):
-            logits_NChw: Tensor = self.net(normalise(frames_NHWC))
-        if self.device.type == "cpu":
-            logits_NCHW, labels_NHW = sampled_scores(logits_NChw.float(), labels_NHW, step)
-        else:
-            logits_NCHW = upsample_logits(logits_NChw.float(), self.crop_hw)
-        loss = total_loss(logits_NCHW, labels_NHW, self.class_weights_C, train)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._not_finite("loss", value, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self.net.parameters(), train.clip_norm or math.inf))
-        self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
-        if self._skipped and (not self.scaler.is_enabled() or self._skipped > MAX_GRAD_SKIPS):
-            raise self._not_finite("gradient", norm, batch)
-        self.scaler.step(self.optimizer)  # skips by itself where fp16 overflowed
-        self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.net, step)
-        self.progress.step = step + 1
-        return value
-
-    def _not_finite(self, what: str, value: float, batch: Batch) -> TrainingError:
-        return TrainingError(f"{what} is {value} at step {self.progress.step} (frames {', '.join(batch.ids)}); "
-                             "look at these frames and labels, lower [train] lr, or set [train] precision = \"fp32\"")
-
     def validate(self, *, epoch: int) -> None:
-        """Take the validation mIoU and keep the weights if they are the best so far."""
-        net = self.ema.net if self.ema is not None else self.net
-        num_classes = len(self.data.classes)
-        predict = torch_predictor(net, self.contract, self.device)
-        result = score(evaluate(predict, self.val_store, self.contract, num_classes).sum(axis=0))
-        self.miou = result.miou
+        """Take the validation score and keep the weights if they are the best so far."""
+        result = self.task.validate(self.stepper.kept)
+        self.score, self.progress.metric = result.score, result.metric
         if self.progress.history:
-            self.progress.history[-1] = dataclasses.replace(self.progress.history[-1], val_miou=result.miou)
-        if result.miou > self.progress.best_miou:
-            self.progress.best_miou, self.progress.best_epoch = result.miou, epoch
-            save_checkpoint(self.out / "best", net, CheckpointMeta(
-                model=self.config.model, num_classes=num_classes, classes=self.data.classes, palette=self.data.palette,
-                contract=self.contract, config_sha256=self.config.sha256, dataset=self.data.name, dataset_sha256=self.data.sha256,
-                metrics={"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy, "epoch": epoch},
-            ))
+            self.progress.history[-1] = dataclasses.replace(self.progress.history[-1], score=result.score)
+        if result.score > self.progress.best_score:
+            self.progress.best_score, self.progress.best_epoch = result.score, epoch
+            if self.context.ranks.is_first:
+                self._save_best({**result.metrics, "epoch": epoch})
         if self.progress.history:
             self._report(self.progress.history[-1].loss, max(0, epoch - 1))
+
+    def _save_best(self, metrics: dict[str, float]) -> None:
+        data, config = self.context.data, self.context.config
+        save_checkpoint(self.out / "best", self.stepper.kept, CheckpointMeta(
+            model=config.model, num_classes=len(data.classes), classes=data.classes, palette=data.palette,
+            contract=self.context.contract, config_sha256=config.sha256, dataset=data.name, dataset_sha256=data.sha256, metrics=metrics,
+        ))
 
     def _report(self, loss: float, epoch: int) -> None:
         if self.on_progress is None:
@@ -259,33 +209,27 @@ class _Run:
             self._started = (now, step)
         began, first = self._started
         per_step = (now - began) / max(1, step - first)
-        best = self.progress.best_miou
+        best = self.progress.best_score
         self.on_progress(TrainProgress(
-            epoch=epoch + 1, num_epochs=self.schedule.epochs, step=step, num_steps=steps, loss=loss, miou=self.miou,
-            best_miou=best if best >= 0 else None, lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
+            epoch=epoch + 1, num_epochs=self.schedule.epochs, step=step, num_steps=steps, loss=loss, metric=self.progress.metric,
+            score=self.score, best_score=best if best >= 0 else None, lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
             seconds_left=per_step * (steps - step),
         ))
 
 
-def _adamw(net: nn.Module, train: TrainSection) -> torch.optim.AdamW:
-    """AdamW (1711.05101); weight decay on matrices and kernels only, never on biases and norms."""
-    kernels = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=train.lr)
-
-
-def _identity(net: nn.Module, data: Dataset, config: Config, schedule: Schedule, precision: str, device: torch.device) -> dict[str, Any]:
+def _identity(net: nn.Module, context: TaskContext, schedule: Schedule) -> dict[str, Any]:
     """Everything the resulting bits depend on, as flat JSON values; compared before a run is resumed."""
     start = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         start.update(name.encode())
         start.update(value.detach().cpu().contiguous().numpy().tobytes())
+    config, device = context.config, context.device
     identity: dict[str, Any] = {
-        "starting weights": start.hexdigest()[:16], "data set": data.sha256[:16], "precision": precision, "device": device.type,
-        "torch": torch.__version__,
+        "starting weights": start.hexdigest()[:16], "data set": context.data.sha256[:16], "precision": context.precision,
+        "device": device.type, "torch": torch.__version__, "processes": context.ranks.count,
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
     }
-    sections = {"model": config.model, "augment": config.augment, "train": config.train, "schedule": schedule}
+    sections = {"model": config.model.portable, "augment": config.augment, "train": config.train, "schedule": schedule}
     for prefix, section in sections.items():
         identity |= {f"{prefix}.{key}": value for key, value in dataclasses.asdict(section).items()}  # type: ignore[call-overload]
     identity |= {"data.size": config.data.size, "data.resize": config.data.resize}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgeseg.core.errors import TrainingError
 from edgeseg.core.files import atomic_folder, read_json, sha256_file, write_json
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _TENSORS, _JSON = "state.safetensors", "state.json"
 
 
@@ -30,8 +30,8 @@ class EpochRecord:
     """From 1."""
     loss: float
     """Mean over its steps."""
-    val_miou: float | None = None
-    """`None` where the epoch was not validated."""
+    score: float | None = None
+    """On the val split, 0..1; `None` where the epoch was not validated."""
 
 
 @dataclass(kw_only=True)
@@ -40,8 +40,10 @@ class Progress:
 
     epochs_done: int = 0
     step: int = 0
-    best_miou: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
+    metric: str = ""
+    """Name of the score; empty before the first validation."""
     history: list[EpochRecord] = field(default_factory=list)
 
 
@@ -63,30 +65,34 @@ def save_state(folder: Path, *, identity: Mapping[str, Any], progress: Progress,
 
 
 def load_state(folder: Path, *, identity: Mapping[str, Any], net: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer,
-               scaler: torch.amp.GradScaler) -> Progress | None:
-    """Load the state into the objects given; `None` where there is no state yet.
+               scaler: torch.amp.GradScaler, again: str) -> Progress | None:
+    """Load the state into the objects given; `None` where there is no state yet. Writes nothing; call `recover` before.
+
+    `again` is the command that drops the state and begins again, for messages.
 
     Raises:
-        TrainingError: the state belongs to another configuration (says what differs) or is damaged.
+        TrainingError: the state belongs to another configuration (says what differs), to another edgeseg, or is damaged.
     """
-    _recover(folder)
     if not folder.is_dir():
         return None
     try:
         raw = read_json(folder / _JSON)
-        if raw["schema"] != SCHEMA or sha256_file(folder / _TENSORS) != raw["tensors_sha256"]:
-            raise ValueError("another schema, or changed bytes")
+        if raw["schema"] != SCHEMA:
+            raise TrainingError(f"{folder} was written by another version of edgeseg (schema {raw['schema']}, this one has {SCHEMA}); "
+                                f"begin again with: {again}")
+        if sha256_file(folder / _TENSORS) != raw["tensors_sha256"]:
+            raise ValueError("its bytes were changed")
         was = raw["identity"]
         progress = Progress(**{**raw["progress"], "history": [EpochRecord(**record) for record in raw["progress"]["history"]]})
         tensors = load_file(folder / _TENSORS)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder} is damaged ({error}); delete it and train from the start") from error
+        raise TrainingError(f"{folder} is damaged ({error}); begin again with: {again}") from error
     different = [f"{key} was {was.get(key)!r}, now {identity.get(key)!r}" for key in sorted({*was, *identity})
                  if was.get(key) != identity.get(key)]
     if different:
         more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
         raise TrainingError(f"{folder} is of another configuration: {'; '.join(different[:3])}{more}; "
-                            "set it back to resume, or train from the start without --resume")
+                            f"set it back to go on, or begin again with: {again}")
     net.load_state_dict(_part(tensors, "net."))
     if ema is not None:
         ema.load_state_dict(_part(tensors, "ema."))
@@ -103,7 +109,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _recover(folder: Path) -> None:
+def recover(folder: Path) -> None:
     """Put the previous state back where the process died between the two renames of `atomic_folder`."""
     retired = sorted(folder.parent.glob(f".{folder.name}.*.old"), key=lambda path: path.stat().st_mtime_ns)
     if retired and not folder.exists():

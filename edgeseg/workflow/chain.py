@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from edgeseg.core.files import read_json
 from edgeseg.workflow import bundling, learning, measuring, reference, reporting, verifying
 from edgeseg.workflow.context import RunContext, open_run
 from edgeseg.workflow.steps import StepResult
+from edgeseg.workflow.together import Crew, gathered, in_group, refuse_group
 from edgeseg.workflow.ui import Ui
 from targets.boards import find_target
 
@@ -44,6 +46,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
     Raises:
         ConfigError, InputMissingError, DataError, ...: before anything long starts, where that can be known.
     """
+    refuse_group("run", os.environ)
     with open_run(config_path, overrides, ui=ui) as ctx:
         check_plan(ctx)
         data = learning.prepare_data(ctx)
@@ -78,15 +81,14 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
     Raises:
         InputMissingError: an earlier step is missing; says which command does it.
     """
-    allowed = {"train": {"check", "train"}, "prune": {"check", "prune"}, "export": {"check", "export"}, "quantize": {"check", "quantize"}}
+    allowed = {"prune": {"check", "prune"}, "export": {"check", "export"}, "quantize": {"check", "quantize"}}
+    refuse_group(verb, os.environ)
     with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
         check_plan(ctx)
         if verb == "prune" and ctx.config.prune.macs_share >= 1:
             raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
-        if verb == "train":
-            return _learned(ctx, verb, trained)
         final = learning.prune(ctx, data, trained)
         if verb == "prune":
             return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
@@ -101,9 +103,32 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         )
 
 
+def train(config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool, restart: bool) -> StepSummary | None:
+    """Train the network of the config, alone or as one of the processes a launcher started; `None` in those that have nothing to say.
+
+    Raises:
+        TrainingError: an unfinished training lies there, and neither `resume` nor `restart` says what to do with it.
+    """
+    if not in_group(os.environ):
+        return _train(config_path, overrides, ui=ui, resume=resume, restart=restart)
+    with gathered(config_path, overrides, os.environ) as crew:
+        if crew.ranks.is_first:
+            return _train(config_path, overrides, ui=ui, resume=resume, restart=restart, crew=crew)
+        learning.follow(config_path, overrides, crew)
+        return None
+
+
+def _train(config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool, restart: bool, crew: Crew | None = None) -> StepSummary:
+    only = frozenset({"check", "train"})
+    with open_run(config_path, overrides, ui=ui, only=only, resume=resume, restart=restart, crew=crew) as ctx:
+        check_plan(ctx)
+        return _learned(ctx, "train", learning.train(ctx, learning.prepare_data(ctx)))
+
+
 def _learned(ctx: RunContext, verb: str, result: StepResult, gain: dict[str, Any] | None = None) -> StepSummary:
     meta = read_json(result.output / "checkpoint.json")
-    lines = [f"{result.output}: validation mIoU {meta['metrics']['val_miou']:.4f}"]
+    history = read_json(result.output / "history.json")
+    lines = [f"{result.output}: validation {history['metric']} {history['best_score']:.4f}"]
     facts: dict[str, Any] = {"metrics": meta["metrics"]}
     if gain is not None:
         cut = read_json(result.output / "prune.json")

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeseg.core.config import Config, load_config, render_toml
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import lock, sweep_temporaries, write_text
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Ui
+
+if TYPE_CHECKING:
+    from edgeseg.workflow.together import Crew
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -29,6 +33,8 @@ class RunContext:
     """Go on with a training that was interrupted; else it must not exist."""
     restart: bool = False
     """Drop a training that was interrupted."""
+    crew: Crew | None = None
+    """The processes that train together; `None` = this one alone."""
 
     @property
     def work(self) -> Path:
@@ -49,7 +55,8 @@ def run_folder(config_path: Path, config: Config) -> Path:
 
 @contextmanager
 def open_run(
-    config_path: Path, overrides: tuple[str, ...], *, ui: Ui, only: frozenset[str] | None = None, resume: bool = True, restart: bool = False
+    config_path: Path, overrides: tuple[str, ...], *, ui: Ui, only: frozenset[str] | None = None, resume: bool = True,
+    restart: bool = False, crew: Crew | None = None,
 ) -> Iterator[RunContext]:
     """Load the config, take the run's lock, remove what a killed process left, and record the resolved config.
 
@@ -73,4 +80,4 @@ def open_run(
         ):
             sweep_temporaries(place)
         write_text(folder / "edgeseg.toml", render_toml(config, defaults=True))
-        yield RunContext(config, folder, Steps(folder, ui, only), ui, resume, restart)
+        yield RunContext(config, folder, Steps(folder, ui, only), ui, resume, restart, crew)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.core.config import Config, load_config
 from edgeseg.core.errors import ConfigError, DataError, TrainingError
 from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.lazy import require
@@ -15,12 +17,14 @@ from edgeseg.core.manifest import Contract
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
-from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.context import RunContext, run_folder
 from edgeseg.workflow.steps import StepResult, tools
-from edgeseg.workflow.ui import Ui
+from edgeseg.workflow.ui import Silent, Ui
 
 if TYPE_CHECKING:
-    from edgeseg.training.loop import TrainProgress
+    from edgeseg.training.loop import FitResult, TrainProgress
+    from edgeseg.training.ranks import Ranks
+    from edgeseg.workflow.together import Crew
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class RunData:
     cache_dir: Path
     ui: Ui
     opened: dict[str, FrameStore] = field(default_factory=dict)
+    objects: dict[str, Any] = field(default_factory=dict)
 
     def store(self, split: str) -> FrameStore:
         """Decoded frames of a split; in memory, or memory-mapped from the run's work folder."""
@@ -45,6 +50,21 @@ class RunData:
                 progress=lambda done, total: self.ui.progress(f"decoding {split}", done, total),
             )
         return self.opened[split]
+
+    def learnt_from(self, split: str, task: str) -> Any:  # noqa: ANN401 - a store of the task's own kind
+        """Decoded frames of a split with what a network of `task` learns: class maps, or objects one by one."""
+        if task == "semantic":
+            return self.store(split)
+        from edgeseg.data.instance_store import InstanceStore
+
+        if split not in self.objects:
+            self.objects[split] = InstanceStore(
+                self.dataset.splits[split],
+                num_classes=len(self.dataset.classes),
+                memory_limit_mb=self.memory_limit_mb,
+                progress=lambda done, total: self.ui.progress(f"decoding {split}", done, total),
+            )
+        return self.objects[split]
 
 
 def prepare_data(ctx: RunContext) -> RunData:
@@ -92,11 +112,33 @@ def contract_of(ctx: RunContext) -> Contract:
 
 
 def train(ctx: RunContext, data: RunData) -> StepResult:
-    """Train the network of the config; output: the best checkpoint by validation mIoU."""
-    config = ctx.config
-    key = {
-        "version": 1,
-        "dataset": data.dataset.sha256,
+    """Train the network of the config; output: the checkpoint with the best validation score."""
+    key = _train_key(ctx.config, data.dataset)
+
+    def make(output: Path) -> None:
+        net = _new_network(ctx.config, data.dataset, 1 if ctx.crew is None else ctx.crew.ranks.local_count)
+        _fit(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training")
+
+    return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
+
+
+def follow(config_path: Path, overrides: tuple[str, ...], crew: Crew) -> None:
+    """Train with rank 0, as another of its processes; writes nothing. Returns at once where rank 0 has nothing to train."""
+    plan = crew.ranks.told(None)
+    if plan is None:
+        return
+    config = load_config(config_path, overrides)
+    folder = run_folder(config_path, config)
+    dataset = load_dataset(config.data, seed=config.train.seed)
+    data = RunData(dataset, config.data.eval_split, config.data.memory_limit_mb, folder / "work", Silent())
+    net = _new_network(config, dataset, crew.ranks.local_count)
+    _learn(config, data, net, _train_work(folder, _train_key(config, dataset)), resume=plan["resume"], ranks=crew.ranks)
+
+
+def _train_key(config: Config, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "version": 2,
+        "dataset": dataset.sha256,
         "model": asdict(config.model),
         "augment": asdict(config.augment),
         "train": asdict(config.train),
@@ -104,15 +146,17 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
         "resize": config.data.resize,
     }
 
-    def make(output: Path) -> None:
-        require("torch", extra="train")
-        from edgeseg.models import build
 
-        _pin_torch(config.train.seed)
-        net = build(config.model, len(data.dataset.classes), seed=config.train.seed)
-        _fit(ctx, data, net, work=ctx.work / f"train-{sha256_json(key)[:12]}", output=output, label="training")
+def _train_work(folder: Path, key: dict[str, Any]) -> Path:
+    return folder / "work" / f"train-{sha256_json(key)[:12]}"
 
-    return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
+
+def _new_network(config: Config, dataset: Dataset, processes_here: int) -> Any:  # noqa: ANN401 - torch's nn.Module
+    require("torch", extra="train")
+    from edgeseg.models import start
+
+    _pin_torch(config.train.seed, processes_here)
+    return start(config.model, len(dataset.classes), seed=config.train.seed, size_hw=config.data.size, crop_hw=config.train.crop)
 
 
 def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
@@ -190,13 +234,14 @@ def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
     )
 
 
-def _pin_torch(seed: int) -> None:
-    """Same threads, same seed, deterministic kernels: what bit-equal resume leans on."""
+def _pin_torch(seed: int, processes_here: int = 1) -> None:
+    """Same threads, same seed, deterministic kernels: what bit-equal resume leans on. The machine's threads are shared out."""
     import os
 
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, threads // processes_here))
     torch.manual_seed(seed)
 
 
@@ -211,48 +256,78 @@ class FineTuning:
 
 def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str, tuning: FineTuning | None = None) -> None:  # noqa: ANN401
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
-    from edgeseg.training.loop import fit
-
     # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
     unfinished = (work / "last").exists() or any(work.glob(".last.*.old"))
-    if unfinished and ctx.restart:
+    goes_on = ctx.crew is not None and ctx.crew.goes_on(work)
+    if unfinished and ctx.restart and not goes_on:
         shutil.rmtree(work)
         unfinished = False
-    if unfinished and not ctx.resume:
+    if unfinished and not ctx.resume and not goes_on:
         raise TrainingError(f"an unfinished training of this config lies in {work}; add --resume to go on, or --restart to begin again")
 
     def on_progress(now: TrainProgress) -> None:
-        miou = "" if now.miou is None else f" mIoU {now.miou:.3f}"
-        best = "" if now.best_miou is None else f" (best {now.best_miou:.3f})"
-        detail = f"epoch {now.epoch}/{now.num_epochs}  loss {now.loss:.3f}{miou}{best}  {_duration(now.seconds_left)} left"
+        score = "" if now.score is None else f" {now.metric} {now.score:.3f}"
+        best = "" if now.best_score is None else f" (best {now.best_score:.3f})"
+        detail = f"epoch {now.epoch}/{now.num_epochs}  loss {now.loss:.3f}{score}{best}  {_duration(now.seconds_left)} left"
         ctx.ui.progress(label, now.step, now.num_steps, detail)
 
-    result = fit(
-        net,
-        data.dataset,
-        ctx.config,
-        work,
-        stores=(data.store("train"), data.store("val")),
-        contract=contract_of(ctx),
-        resume=unfinished,
-        epochs=tuning.epochs if tuning else None,
-        lr=tuning.lr if tuning else None,
-        on_progress=on_progress,
+    task = _task_of(ctx.config)
+    for split in ("train", "val"):  # decoded before the others are called, who find what is memory-mapped
+        data.learnt_from(split, task)
+    if ctx.crew is not None:
+        ctx.crew.begin(work, resume=unfinished)
+    result = _learn(
+        ctx.config, data, net, work, resume=unfinished, tuning=tuning, on_progress=on_progress,
+        ranks=None if ctx.crew is None else ctx.crew.ranks,
     )
     with atomic_folder(output) as folder:
         shutil.copytree(work / "best", folder, dirs_exist_ok=True)
         write_json(
             folder / "history.json",
             {
+                "metric": result.metric,
                 "epochs": [asdict(epoch) for epoch in result.history],
                 "precision": result.precision,
                 "device": result.device,
+                "processes": result.processes,
                 "best_epoch": result.best_epoch,
+                "best_score": result.best_score,
             },
         )
         if tuning:
             write_json(folder / "prune.json", tuning.report)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _learn(
+    config: Config, data: RunData, net: Any, work: Path, *, resume: bool, ranks: Ranks | None,  # noqa: ANN401 - torch's nn.Module
+    tuning: FineTuning | None = None, on_progress: Callable[[TrainProgress], None] | None = None,
+) -> FitResult:
+    """Call the training loop as every process of a training must call it."""
+    from edgeseg.training.loop import fit
+    from edgeseg.training.ranks import SINGLE
+
+    task, (height, width) = _task_of(config), config.data.size
+    return fit(
+        net,
+        data.dataset,
+        config,
+        work,
+        stores=(data.learnt_from("train", task), data.learnt_from("val", task)),
+        contract=Contract(height=height, width=width, resize=config.data.resize),
+        resume=resume,
+        epochs=tuning.epochs if tuning else None,
+        lr=tuning.lr if tuning else None,
+        ranks=ranks or SINGLE,
+        again="edgeseg prune --restart" if tuning else "edgeseg train --restart",
+        on_progress=on_progress,
+    )
+
+
+def _task_of(config: Config) -> str:
+    from edgeseg.models import MODELS
+
+    return MODELS[config.model.name].task
 
 
 def _duration(seconds: float) -> str:

@@ -181,7 +181,7 @@ def _training(ctx: RunContext, trained: StepResult, final: StepResult) -> Traini
     from edgeseg.models import count_macs, count_parameters
     from edgeseg.training.checkpoint import load_checkpoint
 
-    net, meta = load_checkpoint(final.output)
+    net, _ = load_checkpoint(final.output)
     history = read_json(trained.output / "history.json")
     return TrainingFacts(
         network=ctx.config.model.name,
@@ -190,8 +190,9 @@ def _training(ctx: RunContext, trained: StepResult, final: StepResult) -> Traini
         size_hw=ctx.config.data.size,
         epochs=len(history["epochs"]),
         minutes=trained.seconds / 60,
-        best_val_miou=meta.metrics.get("val_miou"),
-        curve=tuple(CurvePoint(epoch=int(e["epoch"]), loss=e["loss"], miou=e.get("val_miou")) for e in history["epochs"]),
+        best_val_score=read_json(final.output / "history.json")["best_score"],
+        metric=history["metric"],
+        curve=tuple(CurvePoint(epoch=int(e["epoch"]), loss=e["loss"], score=e["score"]) for e in history["epochs"]),
         device=history["device"],
         precision=history["precision"],
         seed=ctx.config.train.seed,
@@ -202,7 +203,7 @@ def _pruning(trained: StepResult, final: StepResult, gain: dict[str, Any] | None
     if gain is None:
         return None
     cut = read_json(final.output / "prune.json")
-    before, after = (read_json(s.output / "checkpoint.json")["metrics"]["val_miou"] for s in (trained, final))
+    before, after = (read_json(s.output / "history.json")["best_score"] for s in (trained, final))
     verdict = gain_words(gain, cut)
     return PruningFacts(
         params_before=cut["params_before"],

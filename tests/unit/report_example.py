@@ -77,7 +77,7 @@ def field_pictures(count: int = 4) -> tuple[Picture, ...]:
 
 
 def report(**changes: object) -> ReportData:
-    curve = tuple(CurvePoint(epoch=e, loss=1.4 * 0.93**e + 0.12 + 0.03 * np.sin(e), miou=0.89 - 0.6 * 0.9**e if e % 5 == 0 else None)
+    curve = tuple(CurvePoint(epoch=e, loss=1.4 * 0.93**e + 0.12 + 0.03 * np.sin(e), score=0.89 - 0.6 * 0.9**e if e % 5 == 0 else None)
                   for e in range(1, 61))
     data = ReportData(
         run_name="field-demo", created_utc="2026-11-22T21:58:00Z", edgeseg_version="0.1.0",
@@ -89,7 +89,7 @@ def report(**changes: object) -> ReportData:
             pixel_shares=dict.fromkeys(("train", "val", "test"), (0.78, 0.16, 0.06, 0.0)),
         ),
         training=TrainingFacts(network="fast_scnn", params=1_140_000, macs=570_000_000, size_hw=(192, 256), epochs=60, minutes=6.4,
-                               best_val_miou=0.893, curve=curve, device="cpu", precision="bf16", seed=0),
+                               best_val_score=0.893, curve=curve, device="cpu", precision="bf16", seed=0),
         pruning=PruningFacts(params_before=1_140_000, params_after=610_000, macs_before=570_000_000, macs_after=310_000_000,
                              latency_before_ms=10.0, latency_after_ms=7.2, miou_before=0.893, miou_after=0.8913,
                              latency_where="ONNX Runtime on Intel Xeon 2.10 GHz",

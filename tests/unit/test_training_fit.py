@@ -129,12 +129,12 @@ def test_it_learns_and_reports(root: Path, tmp_path: Path) -> None:
     ticks = iter(range(10_000))
     config = dataclasses.replace(tiny_config(root, epochs=10, eval_every=10), model=ModelSection(name="unet", width=0.125, depth=1))
     result = run(config, tmp_path / "run", on_progress=seen.append, clock=lambda: float(next(ticks)))
-    assert result.best_miou > 0.8
+    assert result.best_score > 0.8
     assert result.history[-1].loss < 0.5 * result.history[0].loss
-    assert [record.val_miou is None for record in result.history] == [True] * 9 + [False]
+    assert [record.score is None for record in result.history] == [True] * 9 + [False]
     assert [now.step for now in seen] == [*range(1, 41), 40]
     assert seen[19].seconds_left == 20.0
-    assert seen[-1].miou == result.best_miou == result.best.meta.metrics["val_miou"]
+    assert seen[-1].score == result.best_score == result.best.meta.metrics["val_miou"]
     assert (result.precision, result.device) == ("fp32", "cpu")
     net, meta = load_checkpoint(tmp_path / "run" / "best")
     assert (meta.contract.height, meta.contract.width) == HW

@@ -18,10 +18,10 @@ from edgeseg.data.dataset import Sample
 from edgeseg.data.store import FrameStore
 from edgeseg.models import build, upsample_logits
 from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, open_checkpoint, save_checkpoint
+from edgeseg.training.device import pick_device, pick_precision
 from edgeseg.training.ema import Ema
 from edgeseg.training.evaluate import evaluate, torch_predictor
 from edgeseg.training.fast_cpu import keep_strided_depthwise_in_fp32, sampled_scores
-from edgeseg.training.loop import pick_device, pick_precision
 from edgeseg.training.losses import class_weights
 from edgeseg.training.schedule import Schedule
 

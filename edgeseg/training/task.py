@@ -1,0 +1,174 @@
+"""What is learnt: how samples become batches, a batch a loss, a network a score. The loop, resume, averaging and checkpoints know no more.
+
+Adding a task = one new file with a class like `SemanticTask` + one line in `edgeseg.training.tasks.TASKS`.
+
+Legend: N = frames, C = classes, H/W = rows/columns of a crop, h/w = rows/columns at the network's stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.core.config import Config
+from edgeseg.core.manifest import Contract
+from edgeseg.core.metrics import score
+from edgeseg.data.dataset import Dataset
+from edgeseg.data.loader import batches, batches_per_epoch
+from edgeseg.models import normalise
+from edgeseg.models.outputs import Outputs
+from edgeseg.training.device import DTYPES
+from edgeseg.training.evaluate import evaluate, torch_predictor
+from edgeseg.training.losses import class_weights, total_loss
+from edgeseg.training.ranks import SINGLE, Ranks
+
+
+class Named(Protocol):
+    """A batch of any task."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Samples it was made from, for messages."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one epoch, in order; nothing is prepared before the first is asked for."""
+
+    num_batches: int
+    stream: Iterator[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What a network is worth; the weights with the largest `score` are kept."""
+
+    score: float
+    """0..1; larger is better."""
+    metric: str
+    """Name of the score as people read it, for instance `mIoU`."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What the checkpoint records, for instance `val_miou`."""
+
+
+class Task(Protocol):
+    """One way of learning. With several processes each takes its slice of every batch (`TaskContext.ranks`)."""
+
+    def batches(self, epoch: int) -> Epoch:
+        """Give the batches of epoch `epoch` (from 0); a function of config, data, `epoch` and rank alone. Each batch is a `Named`."""
+
+    def loss(self, net: nn.Module, batch: Any) -> Tensor:  # noqa: ANN401 - each task's own batch
+        """Give a scalar whose mean over the processes, gradient included, is the loss of the whole batch.
+
+        A mean over frames is that by itself, since all slices are of one size. The network runs under `TaskContext.autocast`.
+        """
+
+    def validate(self, net: nn.Module) -> Validation:
+        """Score `net` on the val split; the same in every process. May switch it to evaluation mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskContext:
+    """What every task is made from."""
+
+    data: Dataset
+    config: Config
+    stores: tuple[Any, Any]
+    """Train and val, of the kind the task reads (`FrameStore`, `InstanceStore`)."""
+    contract: Contract
+    device: torch.device
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+    ranks: Ranks = SINGLE
+
+    @property
+    def crop_hw(self) -> tuple[int, int]:
+        """Rows and columns of a training crop."""
+        train = self.config.train
+        return self.config.data.size if train.crop[0] == 0 else train.crop
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Run what is inside at the precision of the training; losses stay outside, in fp32."""
+        return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
+
+
+@dataclass(frozen=True)
+class SemanticBatch:
+    """`frames_NHWC` uint8 RGB and `labels_NHW` uint8 (255 = ignore) on the device, and the step it is for."""
+
+    frames_NHWC: Tensor
+    labels_NHW: Tensor
+    ids: tuple[str, ...]
+    step: int
+
+
+class SemanticTask:
+    """A class for each pixel; the score is mIoU at the frames' own size."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self.context = context
+        self.train_store, self.val_store = context.stores
+        train, num_classes = context.config.train, len(context.data.classes)
+        labels = (self.train_store[i][1] for i in range(len(self.train_store)))
+        weights = class_weights(labels, num_classes=num_classes, rule=train.class_weights)
+        self.class_weights_C = torch.from_numpy(weights).to(context.device)
+
+    def batches(self, epoch: int) -> Epoch:
+        """Give this process's slices of the epoch's batches."""
+        context, config = self.context, self.context.config
+        num_batches = batches_per_epoch(len(self.train_store), config.train.batch_size)
+
+        def stream() -> Iterator[SemanticBatch]:
+            cut = batches(
+                self.train_store, seed=config.train.seed, epoch=epoch, batch_size=config.train.batch_size, crop_hw=context.crop_hw,
+                section=config.augment, model_hw=config.data.size, resize=config.data.resize,
+                part=(context.ranks.rank, context.ranks.count),
+            )
+            for number, batch in enumerate(cut):
+                frames, labels = (self._moved(torch.from_numpy(array)) for array in (batch.frames_NHWC, batch.labels_NHW))
+                yield SemanticBatch(frames, labels, batch.ids, epoch * num_batches + number)
+
+        return Epoch(num_batches, stream())
+
+    def _moved(self, array: Tensor) -> Tensor:
+        if self.context.device.type == "cpu":
+            return array
+        return array.pin_memory().to(self.context.device, non_blocking=True)
+
+    def loss(self, net: nn.Module, batch: SemanticBatch) -> Tensor:
+        """Sum of `[train] loss`, over the whole batch of all processes.
+
+        Class-weighted means, Dice and Lovasz are no means of their values on slices. So each process gathers everybody's scores, at the
+        network's stride where they are small, and takes the loss of the whole batch, with a gradient for its own slice.
+        """
+        context, ranks = self.context, self.context.ranks
+        with context.autocast():
+            output = net(normalise(batch.frames_NHWC))
+        labels_NHW = ranks.gathered(batch.labels_NHW).long()
+        # On a CPU, coarse networks are compared on a quarter of the pixels (`edgeseg.training.fast_cpu`).
+        step = batch.step if context.device.type == "cpu" else None
+        loss = total_loss(_gathered(output, ranks), labels_NHW, self.class_weights_C, context.config.train, step=step)
+        return loss if ranks.count == 1 else loss + (ranks.count - 1) * (loss - loss.detach())
+
+    def validate(self, net: nn.Module) -> Validation:
+        """Mean IoU; frames are dealt out to the processes, and their counts are added up."""
+        context, ranks = self.context, self.context.ranks
+        predict = torch_predictor(net, context.contract, context.device)
+        confusions_FCC = evaluate(predict, self.val_store, context.contract, len(context.data.classes), part=(ranks.rank, ranks.count))
+        result = score(ranks.total(torch.from_numpy(confusions_FCC.sum(axis=0))).numpy())
+        return Validation(score=result.miou, metric="mIoU",
+                          metrics={"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy})
+
+
+def _gathered(output: Tensor | Outputs, ranks: Ranks) -> Tensor | Outputs:
+    if not isinstance(output, Outputs):
+        return ranks.gathered(output)
+    return output._replace(
+        main=ranks.gathered(output.main), aux=tuple(map(ranks.gathered, output.aux)),
+        boundary=None if output.boundary is None else ranks.gathered(output.boundary),
+    )

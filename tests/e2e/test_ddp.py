@@ -1,0 +1,156 @@
+"""Training in two processes as a user types it; processes that die of a real SIGKILL change no bit of what it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain_tools import command, edgeseg, one_line_error, write_tiny_project
+
+CONFIG = """
+name = "tiny"
+targets = ["host"]
+
+[data]
+dir = "data"
+size = [64, 96]
+memory_limit_mb = 1
+
+[model]
+width = 0.25
+
+[train]
+epochs = 6
+batch_size = 4
+eval_every = 2
+warmup_epochs = 1
+device = "cpu"
+"""
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+pytestmark = pytest.mark.slow
+
+
+def children(parent: int) -> dict[int, int]:
+    """Rank -> process id of the workers that `parent` started."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                environment = dict(entry.partition("=")[::2] for entry in (folder / "environ").read_text().split("\0"))
+                found[int(environment["RANK"])] = int(folder.name)
+        except (OSError, KeyError, IndexError):
+            continue
+    return found
+
+
+def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_state(folder: Path, process: subprocess.Popen[str], *, processes: int = 2) -> dict[int, int]:
+    """Wait until an epoch is saved; give the workers."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        workers = children(process.pid)
+        if list(folder.glob("runs/tiny/work/train-*/last/state.json")) and len(workers) == processes:
+            return workers
+        time.sleep(0.02)
+    process.kill()
+    raise AssertionError(f"no epoch was saved: {process.communicate()[1][-3000:]}")
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    trained = folder / "runs/tiny/checkpoints/trained"
+    left = [path.name for pattern in (".*.tmp", ".*.old") for path in (folder / "runs").rglob(pattern)]
+    checkpoint, history = (json.loads((trained / f"{name}.json").read_text()) for name in ("checkpoint", "history"))
+    return {"checkpoint": checkpoint, "history": history, "left": left, "work": list(folder.glob("runs/tiny/work/train-*"))}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_tiny_project(folder, config=CONFIG)
+    done = edgeseg("train", "--devices", "2", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["step"] == "train"  # one process speaks
+    result = result_of(folder)
+    assert result["history"]["processes"] == 2
+    assert result["left"] == result["work"] == []
+    return result
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_restarted_and_changes_nothing(undisturbed: dict[str, Any], tmp_path: Path, rank: int) -> None:
+    write_tiny_project(tmp_path, config=CONFIG)
+    with start(command("train", "--devices", "2", "--max-restarts", "1"), tmp_path) as process:
+        os.kill(wait_for_state(tmp_path, process)[rank], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr[-3000:]
+    assert f"process {rank} was killed by SIGKILL; all start again from the last checkpoint (1 of 1 restarts)" in stderr
+    assert "edgeseg: " not in stderr  # nobody gave up
+    assert "Traceback" not in stderr
+    assert result_of(tmp_path) == undisturbed
+
+
+def test_torchrun_restarts_too(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    write_tiny_project(tmp_path, config=CONFIG)
+    with start([*TORCHRUN, "--standalone", "--local-addr=localhost", "--max-restarts=1", "-m", "edgeseg", "train"], tmp_path) as process:
+        os.kill(wait_for_state(tmp_path, process)[1], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr[-3000:]
+    assert result_of(tmp_path) == undisturbed
+
+
+def test_no_restart_left_says_how_to_go_on_and_going_on_changes_nothing(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    write_tiny_project(tmp_path, config=CONFIG)
+    with start(command("train", "--devices", "2", "--max-restarts", "0"), tmp_path) as process:
+        os.kill(wait_for_state(tmp_path, process)[1], signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=300)
+    said = one_line_error(subprocess.CompletedProcess([], process.returncode, stdout, stderr), 71)
+    assert "process 1 was killed by SIGKILL, and 0 restarts are used up" in said
+    assert "--resume" in said
+    refused = edgeseg("train", "--devices", "2", cwd=tmp_path)
+    assert "add --resume to go on, or --restart to begin again" in one_line_error(refused, 71)
+    alone = edgeseg("train", "--resume", cwd=tmp_path)
+    said = one_line_error(alone, 71)
+    assert "processes was 2, now 1" in said
+    assert "edgeseg train --restart" in said
+    done = edgeseg("train", "--devices", "2", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert result_of(tmp_path) == undisturbed
+
+
+def test_a_signal_ends_all_of_them_with_one_line(tmp_path: Path) -> None:
+    write_tiny_project(tmp_path, config=CONFIG.replace("epochs = 6", "epochs = 400"))
+    with start(command("train", "--devices", "2"), tmp_path) as process:
+        workers = wait_for_state(tmp_path, process)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+    said = one_line_error(subprocess.CompletedProcess([], process.returncode, stdout, stderr), 143)
+    assert "--resume" in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers.values())
+
+
+def test_mistakes_are_said_once_and_not_tried_again(tmp_path: Path) -> None:
+    write_tiny_project(tmp_path, config=CONFIG)
+    odd = edgeseg("train", "--devices", "2", "--set", "train.batch_size=5", cwd=tmp_path)
+    assert "batch_size = 5 cannot be split evenly over 2 processes" in one_line_error(odd, 2)
+    mask = next((tmp_path / "data").rglob("masks/train/*"))
+    mask.write_bytes(b"no image")
+    broken = edgeseg("train", "--devices", "2", cwd=tmp_path)
+    assert mask.name in one_line_error(broken, 65)
+
+
+@pytest.mark.parametrize("verb", ["run", "prune", "export"])
+def test_other_verbs_refuse_several_processes(tmp_path: Path, verb: str) -> None:
+    write_tiny_project(tmp_path, config=CONFIG)
+    refused = edgeseg(verb, cwd=tmp_path, env={"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"})
+    assert f"edgeseg {verb} works in one process, and 2 were started" in one_line_error(refused, 2)
