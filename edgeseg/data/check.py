@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edgeseg.core.config import DataSection
 from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Problem, Sample, relative
-from edgeseg.data.dataset import MAX_CLASSES, named_classes, scan_dataset
+from edgeseg.data.choice import MAX_CLASSES
+from edgeseg.data.dataset import named_classes, scan_dataset
 from edgeseg.data.examine import Examined, examine
 from edgeseg.data.store import explain_strange
 from edgeseg.data.suspicions import absent, imbalance, lying, near_duplicates

@@ -9,11 +9,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import Palette
 
 BACKGROUND: Final = "background"
+MAX_CLASSES: Final = 255
+"""What fits a class map, in which 255 means ignore."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,11 @@ def choose(wanted: tuple[str, ...], known: tuple[str, ...]) -> Choice:
 
     Raises:
         ConfigError: a name that the data set does not have; the nearest one is given.
+        DataError: more classes than fit a class map of 8 bits.
     """
+    if len(wanted or known) > MAX_CLASSES:
+        raise DataError(f"{len(wanted or known)} classes; up to {MAX_CLASSES} are possible, a background counts as one; choose some in "
+                        "[data] classes")
     if not wanted or wanted == known:
         return Choice(known, tuple(range(len(known))))
     if known and is_background(known[0]) and not any(is_background(name) for name in wanted):

@@ -12,6 +12,7 @@ from edgeseg.core.errors import ConfigError, DataError, InputMissingError
 from edgeseg.core.files import sha256_file, sha256_json
 from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, default_palette
+from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.cityscapes import CityscapesLayout
 from edgeseg.data.coco import CocoLayout
 from edgeseg.data.folder import FolderLayout
@@ -25,7 +26,6 @@ DATASETS: Final[dict[str, Layout]] = {
     "coco": CocoLayout(),
     "cityscapes": CityscapesLayout(),
 }
-MAX_CLASSES: Final = 255
 
 
 def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
@@ -40,8 +40,9 @@ def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
     root = Path(section.dir)
     if not root.is_dir():
         raise InputMissingError(f"{root} is not a folder; set [data] dir to the folder that holds the labelled images")
-    name = section.layout if section.layout != "auto" else _recognise(root)
-    if not DATASETS[name].claims(root):
+    named = "coco" if section.annotations and section.layout == "auto" else section.layout
+    name = named if named != "auto" else _recognise(root)
+    if not DATASETS[name].claims(root) and not (name == "coco" and section.annotations):
         raise InputMissingError(f"{root} holds {_listing(root)}; that is not the layout {name} ({DATASETS[name].about})")
     return name, root, DATASETS[name].scan(root, section, seed=seed)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError
 from edgeseg.data.base import Palette, Problem, Sample, relative
-from edgeseg.data.choice import BACKGROUND, choose
+from edgeseg.data.choice import BACKGROUND, choose, is_background
 from edgeseg.data.labels import LOSSY_SUFFIXES, BinaryMask, ColourMask, ObjectFiles, looks_binary
 
 _LOOKED_AT: Final = 16
@@ -104,13 +104,17 @@ def _read_objects(pairs: Sequence[Pair], index: Index, section: DataSection, pro
         number = {".": 1}
         choice = None
     else:
-        known = index.classes or (BACKGROUND, *folders)
-        strange = [folder for folder in folders if folder not in known]
+        known = index.classes or (BACKGROUND, *(folder for folder in folders if not is_background(folder)))
+        strange = [folder for folder in folders if folder not in known and not is_background(folder)]
         problems += [Problem(file="dataset.json", kind="bad-index", message=f"names no class '{name}', and there are masks in folders of "
                              "that name; add it or rename them") for name in strange]
-        choice = choose(section.classes, known)
-        classes = choice.classes
+        # The first class is what no mask covers, whatever it is called.
+        wanted = tuple(BACKGROUND if name == known[0] else name for name in section.classes)
+        choice = choose(wanted, (BACKGROUND, *known[1:]))
+        classes = tuple(known[0] if is_background(name) else name for name in choice.classes)
         number = {name: choice.index_of[place] for place, name in enumerate(known)}
+        if classes[0] != known[0]:
+            raise ConfigError(f"[data] classes: '{known[0]}' is what no mask covers and has to come first, or be left out")
     samples = []
     for pair, files in rows:
         loose = next((path for path, folder in files if folder not in number), None)

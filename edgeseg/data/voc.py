@@ -23,7 +23,7 @@ from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX, IMAGE_SUFFIXES, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
 from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan, default_palette, relative, unsafe_name
-from edgeseg.data.choice import Choice, choose
+from edgeseg.data.choice import MAX_CLASSES, Choice, choose
 from edgeseg.data.labels import ColourMask
 from edgeseg.data.objects import ObjectMask, instance_label
 from edgeseg.data.splits import complete_splits
@@ -252,8 +252,8 @@ def _read_names(path: Path) -> tuple[tuple[str, ...], Palette]:
         parts = rest.split(":")[0].split(",")
         if rest and len(parts) == 3 and all(part.strip().isdigit() and int(part) < 256 for part in parts):
             colours.append((int(parts[0]), int(parts[1]), int(parts[2])))
-    if len(set(classes)) != len(classes) or not classes:
-        raise DataError(f"{path.name}: expected one name a line, each once")
+    if len(set(classes)) != len(classes) or not 0 < len(classes) <= MAX_CLASSES:
+        raise DataError(f"{path.name}: expected one name a line, each once, {MAX_CLASSES} at most")
     return tuple(classes), tuple(colours) if len(colours) == len(classes) else ()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from layout_tools import HW, boxes_of, coco_index, frame, painted, rectangle, save, write_coco, write_json
+from PIL import Image
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError, EdgesegError
@@ -279,6 +280,20 @@ def test_size_in_the_index_and_of_the_image_differ(tmp_path: Path) -> None:
     assert ("size-mismatch", "images/0000.png") in {(problem.kind, problem.file) for problem in problems}
 
 
+def test_polygons_belong_to_the_upright_image(tmp_path: Path) -> None:
+    index = one_image(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown with its right side below
+    Image.fromarray(np.rot90(frame(0)).copy()).save(tmp_path / "images" / "0000.png", exif=exif)
+    pixels, label = read_sample(only(load(put(tmp_path, index))), num_classes=3)
+    np.testing.assert_array_equal(pixels, frame(0))
+    np.testing.assert_array_equal(label, painted(0))
+    index["images"][0].update(height=HW[1], width=HW[0])
+    put(tmp_path, index)
+    (problem,) = [p for p in check_dataset(DataSection(dir=str(tmp_path)), seed=0).problems if p.kind == "size-mismatch"]
+    assert "EXIF orientation: image 6, mask 1" in problem.message
+
+
 def test_several_sets_of_files_have_to_be_named(three: Path) -> None:
     whole = coco_index([0, 1, 2])
     write_json(three / "annotations/instances_train2014.json", whole)
@@ -302,6 +317,21 @@ def test_several_sets_of_files_have_to_be_named(three: Path) -> None:
 def test_named_files_are_checked(three: Path, names: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(three, annotations=names)
+
+
+def test_more_categories_than_fit_a_class_map(tmp_path: Path) -> None:
+    index = one_image(tmp_path)
+    index["categories"] += [{"id": 100 + number, "name": f"kind {number}"} for number in range(300)]
+    with pytest.raises(DataError, match=r"303 classes; up to 255 are possible, .*; choose some in \[data\] classes"):
+        load(put(tmp_path, index))
+    chosen = load(tmp_path, classes=("leaf", "kind 299"))
+    np.testing.assert_array_equal(only(chosen).read_label(Path()), painted(0) == 1)
+
+
+def test_an_index_of_any_name_can_be_given(tmp_path: Path) -> None:
+    write_json(tmp_path / "export.json", one_image(tmp_path))
+    data = load(tmp_path, annotations=("export.json",))
+    assert (data.layout, only(data).id) == ("coco", "0000")
 
 
 def test_categories_have_to_agree(three: Path) -> None:

@@ -176,6 +176,11 @@ def test_folders_of_objects_name_classes(tmp_path: Path) -> None:
     assert load(tmp_path, classes=("stone",)).classes == ("background", "stone")
     index(tmp_path, classes=["soil", "stone", "leaf"])
     np.testing.assert_array_equal(labels(load(tmp_path))["f2"], np.array([0, 2, 1])[painted(2)])
+    chosen = load(tmp_path, classes=("leaf",))
+    assert chosen.classes == ("soil", "leaf")
+    np.testing.assert_array_equal(labels(chosen)["f2"], painted(2) == 1)
+    with pytest.raises(ConfigError, match="'soil' is what no mask covers and has to come first"):
+        load(tmp_path, classes=("leaf", "soil"))
     index(tmp_path, classes=["soil", "stone"])
     with pytest.raises(DataError, match=r"dataset\.json: names no class 'leaf'"):
         load(tmp_path)
