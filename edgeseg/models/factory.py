@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError, EdgesegError, telling_line
+from edgeseg.models.keras_network import KerasNetwork
 from edgeseg.models.outputs import Outputs
 
 _NO_MEANING: Final = ("name", "width", "depth", "encoder", "encoder_weights")
@@ -24,7 +25,7 @@ _NO_MEANING: Final = ("name", "width", "depth", "encoder", "encoder_weights")
 def build(section: ModelSection, num_classes: int) -> nn.Module:
     """Import "package.module:function" and call it with the number of classes.
 
-    Modules are looked for among the installed packages, then in the current folder.
+    Modules are looked for among the installed packages, then in the current folder. A Keras model is wrapped (`KerasNetwork`).
 
     Raises:
         ConfigError: not of that form, not importable, it fails, or what it gives is no `nn.Module`.
@@ -48,6 +49,9 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
         raise
     except Exception as error:
         raise ConfigError(f"{where}: {function_name}({num_classes}) failed with {type(error).__name__}: {telling_line(error)}") from error
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(net, keras.Model):
+        return KerasNetwork(net)
     if not isinstance(net, nn.Module):
         raise ConfigError(f"{where}: {function_name}({num_classes}) gave {_kind(net)}; it has to give a torch.nn.Module")
     return net

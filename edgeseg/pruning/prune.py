@@ -92,7 +92,9 @@ def _cut(net: nn.Module, ratio: float, round_to: int) -> nn.Module:
     tp = require("torch_pruning", extra="train")
     pruned = copy.deepcopy(net).cpu().eval().requires_grad_(True)  # the graph is read from autograd
     names = [*getattr(net, "class_layers", ())]
-    assert names, "a network names its class layers"
+    if not names:
+        raise ConfigError("[prune] macs_share: this network does not say which layers give the class scores, so they cannot be kept whole; "
+                          "give it class_layers = (\"NAME OF THE LAYER\",), or set macs_share = 1")
     aux = pruned.aux_layers if isinstance(pruned, Network) else ()  # cut along with the trunk, so that fine-tuning goes on with them
     names += [name for name, _ in pruned.named_modules() if name.split(".")[0] in aux and name.endswith(".scores")]
     # torch-pruning skips a group whole when rounding would empty it, so each layer's share is held below that.

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from edgeseg.core.config import ModelSection
-from edgeseg.core.encoders import encoder_of
+from edgeseg.core.encoders import DEFAULT_ENCODERS, PACKAGES, SMALLEST_SIDE, encoder_of
 from edgeseg.core.manifest import Contract
 from edgeseg.models import ENCODERS, MODELS, ContractModule, Network, build, fold
-from edgeseg.models.encoders import build_encoder
+from edgeseg.models.encoders import Encoder, build_encoder
 from exporters import EXPORTERS
 
 on_every_encoder = pytest.mark.parametrize("name", ENCODERS)
@@ -103,3 +103,21 @@ def test_onnx_answers_as_torch_at_a_size_that_no_stride_divides(network: str, en
     model = EXPORTERS["onnx"](net, contract, tmp_path)
     session = onnxruntime.InferenceSession(str(tmp_path / model.entry), providers=["CPUExecutionProvider"])
     assert float((session.run(None, {"frame": frame.numpy()})[0] == expected).mean()) >= 0.999
+
+
+def test_the_page_on_models_lists_every_network_and_encoder_with_its_count() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, spec in ENCODERS.items():
+        assert f"| `{name}`" in page, name
+        assert f" | {spec.num_params:,} | {spec.reference_params:,} | " in page, name
+    for name, network in MODELS.items():
+        assert f"| `{name}` | {network.num_params:,} | " in page, name
+
+
+def test_the_encoders_named_without_torch_are_those_of_the_registry() -> None:
+    assert set(SMALLEST_SIDE) | set(PACKAGES) | set(DEFAULT_ENCODERS.values()) <= set(ENCODERS)
+    for network, encoder in DEFAULT_ENCODERS.items():
+        spec = MODELS[network]
+        assert not spec.encoders or encoder in spec.encoders
+        with torch.device("meta"):
+            assert isinstance(build(ModelSection(name=network), 3).get_submodule("encoder"), Encoder)

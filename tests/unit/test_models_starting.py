@@ -21,6 +21,7 @@ from edgeseg.core.manifest import Contract
 from edgeseg.models import build, fold, start
 from edgeseg.models.encoders import build_encoder, load_encoder_weights
 from edgeseg.models.encoders.inception_v3 import InceptionV3
+from edgeseg.pruning import prune
 from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 
 HW = (64, 96)
@@ -335,6 +336,11 @@ def test_keys_that_say_nothing_to_a_factory_are_refused(folder: Path, also: dict
     (key,) = also
     with pytest.raises(ConfigError, match=f"and {key} = .*leave {key} out"):
         begin(dataclasses.replace(ModelSection(factory="their_nets.net:build"), **also))  # type: ignore[arg-type]
+
+
+def test_a_network_that_does_not_name_its_class_layers_is_not_pruned(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"class_layers = \(\"NAME OF THE LAYER\",\), or set macs_share = 1"):
+        prune(begin(ModelSection(factory="their_nets.net:build")), macs_share=0.5, round_to=8, example_hw=HW)
 
 
 # ---- torchvision, where it is installed
