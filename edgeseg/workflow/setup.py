@@ -64,7 +64,7 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool, overrides: tupl
         f"classes: {', '.join(findings.classes)}",
         f"frames (width x height): {sizes}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
         *(f"note: {warning}" for warning in findings.warnings),
-        f"wrote {out}; next: edgeseg run" + ("" if out.name == "edgeseg.toml" else f" {out}"),
+        f"wrote {out}; next: edgeseg run" + ("" if out == Path("edgeseg.toml") else f" {out}"),
     )
     return InitResult(out, findings, lines)
 
