@@ -39,7 +39,7 @@ def draw_splits(samples: Sequence[Sample], section: DataSection, *, seed: int) -
     rules = []
     total = len(rest)
     for split, share in (("test", section.test_share), ("val", section.val_share)):
-        if share > 0 and len(rest) > 1:
+        if share > 0 and len(rest) > (1 if split == "val" else 2):  # of two frames one is val: without it nothing can be trained
             splits[split], rest, drawn = _draw(rest, share * total / len(rest), split, seed)
             rules.append(f"{split}: {drawn}")
     splits["train"] = tuple(replace(sample, split="train") for sample in rest)

@@ -80,6 +80,15 @@ def test_without_splits_they_are_drawn_and_recorded(tmp_path: Path) -> None:
     assert all(sample.split == split for split, samples in first.splits.items() for sample in samples)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(1, [1]), (2, [1, 1]), (3, [1, 1, 1]), (4, [2, 1, 1])])
+def test_few_frames_are_split_so_that_they_can_be_trained_on(tmp_path: Path, count: int, expected: list[int]) -> None:
+    for i in range(count):
+        put(tmp_path, "", f"f{i}", value=i)
+    data = load_dataset(DataSection(dir=str(tmp_path)), seed=0, need=())
+    assert [len(samples) for samples in data.splits.values()] == expected
+    assert list(data.splits) == ["train", "val", "test"][:len(expected)]
+
+
 def test_missing_val_is_drawn_from_train_and_missing_test_is_left_out(folder: Path) -> None:
     for kind in ("images", "masks"):
         for split in ("valid", "test"):
