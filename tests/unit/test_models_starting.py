@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeseg.core.config import Config, ModelSection, load_config, parse_config
 from edgeseg.core.encoders import PACKAGES, encoder_weights_sha256, find_encoder_weights
 from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, MissingExtraError
+from edgeseg.core.factory import factory_sha256
 from edgeseg.core.files import sha256_file
 from edgeseg.core.manifest import Contract
 from edgeseg.models import build, fold, start
@@ -336,6 +337,21 @@ def test_keys_that_say_nothing_to_a_factory_are_refused(folder: Path, also: dict
     (key,) = also
     with pytest.raises(ConfigError, match=f"and {key} = .*leave {key} out"):
         begin(dataclasses.replace(ModelSection(factory="their_nets.net:build"), **also))  # type: ignore[arg-type]
+
+
+def test_the_code_of_a_factory_is_hashed_without_running_it(folder: Path) -> None:
+    section = ModelSection(factory="their_nets.net:build")
+    first = factory_sha256(section)
+    assert first is not None and "their_nets" not in sys.modules
+    (folder / "their_nets" / "parts.py").write_text("import what_does_not_exist\n")
+    assert factory_sha256(section) != first
+    (folder / "their_nets" / "parts.py").unlink()
+    assert factory_sha256(section) == first
+    (folder / "one_file.py").write_text("a = 1\n")
+    alone = factory_sha256(ModelSection(factory="one_file:build"))
+    (folder / "one_file.py").write_text("a = 2\n")
+    assert alone is not None and factory_sha256(ModelSection(factory="one_file:build")) not in (alone, None)
+    assert factory_sha256(ModelSection()) is factory_sha256(ModelSection(factory="nowhere:build")) is None
 
 
 def test_a_network_that_does_not_name_its_class_layers_is_not_pruned(folder: Path) -> None:
