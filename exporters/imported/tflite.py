@@ -182,7 +182,8 @@ def join(schema: Any, frame_end: Any, body: Any, answer_end: Any) -> Any:  # noq
     last, answer, class_map = _append(body, answer_end)
     _name_tensors(graph.tensors)
     _feed(imported, int(graph.inputs[0]), x)
-    _feed(last, answer, x if int(graph.outputs[0]) == int(graph.inputs[0]) else int(graph.outputs[0]))
+    _feed(last, answer, int(graph.outputs[0]))
+    class_map = int(graph.outputs[0]) if class_map == answer else class_map  # the model answers a class map: nothing is left to do
     graph.operators = [*first, *imported, *last]
     frame, class_map = _drop_unused(graph, (frame, class_map))
     graph.inputs, graph.outputs = [frame], [class_map]
