@@ -1,0 +1,1 @@
+"""Public data sets, fetched from where their authors put them: `edgeseg data get NAME`."""
