@@ -10,7 +10,7 @@ import typer
 from edgeseg.cli.console import Console, print_json
 from edgeseg.cli.options import JsonOpt, LayoutOpt, SetOpt
 
-data_app = typer.Typer(name="data", no_args_is_help=True, help="Look at labelled images.", rich_markup_mode=None)
+data_app = typer.Typer(name="data", no_args_is_help=True, help="Look at labelled images, or fetch public ones.", rich_markup_mode=None)
 
 
 @data_app.callback()
@@ -41,6 +41,25 @@ def data_check(
         print("\n".join(setup.data_report_lines(report)))
     if report.problems:
         raise typer.Exit(DataError.exit_code)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="camvid, cwfid, isbi2012, nuclei or coco-sample")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="folder to make; default: NAME")] = None,
+    accept_license: Annotated[bool, typer.Option("--accept-license", help="you have read the terms and accept them")] = False,
+    json: JsonOpt = False,
+) -> None:
+    """Download a public data set, check it, and leave it in a layout edgeseg reads; interrupted, it goes on."""
+    from edgeseg.workflow import setup
+
+    console = Console(quiet=json)
+    found = setup.get_data(name, out or Path(name), accept_license=accept_license, ui=console)
+    console.close()
+    if json:
+        print_json(found)
+    else:
+        print(f"{found['folder']}: {found['title']}; type: edgeseg init --data {found['folder']}")
 
 
 def models(

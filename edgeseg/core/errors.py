@@ -54,6 +54,12 @@ class InputMissingError(EdgesegError):
     exit_code = 66
 
 
+class DownloadError(EdgesegError):
+    """A public source cannot be reached, or what it sends is not what was published."""
+
+    exit_code = 68
+
+
 class MissingExtraError(EdgesegError):
     """A package is needed that this installation does not have; the message names the extra."""
 

@@ -112,3 +112,15 @@ def data_report_lines(report: DataReport) -> list[str]:
     count = len(report.problems)
     lines.append("no problems found" if not count else f"{count} problem{'' if count == 1 else 's'} found")
     return lines
+
+
+def get_data(name: str, out: Path, *, accept_license: bool, ui: Ui) -> dict[str, str]:
+    """Fetch a public data set to `out`; see `edgeseg.data.get.get.get_dataset` for what is raised."""
+    from edgeseg.data.get.get import find_source, get_dataset
+
+    source = find_source(name)
+    folder = get_dataset(
+        name, out, accept_license=accept_license, say=ui.say,
+        progress=lambda done, total: ui.progress(f"downloading {name} (MB)", done // 1_000_000, (total or done + 1_000_000) // 1_000_000),
+    )
+    return {"name": name, "folder": str(folder), "title": source.title, "licence": source.licence, "citation": source.citation}
