@@ -63,14 +63,17 @@ def predict(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for masks and overlays")],
     target: TargetOpt = "host",
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="write the picture with the mask drawn over it")] = True,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", min=0, max=1, help="instances: leave out objects below this; default 0.5")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace files that are already there")] = False,
     json: JsonOpt = False,
 ) -> None:
-    """Run a bundle on images or a video; write class maps (PNG at frame size) and overlays."""
+    """Run a bundle on images or a video; write class maps (PNG at frame size) or objects (and JSON), and overlays."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.predict(bundle, source, out, target=target, overlay=overlay, force=force, ui=console)
+    outcome = bundles.predict(bundle, source, out, target=target, overlay=overlay, force=force, min_score=min_score, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())

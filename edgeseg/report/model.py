@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgeseg.core.images import ClassMap, Frame
 
-ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "class_drop")
+ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "ap", "ap50", "ap_drop", "class_drop")
 """Goals a bundle must meet before its speed is looked at; the others (p90_ms, fps, size_mb) bind the recommended bundle only."""
 
 SPEED_PARTS: Final = ("decode_ms", "resize_ms", "inference_ms", "resize_back_ms")
@@ -26,6 +26,11 @@ class Ratio:
     value: float
     low: float
     high: float
+
+
+def main_name(task: str) -> str:
+    """Give what accuracy is measured in: `mIoU`, or `AP` for instances."""
+    return "AP" if task == "instance" else "mIoU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,15 @@ class ResultRow:
     boundary_f1: tuple[float | None, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     """Pixels, rows = label, columns = answer, at frame size."""
+    task: str = "semantic"
+    """`semantic`, or `instance`: accuracy is average precision, the agreement counts objects, and the worst class lost AP."""
+    ap: float | None = None
+    """Mask AP (COCO); so are the next three."""
+    ap50: float | None = None
+    ap_float: float | None = None
+    class_ap: tuple[float | None, ...] = ()
+    no_miou: str = ""
+    """Why there is no mIoU."""
 
     p50_ms: float | None = None
     p90_ms: float | None = None
@@ -114,6 +128,31 @@ class ResultRow:
         return None if self.miou is None or self.miou_float is None else self.miou_float - self.miou
 
     @property
+    def ap_drop(self) -> float | None:
+        """What was lost of the float checkpoint's AP; negative = gained."""
+        return None if self.ap is None or self.ap_float is None else self.ap_float - self.ap
+
+    @property
+    def main(self) -> float | None:
+        """The number that says how accurate it is: `main_name`."""
+        return self.ap if self.task == "instance" else self.miou
+
+    @property
+    def main_name(self) -> str:
+        """What `main` is."""
+        return main_name(self.task)
+
+    @property
+    def main_drop(self) -> float | None:
+        """What was lost of the float checkpoint's `main`; negative = gained."""
+        return self.ap_drop if self.task == "instance" else self.miou_drop
+
+    @property
+    def main_of_classes(self) -> tuple[float | None, ...]:
+        """IoU or AP of each class."""
+        return self.class_ap if self.task == "instance" else self.iou
+
+    @property
     def label(self) -> str:
         """Short name for tables: format and precision."""
         return f"{self.format} {self.precision}"
@@ -122,7 +161,7 @@ class ResultRow:
         """Give the row as JSON values in a stable order; a number that is not finite becomes null (not measured)."""
         first = ("target", "format", "precision", "runtime", "device", "measured_on", "miou", "miou_float", "worst_class_drop", "agreement",
                  "p50_ms", "p90_ms", "p99_ms", "fps", "size_bytes", "peak_rss_bytes", "recommended", "passed")
-        values = {**asdict(self), "passed": self.passed, "miou_drop": self.miou_drop}
+        values = {**asdict(self), "passed": self.passed, "miou_drop": self.miou_drop, "ap_drop": self.ap_drop}
         order = [*first, *(key for key in values if key not in first)]
         return {key: _finite(values[key]) for key in order}
 
@@ -131,7 +170,7 @@ class ResultRow:
         """Read back what `to_json` gave (derived values are computed anew)."""
         known = {f.name for f in fields(cls)}
         values = {key: value for key, value in raw.items() if key in known}
-        values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1")}
+        values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1", "class_ap")}
         values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
         values["failed_goals"] = tuple(values.get("failed_goals", ()))
         if values.get("speedup_vs_fp32") is not None:
@@ -218,15 +257,30 @@ class FloatReference:
 
     split: str
     num_frames: int
-    miou: float
+    miou: float | None
+    """`None` with task `instance`, as are all others up to `confusion`."""
     iou: tuple[float | None, ...]
-    pixel_accuracy: float
+    pixel_accuracy: float | None
     mean_dice: float | None = None
     dice: tuple[float | None, ...] = ()
     mean_boundary_f1: float | None = None
     boundary_f1: tuple[float | None, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     """Pixels, rows = label, columns = answer; empty = not kept."""
+    task: str = "semantic"
+    ap: float | None = None
+    ap50: float | None = None
+    class_ap: tuple[float | None, ...] = ()
+
+    @property
+    def main(self) -> float | None:
+        """See `ResultRow.main`."""
+        return self.ap if self.task == "instance" else self.miou
+
+    @property
+    def main_of_classes(self) -> tuple[float | None, ...]:
+        """IoU or AP of each class."""
+        return self.class_ap if self.task == "instance" else self.iou
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -242,6 +296,20 @@ class Picture:
     """Answer of the float checkpoint."""
     bundle_maps: Mapping[str, ClassMap]
     """Answers of bundles by name, in the order to show them (the int8 ones as a rule)."""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectPicture:
+    """One frame with the objects labelled and found drawn over it: frames of one size, uint8 [H, W, 3] RGB."""
+
+    id: str
+    label: Frame
+    float_answer: Frame
+    bundle_answers: Mapping[str, Frame]
+    """By bundle, in the order to show them."""
+    counts: Mapping[str, int]
+    """How many objects are drawn: `label`, `float`, and by bundle."""
     note: str = ""
 
 
@@ -275,7 +343,7 @@ class ReportData:
     float_reference: FloatReference
     rows: tuple[ResultRow, ...]
     """As `recommend.mark` gives them."""
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture, ...] | tuple[ObjectPicture, ...]
     goals: tuple[GoalResult, ...]
     not_verified: tuple[str, ...]
     """Whole sentences: what this report does not show."""

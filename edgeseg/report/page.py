@@ -7,8 +7,9 @@ from importlib.resources import files
 from typing import Final
 
 from edgeseg.report.html import Child, Html, el, join
-from edgeseg.report.model import GoalResult, ReportData, ResultRow
+from edgeseg.report.model import GoalResult, ObjectPicture, Picture, ReportData, ResultRow, main_name
 from edgeseg.report.page_confusion import confusion_section
+from edgeseg.report.page_objects import objects_section
 from edgeseg.report.page_parts import table, tag
 from edgeseg.report.page_pictures import pictures_section
 from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, speed_bars
@@ -19,7 +20,7 @@ from edgeseg.report.words import goal_words, percent
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The browser itself refuses anything from outside, should a mistake ever ask for it."""
 
-_BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of mIoU and of the worst class against "
+_BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of {name} and of the worst class against "
                    "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
 _SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "time": "Time", "pictures": "Frames", "not-verified": "Not verified",
                  "details": "Details"}
@@ -28,15 +29,19 @@ _SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "time": "Time",
 
 def render_page(data: ReportData) -> str:
     """Give the whole page as HTML text. Everything in `data` is treated as plain text and escaped."""
-    sections = [
-        ("bundles", "Bundles", _BUNDLES, bundle_tables(data.rows)),
-        ("classes", "IoU of each class", "A fuller cell is a higher IoU; a loss of one point or more is marked.",
-         class_table(data.rows, data.float_reference, data.dataset)),
+    measure = "AP" if data.float_reference.task == "instance" else "IoU"
+    confusion = [] if measure == "AP" else [
         ("confusion", "What is taken for what", "A row a label, a column an answer; all the rest of a row's share is wrong.",
          confusion_section(data.rows, data.float_reference, data.dataset)),
+    ]
+    sections = [
+        ("bundles", "Bundles", _BUNDLES.format(name=main_name(data.float_reference.task)), bundle_tables(data.rows)),
+        ("classes", f"{measure} of each class", f"A fuller cell is a higher {measure}; a loss of one point or more is marked.",
+         class_table(data.rows, data.float_reference, data.dataset)),
+        *confusion,
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),
-        ("pictures", "Frames and answers", "The worst ones first.", pictures_section(data.pictures, data.dataset, data.rows)),
+        ("pictures", "Frames and answers", "The worst ones first.", _pictures(data)),
         ("training", "Training", "", training_section(data.training)),
         ("pruning", "Pruning", "", pruning_section(data.pruning)),
         ("data", "Data", "", dataset_section(data.dataset)),
@@ -57,6 +62,13 @@ def render_page(data: ReportData) -> str:
         el("title", f"{data.run_name}: {'passed' if data.passed else 'goals missed'} (edgeseg report)"), Html(f"<style>{css}</style>"),
     )
     return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
+
+
+def _pictures(data: ReportData) -> Html:
+    objects = [picture for picture in data.pictures if isinstance(picture, ObjectPicture)]
+    if objects:
+        return objects_section(objects, data.rows)
+    return pictures_section([picture for picture in data.pictures if isinstance(picture, Picture)], data.dataset, data.rows)
 
 
 def _section(key: str, title: str, about: str, content: Html) -> Html:
@@ -82,7 +94,8 @@ def _verdict(data: ReportData) -> Html:
                   class_="verdict bad")
     caveats = _caveats(data.rows)
     reference = data.float_reference
-    reached = f"Float reference: {percent(reference.miou, 2)} mIoU on {reference.num_frames} {reference.split} frames."
+    measured = f"{percent(reference.main, 2)} {main_name(reference.task)}"
+    reached = f"Float reference: {measured} on {reference.num_frames} {reference.split} frames."
     return el("div", el("h2", f"All {count} goals passed" if count > 1 else "The goal was passed"), el("p", reached),
               el("p", caveats) if caveats else None, class_="verdict good")
 

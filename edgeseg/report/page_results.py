@@ -36,7 +36,7 @@ def _card(rec: Recommendation) -> Html:
     if row is None:
         return el("article", el("h3", rec.target), el("p", "none", class_="pick"), tag("no recommendation", "bad"), el("p", rec.reason),
                   class_="card")
-    numbers = facts([("median", f"{ms(row.p50_ms)} ms"), ("mIoU", percent(row.miou)), ("size", megabytes(row.size_bytes))])
+    numbers = facts([("median", f"{ms(row.p50_ms)} ms"), (row.main_name, percent(row.main)), ("size", megabytes(row.size_bytes))])
     goals = tag("goals passed", "good") if row.passed else tag("goals missed", "bad")
     return el(
         "article", el("h3", rec.target), el("p", row.label, class_="pick"),
@@ -53,7 +53,8 @@ def bundle_tables(rows: Sequence[ResultRow]) -> Html:
 
 def _bundle_table(rows: Sequence[ResultRow]) -> Html:
     first = rows[0]
-    heads = ["Bundle", ">mIoU", "Worst class", ">Dice", ">Boundary F1", ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s",
+    more = [">AP50"] if first.task == "instance" else [">Dice", ">Boundary F1"]
+    heads = ["Bundle", f">{first.main_name}", "Worst class", *more, ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s",
              ">Speed-up", ">MB", ">Peak MB", "Goals"]
     about = "" if first.p50_ms is None else f"Measured on {first.measured_on} ({first.device}). "
     whys = el("ul", *(el("li", el("b", row.label), f": {row.reason}") for row in rows if row.reason and not row.recommended))
@@ -78,8 +79,8 @@ def _bundle_row(row: ResultRow) -> Html:
     name = el("th", row.label, tag("recommended", "good") if row.recommended else None, el("br"),
               el("span", f"{row.runtime} {row.runtime_version}, {threads(row)}", class_="sub"), scope="row")
     agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
-    regions = [percent(row.mean_dice, 2), percent(row.mean_boundary_f1, 2)]
-    accuracy = [_two(percent(row.miou, 2), "" if row.miou_drop is None else _change(-row.miou_drop)), worst, *regions, agreement]
+    regions = [percent(row.ap50, 2)] if row.task == "instance" else [percent(row.mean_dice, 2), percent(row.mean_boundary_f1, 2)]
+    accuracy = [_two(percent(row.main, 2), "" if row.main_drop is None else _change(-row.main_drop)), worst, *regions, agreement]
     speed = [ms(row.p50_ms), ms(row.p90_ms), ms(row.p99_ms), number(row.fps), speedup]
     rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
     cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]
@@ -97,14 +98,14 @@ def _change(value: float) -> str:
 
 
 def class_table(rows: Sequence[ResultRow], reference: FloatReference, dataset: DatasetFacts) -> Html:
-    """IoU per class, float against each bundle; the fuller the cell, the higher the IoU; a loss of a point or more is marked.
+    """IoU (or AP) per class, float against each bundle; the fuller the cell, the higher the IoU; a loss of a point or more is marked.
 
     Dice and boundary F1 of each class are folded away below.
     """
     bundles = unique_bundles(rows, len(dataset.classes))
     about = f"{reference.num_frames} frames of the {reference.split} split. Small: change against float, in points."
-    columns = [(reference.iou, reference.miou), *((row.iou, row.miou) for row in bundles)]
-    parts = [_class_table("IoU of each class", columns, bundles, dataset, about)]
+    columns = [(reference.main_of_classes, reference.main), *((row.main_of_classes, row.main) for row in bundles)]
+    parts = [_class_table(f"{'AP' if reference.task == 'instance' else 'IoU'} of each class", columns, bundles, dataset, about)]
     outlines = "F1 of outlines; a pixel counts as found where one of the same class's outline lies within 0.75 % of the frame's diagonal."
     networks: list[FloatReference | ResultRow] = [reference, *bundles]
     more = [("Dice of each class", "The F1 of pixels.", [(one.dice, one.mean_dice) for one in networks]),
@@ -117,7 +118,7 @@ def class_table(rows: Sequence[ResultRow], reference: FloatReference, dataset: D
 
 def unique_bundles(rows: Sequence[ResultRow], num_classes: int) -> list[ResultRow]:
     """One row a bundle, in order; those that were evaluated class by class."""
-    return list({row.bundle: row for row in reversed(rows) if len(row.iou) == num_classes}.values())[::-1]
+    return list({row.bundle: row for row in reversed(rows) if len(row.main_of_classes) == num_classes}.values())[::-1]
 
 
 def _class_table(

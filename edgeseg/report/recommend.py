@@ -112,9 +112,9 @@ def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
     if best.speedup_vs_fp32 is not None and best.precision != "fp32":
         ratio = best.speedup_vs_fp32
         text += f", {ratio.value:.2f} times as fast as its own fp32 (interval {ratio.low:.2f} to {ratio.high:.2f})"
-    if best.miou is not None and best.miou_drop is not None:
-        points = round(best.miou_drop * 100, 2)
-        text += f", and {'loses' if points > 0 else 'gains'} {abs(points):.2f} points of mIoU" if points else ", and loses no mIoU"
+    if best.main_drop is not None:
+        points, name = round(best.main_drop * 100, 2), best.main_name
+        text += f", and {'loses' if points > 0 else 'gains'} {abs(points):.2f} points of {name}" if points else f", and loses no {name}"
     if note:
         text += f"; {note}"
     return text + "."

@@ -64,7 +64,8 @@ def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0) if width >= _ROOMY else (0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for key in wanted:
-        table.add_column(key, justify="left" if key in _WORDS else "right", no_wrap=True, max_width=22 if key in _WORDS else None)
+        shown = rows[0].main_name if key == "mIoU" else key
+        table.add_column(shown, justify="left" if key in _WORDS else "right", no_wrap=True, max_width=22 if key in _WORDS else None)
     table.add_column("goals", overflow="fold", min_width=6)
     for row in rows:
         is_best = best is not None and (row.bundle, row.device, row.threads) == (best.bundle, best.device, best.threads)
@@ -77,8 +78,8 @@ def _cells(row: ResultRow) -> dict[str, str]:
     return {
         "bundle": row.label,
         "runtime": f"{row.runtime} x{row.threads}" if row.threads else row.runtime,
-        "mIoU": number(row.miou, 2, scale=100),
-        "drop": number(row.miou_drop, 2, scale=100),
+        "mIoU": number(row.main, 2, scale=100),
+        "drop": number(row.main_drop, 2, scale=100),
         "worst class": "-" if row.worst_class is None else f"{number(row.worst_class_drop, 1, scale=100)} {row.worst_class}",
         "Dice": number(row.mean_dice, 2, scale=100),
         "outline F1": number(row.mean_boundary_f1, 2, scale=100),

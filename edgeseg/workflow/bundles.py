@@ -11,12 +11,15 @@ from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, InputMissingError, require_path
 from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame
+from edgeseg.core.instances import InstanceLabel
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
+from targets.instances import MIN_SCORE
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
-from targets.verify import GOLDEN_AGREEMENT, at_least, check_golden, judge
+from targets.verify import VerifyResult, at_least, check_golden, golden_limit, judge
 from targets.verify import verify as verify_session
+from targets.verify_instances import NO_MIOU, InstanceVerifyResult, judge_instances, verify_instances
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset, Sample
@@ -64,11 +67,12 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
 
 
 def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
-    finding = at_least("golden", GOLDEN_AGREEMENT, share)
-    count = len(bundle.manifest.golden)
+    task = bundle.manifest.contract.task
+    finding = at_least("golden", golden_limit(task), share)
+    count, unit = len(bundle.manifest.golden), "objects" if task == "instance" else "pixels"
     lines = (
         f"{bundle.manifest.name}: every file is as the manifest says; runtime {runtime}",
-        f"golden frames: {share:.4%} of the pixels of {count} frames as when it was sealed: {'passed' if finding.passed else 'FAILED'}",
+        f"golden frames: {share:.4%} of the {unit} of {count} frames as when it was sealed: {'passed' if finding.passed else 'FAILED'}",
         "not verified: accuracy on labelled images; add --data DIR",
     )
     facts = {
@@ -87,7 +91,6 @@ def _labelled(
     bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str
 ) -> Outcome:
     from edgeseg.data.dataset import load_dataset
-    from edgeseg.data.store import read_sample
 
     manifest = bundle.manifest
     dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=seed, need=())
@@ -97,36 +100,16 @@ def _labelled(
         )
     split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
     samples = _samples_of(dataset, split)
-
-    def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
-        for sample in samples:
-            frame, label = read_sample(sample, num_classes=len(manifest.classes))
-            yield sample.id, frame, label
-
-    result = verify_session(
-        session,
-        bundle,
-        labelled(),
-        dataset_sha256=dataset.sha256,
-        split=split,
-        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
-    )
-    findings = judge(result, replace(goals, agreement=None))
-    passed = all(finding.passed for finding in findings)
-    lines = [f"{manifest.name} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
-    lines.append(f"Dice {result.mean_dice:.4f}, boundary F1 {result.mean_boundary_f1:.4f}, pixel accuracy {result.pixel_accuracy:.4f}")
-    if result.miou_drop is not None:
-        lines.append(f"drop against the float checkpoint on the same frames: {result.miou_drop:+.4f}")
+    result: VerifyResult | InstanceVerifyResult
+    if manifest.contract.task == "instance":
+        result = _verify_objects(bundle, session, samples, dataset.sha256, split, ui)
+        findings = judge_instances(result, replace(goals, agreement=None))
+        lines = _object_lines(result, dataset, split, runtime)
     else:
-        lines.append("no drop given: the float checkpoint was measured on other frames")
-        lines.append(f"these frames: {dataset.split_rule}")
-    for name, iou, drop in zip(manifest.classes, result.iou, result.class_drop, strict=True):
-        shown = (
-            "not evaluated (no pixel of it in the split)"
-            if iou is None
-            else f"{iou:.4f}" + ("" if drop is None else f" (drop {drop:+.4f})")
-        )
-        lines.append(f"  {name}: {shown}")
+        result = _verify_classes(bundle, session, samples, dataset.sha256, split, ui)
+        findings = judge(result, replace(goals, agreement=None))
+        lines = _class_lines(result, dataset, split, runtime)
+    passed = all(finding.passed for finding in findings)
     lines += [
         f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
         for f in findings
@@ -143,6 +126,76 @@ def _labelled(
         "not_judged": elsewhere,
     }
     return Outcome(tuple(lines), facts, passed)
+
+
+def _verify_classes(bundle: Bundle, session: Session, samples: tuple[Sample, ...], sha256: str, split: str, ui: Ui) -> VerifyResult:
+    from edgeseg.data.store import read_sample
+
+    def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
+        for sample in samples:
+            frame, label = read_sample(sample, num_classes=len(bundle.manifest.classes))
+            yield sample.id, frame, label
+
+    return verify_session(
+        session,
+        bundle,
+        labelled(),
+        dataset_sha256=sha256,
+        split=split,
+        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
+    )
+
+
+def _class_lines(result: VerifyResult, dataset: Dataset, split: str, runtime: str) -> list[str]:
+    lines = [f"{result.bundle} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
+    lines.append(f"Dice {result.mean_dice:.4f}, boundary F1 {result.mean_boundary_f1:.4f}, pixel accuracy {result.pixel_accuracy:.4f}")
+    lines += _drop_lines(result.miou_drop, dataset)
+    for name, iou, drop in zip(result.classes, result.iou, result.class_drop, strict=True):
+        lines.append(_class_line(name, iou, drop, "pixel"))
+    return lines
+
+
+def _verify_objects(bundle: Bundle, session: Session, samples: tuple[Sample, ...], sha256: str, split: str, ui: Ui) -> InstanceVerifyResult:
+    from edgeseg.data.instance_store import read_instances
+
+    def labelled() -> Iterator[tuple[str, Frame, InstanceLabel]]:
+        for sample in samples:
+            frame, label = read_instances(sample, num_classes=len(bundle.manifest.classes))
+            yield sample.id, frame, label
+
+    return verify_instances(
+        session,
+        bundle,
+        labelled(),
+        dataset_sha256=sha256,
+        split=split,
+        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
+    )
+
+
+def _object_lines(result: InstanceVerifyResult, dataset: Dataset, split: str, runtime: str) -> list[str]:
+    score = result.score
+    lines = [
+        f"{result.bundle} on {split} of {dataset.name} ({result.num_frames} frames, {score.num_objects} objects), runtime {runtime}: "
+        f"AP {score.ap:.4f}, AP50 {score.ap50:.4f}",
+        f"boxes: AP {score.box_ap:.4f}, AP50 {score.box_ap50:.4f}",
+        f"no mIoU: {NO_MIOU}",
+        *_drop_lines(result.ap_drop, dataset),
+    ]
+    values = list(zip(result.classes, score.class_ap, result.class_drop, strict=True))[1:]  # the first is background
+    return [*lines, *(_class_line(name, ap, drop, "object") for name, ap, drop in values)]
+
+
+def _drop_lines(drop: float | None, dataset: Dataset) -> list[str]:
+    if drop is not None:
+        return [f"drop against the float checkpoint on the same frames: {drop:+.4f}"]
+    return ["no drop given: the float checkpoint was measured on other frames", f"these frames: {dataset.split_rule}"]
+
+
+def _class_line(name: str, value: float | None, drop: float | None, unit: str) -> str:
+    if value is None:
+        return f"  {name}: not evaluated (no {unit} of it in the split)"
+    return f"  {name}: {value:.4f}" + ("" if drop is None else f" (drop {drop:+.4f})")
 
 
 def _samples_of(dataset: Dataset, split: str) -> tuple[Sample, ...]:
@@ -221,26 +274,35 @@ def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | 
     return Outcome(tuple(lines), facts)
 
 
-def predict(folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, ui: Ui) -> Outcome:
-    """Write class maps and overlays of images, a folder or a video.
+def predict(
+    folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None, ui: Ui
+) -> Outcome:
+    """Write class maps, or objects, and overlays of images, a folder or a video.
 
     Raises:
-        ConfigError: `out` already holds predictions and `force` is not given.
+        ConfigError: `out` already holds predictions and `force` is not given, or `min_score` for a bundle that gives no scores.
     """
     from targets.predict import predict_source
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision)
+    instances = bundle.manifest.contract.task == "instance"
+    if min_score is not None and not instances:
+        raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")
     if out.exists() and any(out.iterdir()) and not force:
         raise ConfigError(f"{out} is not empty; add --force to write into it, or choose another folder")
     session = open_session(bundle, how.runtime, how.options)
     try:
         made = predict_source(
-            session, bundle, source, out, overlays=overlay, on_frame=lambda done, count: ui.progress("predicting", done, count or done + 1)
+            session, bundle, source, out, overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score,
+            on_frame=lambda done, count: ui.progress("predicting", done, count or done + 1)
         )
     finally:
         session.close()
-    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'} in {how.runtime}; class maps in {made.masks}"]
+    what = "maps of objects" if instances else "class maps"
+    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'} in {how.runtime}; {what} in {made.masks}"]
+    if made.objects is not None:
+        lines.append(f"objects (class, score, box) in {made.objects}")
     if made.overlays is not None:
         lines.append(f"overlays in {made.overlays}")
     facts = {
@@ -248,5 +310,6 @@ def predict(folder: Path, source: Path, out: Path, *, target: str, overlay: bool
         "masks": str(made.masks),
         "overlays": None if made.overlays is None else str(made.overlays),
         "runtime": how.runtime,
+        **({} if made.objects is None else {"objects": str(made.objects)}),
     }
     return Outcome(tuple(lines), facts)

@@ -11,10 +11,12 @@ from typing import Final
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, seal_bundle
 from edgeseg.core.files import sha256_json
-from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.images import Frame
+from edgeseg.core.instances import Answer
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Parent
 from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult, tools
@@ -47,7 +49,7 @@ class SealedBundle:
         return self.bundle.manifest.name
 
 
-def export_all(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference) -> list[SealedBundle]:
+def export_all(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference | FloatInstances) -> list[SealedBundle]:
     """One fp32 bundle a format of `[export] formats`."""
     return [_export(ctx, data, checkpoint, reference, format_) for format_ in ctx.config.export.formats]
 
@@ -57,7 +59,9 @@ def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle]) -> 
     return [_quantize(ctx, data, parent) for parent in floats] if ctx.config.quantize.int8 else []
 
 
-def _export(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference, format_: str) -> SealedBundle:
+def _export(
+    ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference | FloatInstances, format_: str
+) -> SealedBundle:
     contract = reference.contract
     info = BundleInfo(
         name=f"{ctx.config.name}-{format_}-fp32",
@@ -133,8 +137,7 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
         with tempfile.TemporaryDirectory(dir=_work(ctx), prefix=".quantize-", suffix=".tmp") as work:
             model = QUANTIZERS[manifest.format](parent.bundle, frames, Path(work))
             model = replace(model, scheme={**model.scheme, "calibration": calibration})
-            golden = [frame for frame, _ in parent.bundle.golden_pairs()]
-            seal_bundle(output, model, info, golden_frames=golden, answer=own_answer)
+            seal_bundle(output, model, info, golden_frames=parent.bundle.golden_frames(), answer=own_answer)
 
     step = ctx.steps.do(f"quantize-{manifest.format}", kind="quantize", key=key, output=ctx.folder / "bundles" / info.name, make=make)
     return SealedBundle(step, open_bundle(step.output))
@@ -142,13 +145,13 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
 
 def golden_frames(ctx: RunContext, data: RunData, contract: Contract) -> list[Frame]:
     """Validation frames spread evenly over the split, at model size (the first tile of each, where the policy is `tile`)."""
-    total, wanted = len(data.store("val")), ctx.config.export.golden_frames
+    total, wanted = len(data.dataset.splits["val"]), ctx.config.export.golden_frames
     chosen = sorted({round(i * (total - 1) / max(wanted - 1, 1)) for i in range(min(wanted, total))})
     return [model_inputs(data, "val", contract, [i])[0] for i in chosen]
 
 
-def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], ClassMap]]:
-    """Open a bundle in this host's runtime for its format: the runtime's name with version, and frame -> class map."""
+def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], Answer]]:
+    """Open a bundle in this host's runtime for its format: the runtime's name with version, and frame -> answer."""
     name, options = plan("host", bundle.manifest.format, bundle.manifest.precision)
     session = open_session(bundle, name, options)
     return f"{name} {RUNTIMES[name].version()}", session.run

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
-from edgeseg.workflow import bundling, learning, measuring, reference, reporting, verifying
+from edgeseg.workflow import bundling, instance_verifying, learning, measuring, reporting, verifying
+from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext, open_run
+from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
+from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.reference import FloatReference, evaluate_float
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.together import Crew, gathered, in_group, refuse_group
 from edgeseg.workflow.ui import Ui
+from edgeseg.workflow.verifying import Verified
 from targets.boards import find_target
 
 
@@ -52,11 +58,11 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         final = learning.prune(ctx, data, trained)
-        float_reference = reference.evaluate_float(ctx, data, final, learning.decide(ctx, data, final))
+        float_reference = _evaluate_float(ctx, data, final)
         floats = bundling.export_all(ctx, data, final, float_reference)
-        verified = [verifying.verify(ctx, data, bundle, float_reference) for bundle in floats]
+        verified = [_verify(ctx, data, bundle, float_reference) for bundle in floats]
         int8 = bundling.quantize_all(ctx, data, floats)
-        verified += [verifying.verify(ctx, data, bundle, float_reference) for bundle in int8]
+        verified += [_verify(ctx, data, bundle, float_reference) for bundle in int8]
         pruning = measuring.pruning_gain(ctx, data, trained, final)
         measured = measuring.measure_all(ctx, data, [*floats, *int8])
         passed = reporting.write_report(
@@ -65,14 +71,45 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         return RunSummary(ctx.folder, passed)
 
 
+def _evaluate_float(ctx: RunContext, data: RunData, final: StepResult) -> FloatReference | FloatInstances:
+    contract = learning.decide(ctx, data, final)
+    if contract.task == "instance":
+        return evaluate_float_instances(ctx, data, final, contract)
+    return evaluate_float(ctx, data, final, contract)
+
+
+def _verify(ctx: RunContext, data: RunData, bundle: SealedBundle, float_reference: FloatReference | FloatInstances) -> Verified:
+    if isinstance(float_reference, FloatInstances):
+        return instance_verifying.verify(ctx, data, bundle, float_reference)
+    return verifying.verify(ctx, data, bundle, float_reference)
+
+
 def check_plan(ctx: RunContext) -> None:
-    """Refuse what no target could run before hours are spent on it."""
+    """Refuse what no target could run, and what the network's task does not know, before hours are spent on it."""
+    check_task(ctx.config)
     if not ctx.config.targets:
         raise ConfigError("targets = []: name at least one (edgeseg targets)")
     for target in map(find_target, ctx.config.targets):
         if not set(target.formats) & set(ctx.config.export.formats):
             formats = ", ".join(ctx.config.export.formats)
             raise ConfigError(f"{target.name} runs {', '.join(target.formats)}, and [export] formats makes {formats} only; add one it runs")
+
+
+_NOT_FOR: Final = {"instance": ("miou", "miou_drop"), "semantic": ("ap", "ap50", "ap_drop")}
+"""Goals that say nothing about a task."""
+
+
+def check_task(config: Config) -> None:
+    """Refuse settings that mean nothing for the network's task."""
+    task, name = config.model.task, config.model.name
+    for goal in _NOT_FOR[task]:
+        if getattr(config.goals, goal) is not None:
+            use = ", ".join(_NOT_FOR["semantic" if task == "instance" else "instance"])
+            raise ConfigError(f"[goals] {goal} says nothing about {name}; use {use}")
+    if task == "semantic":
+        return
+    if config.data.resize == "tile":
+        raise ConfigError(f'[data] resize = "tile" cuts the objects of {name} apart; set data.resize=letterbox (or stretch)')
 
 
 def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool = True, restart: bool = False) -> StepSummary:
@@ -92,12 +129,13 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         final = learning.prune(ctx, data, trained)
         if verb == "prune":
             return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
-        float_reference = reference.evaluate_float(ctx, data, final, learning.decide(ctx, data, final))
+        float_reference = _evaluate_float(ctx, data, final)
         bundles = bundling.export_all(ctx, data, final, float_reference)
         if verb == "quantize":
             bundles = bundling.quantize_all(ctx, data, bundles)
-        verified = [verifying.verify(ctx, data, bundle, float_reference) for bundle in bundles]
-        lines = tuple(line for one in verified for line in (verifying.summary_line(one), *verifying.class_lines(one)))
+        verified = [_verify(ctx, data, bundle, float_reference) for bundle in bundles]
+        say = verifying if isinstance(float_reference, FloatReference) else instance_verifying
+        lines = tuple(line for one in verified for line in (say.summary_line(one), *say.class_lines(one)))
         return StepSummary(
             verb, ctx.folder, tuple(str(b.bundle.folder) for b in bundles), lines, {"verified": [one.to_json() for one in verified]}
         )

@@ -9,7 +9,7 @@ from edgeseg.core.config import GoalsSection
 from edgeseg.report.model import GoalResult, ResultRow
 from targets.verify import Finding, judge_speed
 
-LOWER_IS_WORSE = ("agreement", "miou", "fps", "golden")
+LOWER_IS_WORSE = ("agreement", "miou", "ap", "ap50", "fps", "golden")
 
 
 def judge_rows(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.core.config import Config, load_config
 from edgeseg.core.errors import ConfigError, DataError, TrainingError
 from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
+from edgeseg.core.images import Frame, read_frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract
 from edgeseg.data.check import DataReport, check_dataset
@@ -50,6 +51,14 @@ class RunData:
                 progress=lambda done, total: self.ui.progress(f"decoding {split}", done, total),
             )
         return self.opened[split]
+
+    def frame(self, split: str, index: int) -> Frame:
+        """A frame of a split, decoded now where no store has it yet."""
+        for stores in (self.opened, self.objects):
+            if split in stores:
+                frame: Frame = stores[split][index][0]
+                return frame
+        return read_frame(self.dataset.splits[split][index].image)
 
     def learnt_from(self, split: str, task: str) -> Any:  # noqa: ANN401 - a store of the task's own kind
         """Decoded frames of a split with what a network of `task` learns: class maps, or objects one by one."""
@@ -105,10 +114,12 @@ def _first_problems(report: DataReport, root: Path) -> str:
     return f"{shown}{f'; and {more} more' if more > 0 else ''}; type: edgeseg data check {root}"
 
 
-def contract_of(ctx: RunContext) -> Contract:
-    """The contract every bundle of this run obeys."""
-    height, width = ctx.config.data.size
-    return Contract(height=height, width=width, resize=ctx.config.data.resize)
+def contract_of(config: Config) -> Contract:
+    """The contract every bundle of a run obeys, but for the decision (`decide`)."""
+    (height, width), resize, model = config.data.size, config.data.resize, config.model
+    if model.task == "instance":
+        return Contract(height=height, width=width, resize=resize, task=model.task, max_instances=model.max_instances)
+    return Contract(height=height, width=width, resize=resize)
 
 
 def train(ctx: RunContext, data: RunData) -> StepResult:
@@ -193,7 +204,7 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
 
 def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
     """The contract with the decision of `[decision]`; thresholds are chosen on the val split, once a checkpoint."""
-    contract, section = contract_of(ctx), ctx.config.decision
+    contract, section = contract_of(ctx.config), ctx.config.decision
     if section.rule == "argmax":
         return contract
     key = {
@@ -271,7 +282,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
         detail = f"epoch {now.epoch}/{now.num_epochs}  loss {now.loss:.3f}{score}{best}  {_duration(now.seconds_left)} left"
         ctx.ui.progress(label, now.step, now.num_steps, detail)
 
-    task = _task_of(ctx.config)
+    task = ctx.config.model.task
     for split in ("train", "val"):  # decoded before the others are called, who find what is memory-mapped
         data.learnt_from(split, task)
     if ctx.crew is not None:
@@ -307,14 +318,14 @@ def _learn(
     from edgeseg.training.loop import fit
     from edgeseg.training.ranks import SINGLE
 
-    task, (height, width) = _task_of(config), config.data.size
+    task = config.model.task
     return fit(
         net,
         data.dataset,
         config,
         work,
         stores=(data.learnt_from("train", task), data.learnt_from("val", task)),
-        contract=Contract(height=height, width=width, resize=config.data.resize),
+        contract=contract_of(config),
         resume=resume,
         epochs=tuning.epochs if tuning else None,
         lr=tuning.lr if tuning else None,
@@ -322,12 +333,6 @@ def _learn(
         again="edgeseg prune --restart" if tuning else "edgeseg train --restart",
         on_progress=on_progress,
     )
-
-
-def _task_of(config: Config) -> str:
-    from edgeseg.models import MODELS
-
-    return MODELS[config.model.name].task
 
 
 def _duration(seconds: float) -> str:

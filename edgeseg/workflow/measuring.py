@@ -113,7 +113,7 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
     key = {"before": trained.sha256, "after": pruned.sha256, "format": format_, "quick": ctx.config.bench.quick, **_place(target, how)}
 
     def make(output: Path) -> None:
-        contract = contract_of(ctx)
+        contract = contract_of(ctx.config)
         with tempfile.TemporaryDirectory(dir=ctx.work, prefix=".gain-", suffix=".tmp") as work:
             sides = []
             for name, checkpoint in (("before", trained), ("after", pruned)):

@@ -138,6 +138,6 @@ def model_inputs(data: RunData, split: str, contract: Contract, indices: list[in
     """Frames of a split at model size, one entry a model input."""
     inputs: list[Frame] = []
     for i in indices:
-        frame, _ = data.store(split)[i]
-        inputs += to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))
+        frame = data.frame(split, i)
+        inputs += to_model(frame, place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize))
     return inputs

@@ -12,6 +12,7 @@ from edgeseg import __version__
 from edgeseg.core.errors import InputMissingError
 from edgeseg.core.files import read_json, write_json, write_text
 from edgeseg.core.images import ClassMap, place, resize_class_map, resize_frame, to_frame, to_model
+from edgeseg.core.instances import as_class_map
 from edgeseg.report.model import (
     CurvePoint,
     DatasetFacts,
@@ -29,8 +30,10 @@ from edgeseg.report.model import (
 from edgeseg.report.page import render_page
 from edgeseg.report.recommend import mark
 from edgeseg.report.table import results_json
+from edgeseg.workflow import instance_reporting
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.goals import judge_rows
+from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.measuring import Measured, gain_words
 from edgeseg.workflow.reference import FloatReference
@@ -50,14 +53,14 @@ def write_report(
     *,
     trained: StepResult,
     final: StepResult,
-    reference: FloatReference,
+    reference: FloatReference | FloatInstances,
     verified: list[Verified],
     measured: list[Measured],
     pruning: dict[str, Any] | None,
 ) -> bool:
     """Write results.json, summary.json and report.html; give whether every goal was reached."""
     by_name = {one.bundle.name: one for one in verified}
-    marked = mark([_row(one, by_name[one.bundle.name], reference.reference.miou) for one in measured])
+    marked = mark([_row(one, by_name[one.bundle.name], reference) for one in measured])
     rows, goals = judge_rows(marked, {name: one.findings for name, one in by_name.items()}, ctx.config.goals)
     report = ReportData(
         run_name=ctx.config.name,
@@ -67,20 +70,10 @@ def write_report(
         dataset=_dataset(ctx, data),
         training=_training(ctx, trained, final),
         pruning=_pruning(trained, final, pruning),
-        float_reference=FloatFacts(
-            split=reference.reference.split,
-            num_frames=reference.reference.num_frames,
-            miou=reference.reference.miou,
-            iou=reference.reference.iou,
-            pixel_accuracy=reference.pixel_accuracy,
-            mean_dice=reference.mean_dice,
-            dice=reference.dice,
-            mean_boundary_f1=reference.mean_boundary_f1,
-            boundary_f1=reference.boundary_f1,
-            confusion=reference.confusion,
-        ),
+        float_reference=_float_facts(reference) if isinstance(reference, FloatReference) else instance_reporting.float_facts(reference),
         rows=tuple(rows),
-        pictures=tuple(_pictures(ctx, data, reference, verified)),
+        pictures=tuple(_pictures(ctx, data, reference, verified)) if isinstance(reference, FloatReference)
+        else tuple(instance_reporting.object_pictures(data, reference, verified)),
         goals=tuple(goals),
         not_verified=tuple(_not_verified(rows, data, measured)),
         versions=_versions(final, verified, measured),
@@ -103,8 +96,43 @@ def write_report(
     return report.passed
 
 
-def _row(one: Measured, verified: Verified, miou_float: float) -> ResultRow:
+def _float_facts(reference: FloatReference) -> FloatFacts:
+    return FloatFacts(
+        split=reference.reference.split,
+        num_frames=reference.reference.num_frames,
+        miou=reference.reference.miou,
+        iou=reference.reference.iou,
+        pixel_accuracy=reference.pixel_accuracy,
+        mean_dice=reference.mean_dice,
+        dice=reference.dice,
+        mean_boundary_f1=reference.mean_boundary_f1,
+        boundary_f1=reference.boundary_f1,
+        confusion=reference.confusion,
+    )
+
+
+def _accuracy(verified: Verified, reference: FloatReference) -> dict[str, Any]:
+    """Fields of a row that say how accurate a bundle is."""
+    result = verified.result
+    return {
+        "miou": result["miou"],
+        "miou_float": reference.reference.miou,
+        "iou": verified.iou,
+        "worst_class": verified.worst_class,
+        "worst_class_drop": result["worst_class_drop"],
+        "agreement": result["agreement"],
+        "pixel_accuracy": result["pixel_accuracy"],
+        "mean_dice": result["mean_dice"],
+        "dice": tuple(result["dice"].values()),
+        "mean_boundary_f1": result["mean_boundary_f1"],
+        "boundary_f1": tuple(result["boundary_f1"].values()),
+        "confusion": tuple(tuple(row) for row in result["confusion"]),
+    }
+
+
+def _row(one: Measured, verified: Verified, reference: FloatReference | FloatInstances) -> ResultRow:
     manifest = one.bundle.bundle.manifest
+    accuracy = instance_reporting.accuracy(verified, reference) if isinstance(reference, FloatInstances) else _accuracy(verified, reference)
     base = ResultRow(
         target=one.target,
         bundle=manifest.name,
@@ -119,19 +147,8 @@ def _row(one: Measured, verified: Verified, miou_float: float) -> ResultRow:
         quick=False,
         threads=0,
         size_bytes=one.bundle.bundle.size_bytes,
-        miou=verified.result["miou"],
-        miou_float=miou_float,
-        iou=verified.iou,
-        worst_class=verified.worst_class,
-        worst_class_drop=verified.result["worst_class_drop"],
-        agreement=verified.result["agreement"],
-        pixel_accuracy=verified.result["pixel_accuracy"],
-        mean_dice=verified.result["mean_dice"],
-        dice=tuple(verified.result["dice"].values()),
-        mean_boundary_f1=verified.result["mean_boundary_f1"],
-        boundary_f1=tuple(verified.result["boundary_f1"].values()),
-        confusion=tuple(tuple(row) for row in verified.result["confusion"]),
         failed_goals=verified.failed,
+        **accuracy,
     )
     bench = one.result
     if bench is None:
@@ -222,7 +239,7 @@ def _pruning(trained: StepResult, final: StepResult, gain: dict[str, Any] | None
 def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verified: list[Verified]) -> list[Picture]:
     """The frames on which the reduced bundles differ most from the float network, worst first."""
     reduced = [v for v in verified if v.bundle.bundle.manifest.precision != "fp32"] or verified
-    store, contract, samples = data.store(data.eval_split), contract_of(ctx), data.dataset.splits[data.eval_split]
+    store, contract, samples = data.store(data.eval_split), contract_of(ctx.config), data.dataset.splits[data.eval_split]
     lowest = sorted(range(len(samples)), key=lambda i: (min(v.frame_agreement[i] for v in reduced), i))[:_NUM_PICTURES]
     float_maps = reference.class_maps()
     sessions = {}
@@ -238,7 +255,8 @@ def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verifie
         scale = min(1.0, _PICTURE_SIDE / max(height, width))
         h, w = max(1, round(height * scale)), max(1, round(width * scale))
         maps = {
-            name: resize_class_map(to_frame([session.run(part) for part in inputs], placement), h, w) for name, session in sessions.items()
+            name: resize_class_map(to_frame([as_class_map(session.run(part)) for part in inputs], placement), h, w)
+            for name, session in sessions.items()
         }
         float_map: ClassMap = to_frame(float_maps[i], placement)
         agreement = min(v.frame_agreement[i] for v in reduced)
@@ -271,14 +289,22 @@ def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]
         )
     if data.eval_split == "val":
         notes.append("Accuracy is on the val split, which also chose the checkpoint: it is optimistic.")
-    absent = sorted({name for row in rows for name, iou in zip(data.dataset.classes, row.iou, strict=False) if iou is None})
+    absent = sorted(
+        {
+            name
+            for row in rows
+            for name, value in list(zip(data.dataset.classes, row.main_of_classes, strict=False))[row.task == "instance" :]
+            if value is None
+        }
+    )
     if absent:
-        notes.append(f"Not evaluated, since the {data.eval_split} split has no pixel of it: {', '.join(absent)}.")
+        unit = "object" if any(row.task == "instance" for row in rows) else "pixel"
+        notes.append(f"Not evaluated, since the {data.eval_split} split has no {unit} of it: {', '.join(absent)}.")
     notes.append("Power, temperature and sustained speed were not measured.")
     return notes
 
 
-def _decision(reference: FloatReference, data: RunData) -> dict[str, str]:
+def _decision(reference: FloatReference | FloatInstances, data: RunData) -> dict[str, str]:
     contract = reference.contract
     if contract.decision == "argmax":
         return {"decision": "argmax"}
