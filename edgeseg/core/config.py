@@ -137,6 +137,7 @@ class TrainSection:
     clip_norm: float = opt(1.0, "gradient norm is clipped to this; 0 = off", low=0)
     precision: str = opt("auto", "autocast; auto = bf16 where the processor has it", choices=("auto", "fp32", "bf16", "fp16"))
     device: str = opt("auto", "auto = CUDA where there is one", choices=("auto", "cpu", "cuda"))
+    compile: str = opt("auto", "torch.compile; auto = where a trial on this GPU shows that it pays", choices=("auto", "on", "off"))
     eval_every: int = opt(5, "validate every so many epochs (and after the last)", low=1)
     seed: int = opt(0, "seed of weights, order and augmentation", low=0)
 

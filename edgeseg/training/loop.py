@@ -67,6 +67,8 @@ class FitResult:
     precision: str
     device: str
     processes: int
+    compiled: str
+    """Whether steps were compiled, and why."""
 
 
 def fit(
@@ -82,6 +84,7 @@ def fit(
     lr: float | None = None,
     ranks: Ranks = SINGLE,
     again: str = "edgeseg train --restart",
+    say: Callable[[str], None] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FitResult:
@@ -91,7 +94,8 @@ def fit(
     `resume`, written after every epoch; where there is none yet, `resume` starts from the beginning, and without `resume` both folders
     are removed first. `epochs` and `lr` replace those of `[train]` (fine-tuning); with 0 epochs the weights given are validated and kept.
     `contract` is what is validated and recorded; by default argmax at `[data] size`. `again` is the command that messages name to begin
-    again. The caller holds the run's lock and sets torch's threads, which the bits of the result depend on.
+    again; `say` takes what a trial of `[train] compile` found. The caller holds the run's lock and sets torch's threads, which the bits of
+    the result depend on.
 
     With several `ranks` (joined by the caller), each calls this with the same arguments; all can read `out`, only the first writes there.
 
@@ -109,6 +113,8 @@ def fit(
         precision=pick_precision(config.train, device),
     )
     run = _Run(net, context, out, schedule, on_progress, clock)
+    if say is not None and device.type == "cuda" and config.train.compile == "auto":
+        say(f"torch.compile {run.stepper.compiled}")
     ranks.must_agree("config, data set or torch", sha256_json(run.identity))
     last, best = out / "last", out / "best"
     if ranks.is_first:
@@ -138,6 +144,7 @@ def fit(
     return FitResult(
         best=open_checkpoint(best), best_epoch=run.progress.best_epoch, best_score=run.progress.best_score, metric=run.progress.metric,
         history=tuple(run.progress.history), precision=context.precision, device=str(device), processes=ranks.count,
+        compiled=run.stepper.compiled,
     )
 
 
@@ -162,8 +169,8 @@ class _Run:
         self.context, self.out, self.schedule, self.on_progress, self.clock = context, out, schedule, on_progress, clock
         self.identity = _identity(net, context, schedule)
         self.task = TASKS[context.config.model.task](context)
-        self.stepper = Stepper(net, self.task, context)
         self.steps_per_epoch = self.task.batches(0).num_batches
+        self.stepper = Stepper(net, self.task, context, num_steps=schedule.epochs * self.steps_per_epoch)
         self.progress = Progress()
         self.score: float | None = None
         self._started: tuple[float, int] | None = None

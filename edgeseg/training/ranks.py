@@ -39,6 +39,8 @@ class Ranks:
     local_rank: int = 0
     """Among the processes of this machine: the number of its GPU."""
     local_count: int = 1
+    attempt: int = 0
+    """How often the launcher started the processes again."""
 
     @property
     def is_first(self) -> bool:
@@ -47,9 +49,7 @@ class Ranks:
 
     def wait(self) -> None:
         """Wait until all are here."""
-        if self.count > 1:
-            with self._together():
-                dist.barrier()
+        self.total(torch.zeros(1))  # on the CPU, whose group needs no device
 
     def told(self, value: Any) -> Any:  # noqa: ANN401 - any value that JSON could hold
         """Give rank 0's `value` to all."""
@@ -136,7 +136,8 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(f"the launcher's environment is incomplete ({error}); type: edgeseg train --devices N") from error
-    return Ranks(rank=rank, count=count, local_rank=local_rank, local_count=local_count)
+    attempt = int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return Ranks(rank=rank, count=count, local_rank=local_rank, local_count=local_count, attempt=attempt)
 
 
 @contextmanager
@@ -152,7 +153,12 @@ def joined(ranks: Ranks, *, cuda: bool) -> Iterator[None]:
     if cuda:
         torch.cuda.set_device(ranks.local_rank)
     with ranks._together():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+        store, _, _ = next(dist.rendezvous("env://", ranks.rank, ranks.count, timeout=PATIENCE))  # type: ignore[attr-defined]
+        # The launcher's store outlives a restart: without a room of its own an attempt finds the addresses of dead processes there.
+        store = dist.PrefixStore(f"attempt-{ranks.attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.count, timeout=PATIENCE
+        )
     try:
         yield
     finally:

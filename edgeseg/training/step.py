@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgeseg.core.config import TrainSection
 from edgeseg.core.errors import TrainingError
+from edgeseg.training.compiled import choose
 from edgeseg.training.ema import Ema
 from edgeseg.training.fast_cpu import keep_strided_depthwise_in_fp32
 from edgeseg.training.sync_norm import synchronise_norms
@@ -39,17 +40,20 @@ class _Done:
 class Stepper:
     """A copy of a network with all that trains it."""
 
-    def __init__(self, net: nn.Module, task: Task, context: TaskContext) -> None:
+    def __init__(self, net: nn.Module, task: Task, context: TaskContext, *, num_steps: int = 0) -> None:
+        """Copy `net` to the device; `num_steps` are to come, which `[train] compile` asks for."""
         train = context.config.train
         self.task, self.ranks, self.device, self.seed, self.clip_norm = task, context.ranks, context.device, train.seed, train.clip_norm
         self.net = copy.deepcopy(net).to(self.device)
         self.ema = Ema(self.net, train.ema) if train.ema > 0 else None
+        choice = choose(self.net, task, train, self.device, self.ranks, num_steps=num_steps)
+        self.run: Callable[..., Any] = choice.run
+        """What the task calls: the network itself, or a compiled form of it."""
+        self.compiled = choice.words
         # From here on the network must not be copied: layers get a `forward` that is bound to them.
         if self.device.type == "cpu" and context.precision == "bf16":
             keep_strided_depthwise_in_fp32(self.net)
         synchronise_norms(self.net, self.ranks)
-        self.run: Callable[..., Any] = self.net
-        """What the task calls; the network itself, or a compiled form of it."""
         self.optimizer = adamw(self.net, train, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=context.precision == "fp16")
         self.losses: list[float] = []

@@ -52,7 +52,9 @@ def _bind(norm: nn.BatchNorm2d, ranks: Ranks) -> None:
             share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
             norm.running_mean.lerp_(mean_C, share)
             norm.running_var.lerp_(var_C * (count / max(1, count - 1)), share)
-        result: Tensor = _Normalise.apply(x_NCHW, norm.weight, norm.bias, mean_C, var_C, norm.eps, count, ranks)
+        result: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x_NCHW, norm.weight, norm.bias, mean_C, var_C, norm.eps, count, ranks
+        )
         return result
 
     norm.forward = forward  # type: ignore[method-assign, assignment]
@@ -83,7 +85,7 @@ class _Normalise(torch.autograd.Function):
         return y_NCHW.to(x_NCHW.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, no-untyped-call]
+    @once_differentiable
     def backward(ctx: Any, grad_NCHW: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Equations of 1502.03167, section 3, with both sums over all processes; weight and bias get this process's part."""
         x_NCHW, weight_C, mean_C, var_C = ctx.saved_tensors

@@ -24,6 +24,7 @@ from edgeseg.models import normalise
 from edgeseg.models.outputs import Outputs
 from edgeseg.training.device import DTYPES
 from edgeseg.training.evaluate import evaluate, torch_predictor
+from edgeseg.training.gpu_augment import device_batches, kept_on_gpu, sent
 from edgeseg.training.losses import class_weights, total_loss
 from edgeseg.training.ranks import SINGLE, Ranks
 
@@ -117,28 +118,30 @@ class SemanticTask:
         labels = (self.train_store[i][1] for i in range(len(self.train_store)))
         weights = class_weights(labels, num_classes=num_classes, rule=train.class_weights)
         self.class_weights_C = torch.from_numpy(weights).to(context.device)
+        self.on_device = kept_on_gpu(self.train_store, context.device)
+        """The training frames, where they fit on the GPU; they are then augmented there."""
 
     def batches(self, epoch: int) -> Epoch:
         """Give this process's slices of the epoch's batches."""
         context, config = self.context, self.context.config
         num_batches = batches_per_epoch(len(self.train_store), config.train.batch_size)
+        options: dict[str, Any] = {
+            "seed": config.train.seed, "epoch": epoch, "batch_size": config.train.batch_size, "crop_hw": context.crop_hw,
+            "section": config.augment, "model_hw": config.data.size, "resize": config.data.resize,
+            "part": (context.ranks.rank, context.ranks.count),
+        }
 
         def stream() -> Iterator[SemanticBatch]:
-            cut = batches(
-                self.train_store, seed=config.train.seed, epoch=epoch, batch_size=config.train.batch_size, crop_hw=context.crop_hw,
-                section=config.augment, model_hw=config.data.size, resize=config.data.resize,
-                part=(context.ranks.rank, context.ranks.count),
-            )
-            for number, batch in enumerate(cut):
-                frames, labels = (self._moved(torch.from_numpy(array)) for array in (batch.frames_NHWC, batch.labels_NHW))
-                yield SemanticBatch(frames, labels, batch.ids, epoch * num_batches + number)
+            first = epoch * num_batches
+            if self.on_device is not None:
+                for number, made in enumerate(device_batches(self.on_device, **options)):
+                    yield SemanticBatch(made.frames_NHWC, made.labels_NHW, made.ids, first + number)
+                return
+            for number, batch in enumerate(batches(self.train_store, **options)):
+                frames, labels = sent(batch.frames_NHWC, context.device), sent(batch.labels_NHW, context.device)
+                yield SemanticBatch(frames, labels, batch.ids, first + number)
 
         return Epoch(num_batches, stream())
-
-    def _moved(self, array: Tensor) -> Tensor:
-        if self.context.device.type == "cpu":
-            return array
-        return array.pin_memory().to(self.context.device, non_blocking=True)
 
     def loss(self, net: nn.Module, batch: SemanticBatch) -> Tensor:
         """Sum of `[train] loss`, over the whole batch of all processes.

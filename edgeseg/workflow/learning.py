@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.core.config import Config, load_config
+from edgeseg.core.encoders import encoder_weights_sha256
 from edgeseg.core.errors import ConfigError, DataError, TrainingError
+from edgeseg.core.factory import factory_sha256
 from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.images import Frame, read_frame
 from edgeseg.core.lazy import require
@@ -150,7 +152,9 @@ def _train_key(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "version": 2,
         "dataset": dataset.sha256,
-        "model": asdict(config.model),
+        "model": asdict(config.model.portable),
+        "encoder_weights": encoder_weights_sha256(config.model),
+        "factory": factory_sha256(config.model),
         "augment": asdict(config.augment),
         "train": asdict(config.train),
         "size": list(config.data.size),
@@ -288,7 +292,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
     if ctx.crew is not None:
         ctx.crew.begin(work, resume=unfinished)
     result = _learn(
-        ctx.config, data, net, work, resume=unfinished, tuning=tuning, on_progress=on_progress,
+        ctx.config, data, net, work, resume=unfinished, tuning=tuning, say=ctx.ui.say, on_progress=on_progress,
         ranks=None if ctx.crew is None else ctx.crew.ranks,
     )
     with atomic_folder(output) as folder:
@@ -301,6 +305,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
                 "precision": result.precision,
                 "device": result.device,
                 "processes": result.processes,
+                "compile": result.compiled,
                 "best_epoch": result.best_epoch,
                 "best_score": result.best_score,
             },
@@ -312,7 +317,8 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
 
 def _learn(
     config: Config, data: RunData, net: Any, work: Path, *, resume: bool, ranks: Ranks | None,  # noqa: ANN401 - torch's nn.Module
-    tuning: FineTuning | None = None, on_progress: Callable[[TrainProgress], None] | None = None,
+    tuning: FineTuning | None = None, say: Callable[[str], None] | None = None,
+    on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> FitResult:
     """Call the training loop as every process of a training must call it."""
     from edgeseg.training.loop import fit
@@ -331,6 +337,7 @@ def _learn(
         lr=tuning.lr if tuning else None,
         ranks=ranks or SINGLE,
         again="edgeseg prune --restart" if tuning else "edgeseg train --restart",
+        say=say,
         on_progress=on_progress,
     )
 

@@ -22,7 +22,6 @@ targets = ["host"]
 [data]
 dir = "data"
 size = [64, 96]
-memory_limit_mb = 1
 
 [model]
 width = 0.25

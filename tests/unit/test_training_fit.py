@@ -12,7 +12,7 @@ import torch
 
 from edgeseg.core.config import AugmentSection, Config, DataSection, ModelSection, TrainSection
 from edgeseg.core.errors import TrainingError
-from edgeseg.core.files import sha256_file
+from edgeseg.core.files import read_json, sha256_file, write_json
 from edgeseg.core.images import write_class_map, write_frame
 from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
@@ -162,8 +162,30 @@ def test_zero_epochs_keep_the_weights_given(root: Path, tmp_path: Path) -> None:
 
 def test_resume_of_another_configuration_says_what_differs(root: Path, tmp_path: Path) -> None:
     run(tiny_config(root, epochs=1), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"train\.lr was 0\.01, now 0\.02"):
+    with pytest.raises(TrainingError, match=r"train\.lr was 0\.01, now 0\.02; .*or begin again with: edgeseg train --restart"):
         run(tiny_config(root, epochs=1, lr=0.02), tmp_path / "run", resume=True)
+    with pytest.raises(TrainingError, match="or begin again with: edgeseg prune --restart"):
+        run(tiny_config(root, epochs=1, precision="bf16"), tmp_path / "run", resume=True, again="edgeseg prune --restart")
+
+
+def test_threads_and_torch_are_part_of_what_is_resumed(root: Path, tmp_path: Path) -> None:
+    config, state = tiny_config(root, epochs=1), tmp_path / "run" / "last" / "state.json"
+    run(config, tmp_path / "run")
+    for key, was in (("threads", 7), ("torch", "1.0"), ("processes", 2)):
+        saved = read_json(state)
+        write_json(state, {**saved, "identity": {**saved["identity"], key: was}})
+        with pytest.raises(TrainingError, match=f"{key} was {was!r}, now .*edgeseg train --restart"):
+            run(config, tmp_path / "run", resume=True)
+        write_json(state, saved)
+    run(config, tmp_path / "run", resume=True)
+
+
+def test_a_state_of_another_version_is_no_damage(root: Path, tmp_path: Path) -> None:
+    run(tiny_config(root, epochs=1), tmp_path / "run")
+    path = tmp_path / "run" / "last" / "state.json"
+    write_json(path, {**read_json(path), "schema": 1})
+    with pytest.raises(TrainingError, match=r"another version of edgeseg .*edgeseg train --restart"):
+        run(tiny_config(root, epochs=1), tmp_path / "run", resume=True)
 
 
 def test_a_damaged_state_is_refused(root: Path, tmp_path: Path) -> None:
