@@ -81,6 +81,15 @@ class ZooRow:
         """Both precisions work."""
         return self.fp32.passed and self.int8.passed
 
+    def line(self) -> str:
+        """One line while the check goes on."""
+        parts = [f"{self.network} {self.format}: {'works' if self.passed else 'DOES NOT WORK'}"]
+        for side in (self.fp32, self.int8):
+            why = side.notes.get("agreement", "")
+            got = f"{equal_share(side.agreement, 2)} % as torch" if side.agreement is not None else why
+            parts.append(f"{side.precision} {got}" + (f", {ms(side.p50_ms)} ms" if side.p50_ms is not None else ""))
+        return "; ".join(parts)
+
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values; `None` always comes with a note."""
         def side(one: ZooSide) -> dict[str, Any]:

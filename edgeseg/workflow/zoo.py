@@ -93,6 +93,7 @@ def check(names: Sequence[str], *, size_hw: tuple[int, int], timeout_s: float, u
                 baseline |= {(format_, p): open_bundle(Path(found[p]["bundle"])) for p in ("fp32", "int8") if "bundle" in found.get(p, {})}
             if name in wanted:
                 rows.append(_row(name, format_, found, baseline, frames, timeout_s))
+                ui.say(rows[-1].line())
             if name != BASELINE:
                 shutil.rmtree(folder)
         ui.progress("checking", len(jobs), len(jobs))
