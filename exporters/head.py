@@ -7,8 +7,8 @@ network's time, and int8 leaves it untouched. Here the same function takes other
    the rows are cut into bands that each need only a few rows of scores: fewer products, and a band stays in the cache.
 2. The decision is taken band by band, in whichever form is fastest in the runtime (`FASTEST`). All forms give the answer
    of the first maximum; they differ from torch's own only where two scores are equal to within float rounding.
-3. One threshold a class is a constant added to each class's score (`edgeseg.models.decision`). The weights of an interpolation sum to 1,
-   so it is added at the network's stride, where it costs next to nothing, and every form of argmax stays as it is.
+3. A threshold is a constant added to a score (`edgeseg.models.decision`), to each class's or to one of two. The weights of an
+   interpolation sum to 1, so it is added at the network's stride, where it costs next to nothing, and the decisions stay as they are.
 
 Legend: N = frames, C = scores a pixel, H/W = rows/columns at model size, h/w = rows/columns of the scores, B = rows of a band.
 """
@@ -31,6 +31,10 @@ BAND_BYTES: Final = 768 * 1024
 
 _SCALE: Final = 2.0**60
 """A power of two, so scaling is exact; any two scores that differ then differ by far more than the number of classes."""
+_HALF: Final = 0.5
+"""Added to an index before it is cut down to uint8: beside int8 layers OpenVINO turns min(s x, 1) into s min(x, 1 / s), and what comes out
+as 0.9999999 must not become 0. It moves sums likewise, shifting both limits by the same amount, and limits 1e-18 apart do not survive that
+(a threshold taken off the difference of two scores answered 0 everywhere): thresholds are added first of all, where they are a bias."""
 _LARGEST_SCORE: Final = 1e6
 """Stands for an infinite threshold; `_SCALE` times this is still a float32."""
 
@@ -54,11 +58,11 @@ def by_comparison(scores_NCBW: Tensor) -> Tensor:
 
 
 def by_running_maximum(scores_NCBW: Tensor) -> Tensor:
-    """As `by_comparison`, in sums and extrema of floats alone: min(`_SCALE` (score - best), index) is the index or not positive."""
+    """As `by_comparison`, in sums and extrema of floats: min(`_SCALE` (score - best), index + `_HALF`) is that or not positive."""
     scaled = scores_NCBW
     best, answer = scaled[:, 0], torch.zeros_like(scaled[:, 0])
     for index in range(1, scaled.shape[1]):
-        larger = torch.clamp(scaled[:, index] - best, max=float(index))
+        larger = torch.clamp(scaled[:, index] - best, max=index + _HALF)
         answer = torch.relu(larger) if index == 1 else torch.maximum(answer, larger)
         best = torch.maximum(best, scaled[:, index])
     return answer.to(torch.uint8)
@@ -69,7 +73,7 @@ def by_two_maxima(scores_NCBW: Tensor) -> Tensor:
     last = scores_NCBW.shape[1] - 1
     rank = torch.arange(last, -1, -1, dtype=torch.float32, device=scores_NCBW.device).view(1, -1, 1, 1)
     maximum = scores_NCBW.amax(dim=1, keepdim=True)
-    return (last - (scores_NCBW - maximum + rank).amax(dim=1)).to(torch.uint8)
+    return (last + _HALF - (scores_NCBW - maximum + rank).amax(dim=1)).to(torch.uint8)
 
 
 DECISIONS: Final[dict[str, Decision]] = {
@@ -144,10 +148,8 @@ class BandedHead(nn.Module):
         self.decide = DECISIONS[decision]
         self.scale = _SCALE if decision in SCALED else 1.0
         self.as_floats = decision in SCALED
-        self.limit = max(-_LARGEST_SCORE, min(_LARGEST_SCORE, binary_limit(contract))) * self.scale if self.binary else 0.0
         self.offsets: Tensor | None
-        offsets = None if self.binary else class_offsets(contract)
-        self.register_buffer("offsets", None if offsets is None else torch.tensor(offsets).view(1, -1, 1, 1))
+        self.register_buffer("offsets", _offsets(contract, num_scores))
         (h, w), (height, width) = scores_hw, self.size_hw
         self.columns: Tensor | None
         self.register_buffer("columns", None if w == width else bilinear_matrix(w, width).T.contiguous())
@@ -165,10 +167,10 @@ class BandedHead(nn.Module):
     def forward(self, scores_NChw: Tensor) -> Tensor:
         """Map class scores to the uint8 class map [N, H, W]."""
         scores = scores_NChw
-        if self.binary and scores.shape[1] == 2:
-            scores = scores[:, 1:] - scores[:, :1]
         if self.offsets is not None:
             scores = scores + self.offsets
+        if self.binary and scores.shape[1] == 2:
+            scores = scores[:, 1:] - scores[:, :1]
         if self.scale != 1.0:
             scores = scores * self.scale
         if self.columns is not None:
@@ -177,13 +179,22 @@ class BandedHead(nn.Module):
         for i, (first, stop) in enumerate(self.bands):
             rows: Tensor | None = getattr(self, f"rows_{i}")
             band = scores if rows is None else torch.matmul(rows, scores[:, :, first:stop])
-            parts.append(self._decide_two(band[:, 0]) if self.binary else self.decide(band))
+            parts.append(self._positive(band[:, 0]) if self.binary else self.decide(band))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _decide_two(self, score_NBW: Tensor) -> Tensor:
+    def _positive(self, score_NBW: Tensor) -> Tensor:
         if not self.as_floats:
-            return (score_NBW > self.limit).to(torch.uint8)
-        return torch.clamp(score_NBW - self.limit, 0.0, 1.0).to(torch.uint8)
+            return (score_NBW > 0.0).to(torch.uint8)
+        return torch.clamp(score_NBW, 0.0, 1.0 + _HALF).to(torch.uint8)
+
+
+def _offsets(contract: Contract, num_scores: int) -> Tensor | None:
+    """What is added to each score, [1, C, 1, 1]: a part of the class layer's bias in the end. `None` where it is nothing."""
+    if num_scores > 2:
+        offsets = class_offsets(contract)
+        return None if offsets is None else torch.tensor(offsets).view(1, -1, 1, 1)
+    limit = max(-_LARGEST_SCORE, min(_LARGEST_SCORE, binary_limit(contract)))
+    return None if limit == 0 else torch.tensor([0.0, -limit][-num_scores:]).view(1, -1, 1, 1)
 
 
 def head_for(format: str, scores_shape: tuple[int, ...], contract: Contract) -> nn.Module:

@@ -58,6 +58,7 @@ def signed_distance(is_class_KHW: Tensor, known_HW: Tensor, *, radius: int = RAD
     return outside_KHW / (radius - 0.5)
 
 
+@torch.no_grad()
 def distance(target_KHW: Tensor, *, radius: int) -> Tensor:
     """Euclidean distance to the nearest true pixel, float32 [K, H, W] in pixels, at most `radius`."""
     height, width = target_KHW.shape[1:]
@@ -67,8 +68,9 @@ def distance(target_KHW: Tensor, *, radius: int) -> Tensor:
     below_KHW = rows_H1.where(target_KHW, far).flip(1).cummin(dim=1).values.flip(1) - rows_H1
     squared_KHW = torch.minimum(above_KHW, below_KHW).clamp(max=radius).square()
     padded_KHW = F.pad(squared_KHW, (radius, radius), value=float(radius * radius))
-    best_KHW = squared_KHW
+    best_KHW, other_KHW = squared_KHW, torch.empty_like(squared_KHW)
     for shift in range(1, radius):
-        for start in (radius - shift, radius + shift):
-            best_KHW = torch.minimum(best_KHW, padded_KHW[:, :, start : start + width] + float(shift * shift))
-    return best_KHW.sqrt()
+        left, right = radius - shift, radius + shift
+        torch.minimum(padded_KHW[:, :, left : left + width], padded_KHW[:, :, right : right + width], out=other_KHW)
+        torch.minimum(best_KHW, other_KHW.add_(float(shift * shift)), out=best_KHW)
+    return best_KHW.sqrt_()

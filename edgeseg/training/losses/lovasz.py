@@ -20,13 +20,19 @@ def lovasz_softmax(log_probs_NCHW: Tensor, labels_NHW: Tensor, class_weights_C: 
     labels_P = labels_NHW[known_NHW]
     if labels_P.numel() == 0:
         return nothing(log_probs_NCHW)
-    probs_PC = log_probs_NCHW.permute(0, 2, 3, 1)[known_NHW].exp()
     losses = []
     for c in torch.bincount(labels_P).nonzero().flatten().tolist():
-        is_class_P = (labels_P == c).to(probs_PC.dtype)
-        errors_P, order_P = (is_class_P - probs_PC[:, c]).abs().sort(descending=True)
-        losses.append(errors_P @ jaccard_gains(is_class_P[order_P]))
+        is_class_P = (labels_P == c).to(log_probs_NCHW.dtype)
+        errors_P = (is_class_P - log_probs_NCHW[:, c][known_NHW].exp()).abs()
+        losses.append(errors_P @ gains_of(errors_P, is_class_P))
     return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def gains_of(errors_P: Tensor, is_class_P: Tensor) -> Tensor:
+    """Factor g of each pixel's error, [P]: constant in every neighbourhood without ties, so it is the gradient too."""
+    order_P = errors_P.argsort(descending=True)
+    return torch.empty_like(errors_P).scatter_(0, order_P, jaccard_gains(is_class_P[order_P]))
 
 
 def jaccard_gains(is_class_P: Tensor) -> Tensor:
