@@ -88,7 +88,7 @@ class Parent:
     """What this bundle was made from."""
 
     kind: str
-    """`checkpoint` or `bundle`."""
+    """`checkpoint`, `bundle`, or `import`: the file of a model that was trained elsewhere."""
     sha256: str
 
 
@@ -131,7 +131,8 @@ class Manifest:
     format: str
     precision: str
     scheme: dict[str, Any] = field(default_factory=dict)
-    """The quantization scheme in full (calibrator, granularity, frames used and their hash); empty for fp32."""
+    """The quantization scheme in full (calibrator, granularity, frames used and their hash); empty for fp32.
+    An imported model has `imported` besides: what it was and how it is fed."""
     entry: str
     """The model file to open (for OpenVINO the .xml)."""
     files: tuple[FileEntry, ...]
