@@ -107,7 +107,7 @@ def load_checkpoint(folder: Path) -> tuple[nn.Module, CheckpointMeta]:
         net.load_state_dict(load_file(path))
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"{folder}: weights do not fit {meta.model.name} ({reason}); train again with: edgeseg train") from error
+        raise TrainingError(f"{folder}: weights do not fit {meta.model.title} ({reason}); train again with: edgeseg train") from error
     return net.eval(), meta
 
 
