@@ -10,9 +10,9 @@ from torch import nn
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+from edgeseg.core.manifest import INPUT_NAME, Contract
 from edgeseg.core.vendors import quiet, versions
-from exporters.base import Exportable
+from exporters.tasks import exportable
 
 OPSET = 18
 """Opset 18 and IR 10 at most: what ONNX Runtime 1.18 (JetPack 6) and TensorRT 10 read."""
@@ -30,10 +30,10 @@ class OnnxExporter:
         require("onnxscript", extra="export")
         path = workdir / "model.onnx"
         with vendor_errors("torch.onnx"), quiet(), torch.no_grad():
-            module = Exportable(net, contract, self.format)
+            module = exportable(net, contract, self.format)
             program = torch.onnx.export(
                 module, module.example(), dynamo=True, optimize=True, verbose=False, opset_version=OPSET,
-                input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
+                input_names=[INPUT_NAME], output_names=module.output_names,
             )
             assert program is not None  # None only without dynamo
             model = program.model_proto

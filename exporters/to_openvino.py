@@ -10,9 +10,9 @@ from torch import nn
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+from edgeseg.core.manifest import INPUT_NAME, Contract
 from edgeseg.core.vendors import quiet, versions
-from exporters.base import Exportable
+from exporters.tasks import exportable
 
 
 class OpenVinoExporter:
@@ -25,14 +25,15 @@ class OpenVinoExporter:
         ov = require("openvino", extra="export")
         path = workdir / "model.xml"
         with vendor_errors("openvino"), quiet():
-            module = Exportable(net, contract, self.format)
+            module = exportable(net, contract, self.format)
             if _holds_keras(net):
                 model = ov.convert_model(torch.export.export(module, module.example()))
                 model.reshape({model.inputs[0]: list(module.frame_shape)})
             else:
                 model = ov.convert_model(module, example_input=module.example(), input=[(module.frame_shape, ov.Type.u8)])
             model.inputs[0].get_tensor().set_names({INPUT_NAME})
-            model.outputs[0].get_tensor().set_names({OUTPUT_NAME})
+            for port, name in zip(model.outputs, module.output_names, strict=True):
+                port.get_tensor().set_names({name})
             model.inputs[0].get_node().set_friendly_name(INPUT_NAME)
             ov.save_model(model, path, compress_to_fp16=False)
         return ModelFiles(

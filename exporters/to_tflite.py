@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME, Contract
+from edgeseg.core.manifest import INPUT_NAME, Contract
 from edgeseg.core.vendors import quiet, versions
 from exporters.base import Exportable
+from exporters.tasks import exportable
 
 
 class SplitHardswish(nn.Module):
@@ -37,7 +38,7 @@ def split_hardswish(net: nn.Module) -> None:
 
 
 class Named(nn.Module):
-    """Give the signature's output its name."""
+    """Give the signature's outputs their names."""
 
     def __init__(self, exportable: Exportable) -> None:
         super().__init__()
@@ -46,11 +47,11 @@ class Named(nn.Module):
 
     def forward(self, frame: Tensor) -> dict[str, Tensor]:
         """Answer one frame."""
-        return {OUTPUT_NAME: self.exportable(frame)}
+        return dict(zip(self.exportable.output_names, self.exportable(frame), strict=True))
 
 
 class TfliteExporter:
-    """`model.tflite`: one input, one output, one signature."""
+    """`model.tflite`: one input, the contract's outputs, one signature."""
 
     format = "tflite"
 
@@ -59,7 +60,7 @@ class TfliteExporter:
         path = workdir / "model.tflite"
         with vendor_errors("litert_torch"), quiet(), torch.no_grad():
             litert_torch = require("litert_torch", extra="export")
-            module = Named(Exportable(net, contract, self.format))
+            module = Named(exportable(net, contract, self.format))
             split_hardswish(module)
             frame = module.exportable.example()[0]
             litert_torch.convert(module, sample_kwargs={INPUT_NAME: frame}).export(str(path))
