@@ -150,7 +150,7 @@ def test_the_step_is_done_once_a_checkpoint_and_only_where_asked_for(tmp_path: P
         net = build(ctx.config.model, len(data.dataset.classes), seed=1)
         checkpoint = save_checkpoint(ctx.folder / "checkpoints" / "trained", net, CheckpointMeta(
             model=ctx.config.model, num_classes=len(data.dataset.classes), classes=data.dataset.classes, palette=data.dataset.palette,
-            contract=learning.contract_of(ctx), config_sha256="0" * 64, dataset="field", dataset_sha256=data.dataset.sha256,
+            contract=learning.contract_of(ctx.config), config_sha256="0" * 64, dataset="field", dataset_sha256=data.dataset.sha256,
         ))
         trained = StepResult("train", checkpoint.folder, checkpoint.sha256, False, 0.0)
         first = learning.decide(ctx, data, trained)
@@ -163,4 +163,4 @@ def test_the_step_is_done_once_a_checkpoint_and_only_where_asked_for(tmp_path: P
         assert written["metric"] == "dice"
         assert written["after"] >= written["before"]
     with open_run(path, (), ui=Silent()) as ctx:
-        assert learning.decide(ctx, data, trained) == learning.contract_of(ctx)
+        assert learning.decide(ctx, data, trained) == learning.contract_of(ctx.config)
