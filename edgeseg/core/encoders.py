@@ -18,6 +18,7 @@ DEFAULT_ENCODERS: Final = {
     "fcn32s": "vgg16", "fcn16s": "vgg16", "fcn8s": "vgg16",
     "effnet_lite": "efficientnet_lite0",
     "lraspp_mobilenet_v3_large": "mobilenet_v3_large",
+    "mask_rcnn": "resnet50",
 }
 """Network -> the encoder it stands on where `[model] encoder` names none."""
 SMALLEST_SIDE: Final = {"inception_v3": 75}

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
-from edgeseg.models import bisenet_v2, ddrnet, effnet_lite, factory, fast_scnn, fcn, lraspp, pidnet, unet
+from edgeseg.models import bisenet_v2, ddrnet, effnet_lite, factory, fast_scnn, fcn, lraspp, mask_rcnn, pidnet, unet
 from edgeseg.models.encoders import ENCODERS
 
 
@@ -98,6 +98,12 @@ MODELS: Final[dict[str, ModelSpec]] = {
         compared_with="31.03 M of the paper's layers (2 classes); ours has norms in place of biases",
         about="encoder and decoder with skips at every scale; scores at full size, so slow at width 1",
         encoders=tuple(ENCODERS),
+    ),
+    "mask_rcnn": ModelSpec(
+        build=mask_rcnn.build, paper="arXiv:1703.06870", num_params=44_450_156, num_classes=91, published_params=44_401_393,
+        compared_with="44,401,393 in torchvision's maskrcnn_resnet50_fpn (91 classes), whose norms are frozen",
+        about="boxes, classes and masks of objects on a feature pyramid; width scales pyramid and heads, the encoder is chosen by name",
+        encoders=tuple(ENCODERS), task="instance",
     ),
 }
 

@@ -110,6 +110,9 @@ def check_task(config: Config) -> None:
         return
     if config.data.resize == "tile":
         raise ConfigError(f'[data] resize = "tile" cuts the objects of {name} apart; set data.resize=letterbox (or stretch)')
+    if config.prune.macs_share < 1:
+        raise ConfigError(f"[prune] macs_share = {config.prune.macs_share:g}: {name} cannot be pruned: which channels belong together "
+                          "cannot be traced through its tables of boxes; set macs_share = 1 and choose a smaller encoder or width")
 
 
 def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool = True, restart: bool = False) -> StepSummary:
