@@ -11,6 +11,9 @@ Scores are given at 1/8 by all three, enlarged by exactly the stride (`edgeseg.m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
@@ -36,6 +39,16 @@ class FullyConvolutional(nn.Module):
         y_NChw = self.dropout(self.relu(self.fc7(y_NChw)))
         scores: Tensor = self.scores(y_NChw)
         return scores
+
+    def take_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Start `fc6` and `fc7` from the fully connected layers of torchvision's VGG, where a file has them at this width (paper, 4.1)."""
+        for key, layer in (("classifier.0", self.fc6), ("classifier.3", self.fc7)):
+            weight, bias = weights.get(f"{key}.weight"), weights.get(f"{key}.bias")
+            if weight is not None and bias is not None and weight.numel() == layer.weight.numel():
+                assert layer.bias is not None
+                with torch.no_grad():
+                    layer.weight.copy_(weight.view_as(layer.weight))
+                    layer.bias.copy_(bias)
 
 
 class Fcn(Network):

@@ -104,6 +104,27 @@ def test_a_file_with_torchvisions_names_loads_as_it_is(tmp_path: Path, suffix: s
     assert not torch.equal(begin(plain).get_submodule("encoder").state_dict()["conv1.weight"], wanted["conv1.weight"])
 
 
+def test_fcn_on_vgg_starts_its_convolutions_from_the_fully_connected_layers(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    fc6, fc7 = nn.Linear(64 * 49, 512), nn.Linear(512, 512)
+    state = {**build_encoder("vgg16", 0.125).state_dict(), **{f"classifier.0.{key}": value for key, value in fc6.state_dict().items()},
+             **{f"classifier.3.{key}": value for key, value in fc7.state_dict().items()}, "classifier.6.bias": torch.zeros(1000)}
+    torch.save(state, tmp_path / "vgg.pth")
+    head = begin(ModelSection(name="fcn8s", width=0.125, encoder_weights=str(tmp_path / "vgg.pth"))).get_submodule("classifier")
+    pool5 = torch.randn(1, 64, 7, 7)  # of a frame of 224x224: the middle of what the convolution gives is what the layer gave
+    with torch.inference_mode():
+        torch.testing.assert_close(head.get_submodule("fc6")(pool5)[0, :, 3, 3], fc6(pool5.flatten()))
+        torch.testing.assert_close(head.get_submodule("fc7")(torch.ones(1, 512, 1, 1)).flatten(), fc7(torch.ones(512)))
+
+
+def test_lraspp_has_the_names_of_torchvisions_backbone() -> None:
+    with torch.device("meta"):
+        ours = set(build(ModelSection(name="lraspp_mobilenet_v3_large"), 3).get_submodule("encoder").state_dict())
+        plain = set(build_encoder("mobilenet_v3_large").state_dict())
+    assert plain < ours
+    assert {key.rpartition(".")[0] for key in ours - plain} == {"features.16.0", "features.16.1"}
+
+
 @pytest.mark.parametrize(("other", "width", "said"), [
     ("resnet50", 0.25, "lacks layer1.1.conv2.weight"),
     ("resnet34", 0.25, r"has the unknown layer1\.2\.conv1\.weight and \d+ more"),

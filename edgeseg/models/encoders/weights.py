@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +19,19 @@ from edgeseg.core.errors import ConfigError, telling_line
 from edgeseg.models.encoders.base import Encoder
 
 
+@runtime_checkable
+class TakesClassifier(Protocol):
+    """A part of a network that the reference's classifier, which an encoder leaves out, can start."""
+
+    def take_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what fits among tensors by the reference's names."""
+        ...
+
+
 def load_encoder_weights(net: nn.Module, section: ModelSection) -> None:
     """Put the weights that `[model] encoder_weights` names into `net.encoder`, in place; "" leaves it as it is.
 
-    Keys of the reference's classifier are ignored.
+    Keys of the reference's classifier are ignored, but by parts of the network that take them (`TakesClassifier`).
 
     Raises:
         ConfigError: weights of another architecture (names the first keys that do not fit), values that are not finite, no weights file.
@@ -33,7 +44,8 @@ def load_encoder_weights(net: nn.Module, section: ModelSection) -> None:
     encoder = net.get_submodule("encoder")
     assert isinstance(encoder, Encoder)
     where = f"[model] encoder_weights: {path.name}"
-    given = {key: value for key, value in read_weights(path, where).items() if not key.startswith(encoder.head_keys)}
+    found = read_weights(path, where)
+    given = {key: value for key, value in found.items() if not key.startswith(encoder.head_keys)}
     wanted = encoder.state_dict()
     faults = [
         *_fault("lacks", [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]),
@@ -46,10 +58,13 @@ def load_encoder_weights(net: nn.Module, section: ModelSection) -> None:
     if faults:
         wide = f" at width {section.width:g}" if section.width != 1 else ""
         raise ConfigError(f"{where} does not fit {encoder_of(section)}{wide}: it {'; it '.join(faults)}")
-    broken = [key for key, value in given.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = [key for key, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise ConfigError(f"{where} holds values that are not finite, first in {broken[0]}; fetch the file again")
     encoder.load_state_dict(given, strict=False)
+    for module in net.modules():
+        if isinstance(module, TakesClassifier):
+            module.take_classifier(found)
 
 
 def read_weights(path: Path, where: str) -> dict[str, Tensor]:
