@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ from edgeseg.data.synthetic import write_field
 from edgeseg.models import build
 from edgeseg.training.device import pick_device, pick_precision
 from edgeseg.training.step import Stepper
-from edgeseg.training.task import SemanticTask, TaskContext
+from edgeseg.training.task import Named, SemanticTask, TaskContext
 
 NUM_SYNTHETIC = 48
 
@@ -53,13 +52,13 @@ def prepare(config: Config, num_steps: int) -> tuple[SemanticTask, Stepper]:
     return task, stepper
 
 
-def endless(task: SemanticTask) -> Iterator[Any]:
+def endless(task: SemanticTask) -> Iterator[Named]:
     """Give batches of epoch after epoch, as the loop asks for them."""
     for epoch in itertools.count():
         yield from task.batches(epoch).stream
 
 
-def timed(stepper: Stepper, stream: Iterator[Any], steps: int) -> float:
+def timed(stepper: Stepper, stream: Iterator[Named], steps: int) -> float:
     """Milliseconds a step."""
     started = time.perf_counter()
     for number in range(steps):
@@ -91,7 +90,6 @@ def main() -> None:
         timed(stepper, constant, 5)
         timed(stepper, stream, 5)
         rounds = [(timed(stepper, constant, given.steps), timed(stepper, stream, given.steps)) for _ in range(given.rounds)]
-        stream.close()  # type: ignore[attr-defined]
     constant_ms, loader_ms = (statistics.median(one[i] for one in rounds) for i in range(2))
     ratio = statistics.median(loader / alone for alone, loader in rounds)
     result = {

@@ -87,7 +87,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="go on with a training that was interrupted")] = False,
     restart: RestartOpt = False,
     devices: Annotated[int, typer.Option("--devices", min=1, metavar="N", help="processes on this machine, one a GPU")] = 1,
-    max_restarts: Annotated[int, typer.Option("--max-restarts", min=0, metavar="N", help="with --devices: if a process dies")] = 3,
+    max_restarts: Annotated[
+        int | None, typer.Option("--max-restarts", min=0, metavar="N", help="of --devices: restarts if a process dies; default 3")
+    ] = None,
     json: JsonOpt = False,
 ) -> None:
     """Train the network of the config; the checkpoint with the best validation score is kept."""
@@ -96,9 +98,12 @@ def train(
         from edgeseg.workflow.together import launch
 
         code = launch(
-            config, overrides, devices=devices, max_restarts=max_restarts, resume=resume, restart=restart, json=json, ui=console
+            config, overrides, devices=devices, max_restarts=3 if max_restarts is None else max_restarts,
+            resume=resume, restart=restart, json=json, ui=console,
         )
         raise typer.Exit(code)
+    if max_restarts is not None:
+        raise typer.BadParameter("--max-restarts goes with --devices N, N > 1; one process goes on with --resume.")
     from edgeseg.workflow import chain
 
     made = chain.train(config, overrides, ui=console, resume=resume, restart=restart)

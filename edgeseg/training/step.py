@@ -21,7 +21,7 @@ from edgeseg.training.compiled import choose
 from edgeseg.training.ema import Ema
 from edgeseg.training.fast_cpu import keep_strided_depthwise_in_fp32
 from edgeseg.training.sync_norm import synchronise_norms
-from edgeseg.training.task import Task, TaskContext
+from edgeseg.training.task import Named, Task, TaskContext
 
 MAX_GRAD_SKIPS: Final = 20
 """fp16 only: so many steps in a row may be skipped while the loss scale comes down (2^16 to 1 is 16 halvings)."""
@@ -72,7 +72,7 @@ class Stepper:
         """What is stored and restored to go on, as `save_state` and `load_state` take it."""
         return {"net": self.net, "ema": self.ema.net if self.ema else None, "optimizer": self.optimizer, "scaler": self.scaler}
 
-    def step(self, batch: Any, *, step: int, lr: float) -> None:  # noqa: ANN401 - each task's own batch
+    def step(self, batch: Named, *, step: int, lr: float) -> None:
         """Do step `step` (from 0, over all epochs) at learning rate `lr`.
 
         Raises:

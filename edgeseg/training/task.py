@@ -7,6 +7,7 @@ Legend: N = frames, C = classes, H/W = rows/columns of a crop, h/w = rows/column
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Epoch:
     """The batches of one epoch, in order; nothing is prepared before the first is asked for."""
 
     num_batches: int
-    stream: Iterator[Any]
+    stream: Iterator[Named]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class SemanticTask:
                 for number, made in enumerate(device_batches(self.on_device, **options)):
                     yield SemanticBatch(made.frames_NHWC, made.labels_NHW, made.ids, first + number)
                 return
-            for number, batch in enumerate(batches(self.train_store, **options)):
+            for number, batch in enumerate(batches(self.train_store, **options, num_workers=_num_workers(context))):
                 frames, labels = sent(batch.frames_NHWC, context.device), sent(batch.labels_NHW, context.device)
                 yield SemanticBatch(frames, labels, batch.ids, first + number)
 
@@ -166,6 +167,13 @@ class SemanticTask:
         result = score(ranks.total(torch.from_numpy(confusions_FCC.sum(axis=0))).numpy())
         return Validation(score=result.miou, metric="mIoU",
                           metrics={"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy})
+
+
+def _num_workers(context: TaskContext) -> int:
+    """Threads that cut crops: one beside a step that needs the processor itself, more beside a GPU."""
+    if context.device.type == "cpu":
+        return 1
+    return max(1, min(8, (os.cpu_count() or 1) // context.ranks.local_count))
 
 
 def _gathered(output: Tensor | Outputs, ranks: Ranks) -> Tensor | Outputs:

@@ -140,6 +140,8 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    if in_group(os.environ):
+        raise ConfigError("torchrun started this process already; leave --devices out, or torchrun: edgeseg train --devices N")
     _check(config_path, overrides, devices, devices)
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what it would say of a death is said below, in one line
     settings = [part for override in overrides for part in ("--set", override)]
