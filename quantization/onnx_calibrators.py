@@ -68,20 +68,27 @@ def answers(model: Path | bytes, frames: Sequence[Frame]) -> list[np.ndarray[Any
     return [session.run(None, {INPUT_NAME: frame[None]})[0] for frame in frames]
 
 
-def choose(
-    make: Callable[[Calibrator, Sequence[Frame], Path], None], fp32: Path, frames: Sequence[Frame], workdir: Path
-) -> tuple[str, Path, dict[str, float]]:
-    """Quantize with each calibrator and keep the one whose class maps agree best with fp32 on frames held out; the first wins a tie.
+def equal_pixels(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+    """Share of pixels with the same class."""
+    return float(np.mean(first == second))
 
-    `make(calibrator, frames, path)` writes the int8 model. Gives the name kept, its model, and each one's share of equal pixels.
+
+def choose(
+    make: Callable[[Calibrator, Sequence[Frame], Path], None], fp32: Path, frames: Sequence[Frame], workdir: Path, *,
+    ask: Callable[[Path, Sequence[Frame]], Sequence[Any]] = answers, alike: Callable[[Any, Any], float] = equal_pixels,
+) -> tuple[str, Path, dict[str, float]]:
+    """Quantize with each calibrator and keep the one whose answers agree best with fp32 on frames held out; the first wins a tie.
+
+    `make(calibrator, frames, path)` writes the int8 model, `ask(path, frames)` gives a model's answers, `alike` compares two. Gives the
+    name kept, its model, and each one's mean share.
     """
     calibration, held_out = split_frames(frames)
-    expected = answers(fp32, held_out)
+    expected = ask(fp32, held_out)
     shares: dict[str, float] = {}
     for index, (name, calibrator) in enumerate(CALIBRATORS.items()):
         path = workdir / f"candidate-{index}.onnx"
         make(calibrator, thin(calibration, calibrator.max_pixels), path)
-        got = answers(path, held_out)
-        shares[name] = float(np.mean([np.mean(a == b) for a, b in zip(got, expected, strict=True)]))
+        got = ask(path, held_out)
+        shares[name] = float(np.mean([alike(a, b) for a, b in zip(got, expected, strict=True)]))
     best = max(shares, key=lambda name: shares[name])
     return best, workdir / f"candidate-{list(shares).index(best)}.onnx", shares

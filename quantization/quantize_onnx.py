@@ -7,6 +7,7 @@ arXiv:1712.05877, has the arithmetic; every quantized convolution becomes one QL
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
+from edgeseg.core.manifest import DETECTIONS_NAME, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
+from quantization.instances import FLOAT_REASON as INSTANCE_REASON
+from quantization.instances import Operation, float_operations
+from quantization.instances_onnx import equal_objects, find_objects
 from quantization.onnx_calibrators import Calibrator, choose
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -32,18 +36,22 @@ class OnnxQuantizer:
     def __call__(self, bundle: Bundle, frames: Sequence[Frame], workdir: Path) -> ModelFiles:
         """See `quantization.base.Quantizer`."""
         check_request(bundle, frames, self.format)
-        path = workdir / "model.onnx"
+        path, instances = workdir / "model.onnx", bundle.manifest.contract.task == "instance"
         write = Int8Writer(bundle.model_path)
         with vendor_errors("onnxruntime.quantization"), quiet():
-            calibrator, candidate, shares = choose(write, bundle.model_path, frames, workdir)
+            if instances:
+                ask = partial(find_objects, num_classes=len(bundle.manifest.classes))
+                calibrator, candidate, shares = choose(write, bundle.model_path, frames, workdir, ask=ask, alike=equal_objects)
+            else:
+                calibrator, candidate, shares = choose(write, bundle.model_path, frames, workdir)
             candidate.replace(path)
         scheme = {
             "method": "post-training, static", "form": "QDQ", "activations": "uint8, per tensor, asymmetric",
             "weights": "int8, per output channel, symmetric", "calibrator": calibrator, "num_frames": len(frames),
             "calibrators_tried": {name: round(share, 6) for name, share in shares.items()},
-            "calibrators_judged_by": "share of pixels as fp32, on calibration frames held out",
+            "calibrators_judged_by": f"share of {'objects' if instances else 'pixels'} as fp32, on calibration frames held out",
             "frame": "as it is, scale 1, zero point 0" if write.raw else "float, then quantized",
-            "float_ops": sorted(write.floats), "float_reason": FLOAT_REASON,
+            "float_ops": sorted(write.floats), "float_reason": INSTANCE_REASON if instances else FLOAT_REASON,
         }
         return ModelFiles(
             folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="int8", scheme=scheme,
@@ -57,7 +65,8 @@ class Int8Writer:
     def __init__(self, fp32: Path) -> None:
         self.fp32 = fp32
         graph = require("onnx", extra="export").load(str(fp32)).graph
-        self.floats = _float_nodes(graph)
+        instances = any(output.name == DETECTIONS_NAME for output in graph.output)
+        self.floats = _float_nodes_of_instances(graph) if instances else _float_nodes(graph)
         self.raw = _raw_frame(graph)
 
     def __call__(self, calibrator: Calibrator, frames: Sequence[Frame], output: Path) -> None:
@@ -105,6 +114,19 @@ def _float_nodes(graph: Any) -> set[str]:  # noqa: ANN401
         if node.op_type not in _CONVOLUTIONS:
             pending += node.input
     return found
+
+
+def _float_nodes_of_instances(graph: Any) -> set[str]:  # noqa: ANN401
+    """The same for an instance model; see `quantization.instances`."""
+    producer = {output: node.name for node in graph.node for output in node.output}
+    operations = {
+        node.name: Operation(
+            tuple(producer[name] for name in node.input if name in producer), weighted=node.op_type in (*_CONVOLUTIONS, "Gemm"),
+            selects=node.op_type == "TopK",
+        )
+        for node in graph.node
+    }
+    return float_operations(operations, [producer[output.name] for output in graph.output])
 
 
 def _raw_frame(graph: Any) -> str | None:  # noqa: ANN401

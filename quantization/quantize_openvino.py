@@ -17,6 +17,8 @@ from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
+from quantization.instances import FLOAT_REASON as INSTANCE_REASON
+from quantization.instances import Operation, float_operations
 
 _MADE_UP = re.compile(r"[A-Za-z]+_\d+")
 _CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
@@ -31,13 +33,13 @@ class OpenVinoQuantizer:
         """See `quantization.base.Quantizer`."""
         check_request(bundle, frames, self.format)
         ov = require("openvino", extra="export")
-        path = workdir / "model.xml"
+        path, instances = workdir / "model.xml", bundle.manifest.contract.task == "instance"
         with vendor_errors("nncf"), quiet():
             nncf = require("nncf", extra="export")
             advanced = require("nncf.quantization.advanced_parameters", extra="export")
             ranges = require("nncf.quantization.range_estimator", extra="export").RangeEstimatorParametersSet
             model = ov.Core().read_model(bundle.model_path)
-            floats = _float_nodes(model)
+            floats = _float_nodes_of_instances(model) if instances else _float_nodes(model)
             dataset = nncf.Dataset([frame[None] for frame in frames])
             model = nncf.quantize(
                 model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(frames), fast_bias_correction=False,
@@ -50,7 +52,7 @@ class OpenVinoQuantizer:
             "method": "post-training, static", "form": "FakeQuantize", "activations": "uint8/int8, per tensor, preset mixed",
             "weights": "int8, per output channel, symmetric", "calibrator": "min-max, then full bias correction",
             "num_frames": len(frames), "float_ops": sorted(floats),
-            "float_reason": FLOAT_REASON,
+            "float_reason": INSTANCE_REASON if instances else FLOAT_REASON,
         }
         return ModelFiles(
             folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format=self.format, precision="int8",
@@ -68,7 +70,7 @@ def _settle_names(model: Any) -> None:  # noqa: ANN401
 def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
     """Names of the operations that stay float: back from the answer to the class layers, those not included."""
     found: set[str] = set()
-    pending = [output.get_node() for output in model.outputs]
+    pending = [model.outputs[0].get_node()]
     while pending:
         node = pending.pop()
         name = node.get_friendly_name()
@@ -81,3 +83,20 @@ def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
         found.add(name)
         pending += inputs
     return found
+
+
+def _float_nodes_of_instances(model: Any) -> set[str]:  # noqa: ANN401
+    """The same for an instance model; see `quantization.instances`."""
+    graph, kinds = {}, {}
+    for node in model.get_ordered_ops():
+        inputs = [port.get_source_output().get_node() for port in node.inputs()]
+        constant = [parent.get_type_name() == "Constant" for parent in inputs]
+        kind = node.get_type_name()
+        kinds[node.get_friendly_name()] = kind
+        graph[node.get_friendly_name()] = Operation(
+            tuple(parent.get_friendly_name() for parent in inputs), weighted=kind in _CONVOLUTIONS or (kind == "MatMul" and any(constant)),
+            selects=kind == "TopK",
+        )
+    results = [output.get_node().get_friendly_name() for output in model.outputs]
+    found = float_operations(graph, results)
+    return {name for name in found if kinds[name] not in ("Constant", "Result", "Parameter")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import vendor_errors
@@ -13,6 +14,8 @@ from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
+from quantization.instances import FLOAT_REASON as INSTANCE_REASON
+from quantization.instances import Operation, float_operations
 
 _FLOAT_SCOPES = (r"/exporters\.head\.", r"^serving_default_", r"Conv2d_scores;")
 """Regular expressions over the names of an operation's outputs: the decision head, its last operation, our class layer."""
@@ -43,7 +46,7 @@ class TfliteQuantizer:
         scheme = {
             "method": "post-training, static", "form": "static_wi8_ai8", "activations": "int8, per tensor, asymmetric",
             "weights": "int8, per output channel, symmetric", "calibrator": "min-max", "num_frames": len(frames),
-            "float_ops": list(scopes), "float_reason": FLOAT_REASON,
+            "float_ops": list(scopes), "float_reason": INSTANCE_REASON if bundle.manifest.contract.task == "instance" else FLOAT_REASON,
         }
         return ModelFiles(
             folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="int8", scheme=scheme,
@@ -52,13 +55,16 @@ class TfliteQuantizer:
 
 
 def _float_scopes(bundle: Bundle) -> tuple[str, ...]:
-    """What stays float: by name in our networks; in imported ones, whose names are their own, back from the answer to the class layers."""
-    if "imported" not in bundle.manifest.scheme:
+    """What stays float: by name in our networks; else by what the graph does: in imported ones back from the answer to the class layers."""
+    instances = bundle.manifest.contract.task == "instance"
+    if "imported" not in bundle.manifest.scheme and not instances:
         return _FLOAT_SCOPES
     schema = require("ai_edge_litert.schema_py_generated", extra="export")
     codes = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     model = schema.ModelT.InitFromPackedBuf(bundle.model_path.read_bytes())
     graph = model.subgraphs[0]
+    if instances:
+        return _float_scopes_of_instances(graph, [codes[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes])
     producer = {int(output): operator for operator in graph.operators for output in operator.outputs}
     names: list[str] = []
     pending, seen = [int(graph.outputs[0])], set()
@@ -73,3 +79,16 @@ def _float_scopes(bundle: Bundle) -> tuple[str, ...]:
         if "exporters.head" in name or codes[max(code.builtinCode, code.deprecatedBuiltinCode)] not in _CONVOLUTIONS:
             pending += [int(i) for i in producer[tensor].inputs if i >= 0]
     return tuple(sorted(names))
+
+
+def _float_scopes_of_instances(graph: Any, kinds: Sequence[str]) -> tuple[str, ...]:  # noqa: ANN401
+    """The same for an instance model; see `quantization.instances`. `kinds` = names of the operator codes."""
+    operations = {}
+    for operator in graph.operators:
+        kind = kinds[operator.opcodeIndex]
+        inputs = tuple(str(i) for i in operator.inputs if i >= 0)
+        for output in operator.outputs:
+            operations[str(output)] = Operation(inputs, weighted=kind in _CONVOLUTIONS, selects=kind == "TOPK_V2")
+    names = [graph.tensors[int(output)].name.decode() for output in float_operations(operations, [str(output) for output in graph.outputs])]
+    # One expression for all: hundreds of them take minutes. The other is the outputs' own, which would come out as int8.
+    return (f"^({'|'.join(re.escape(name) for name in sorted(names))});?$", r"^serving_default_")
