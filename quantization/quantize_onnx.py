@@ -17,7 +17,7 @@ from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import DETECTIONS_NAME, INPUT_NAME, OUTPUT_NAME
+from edgeseg.core.manifest import DETECTIONS_NAME, FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
@@ -102,7 +102,7 @@ class _Reader:
 
 
 def _float_nodes(graph: Any) -> set[str]:  # noqa: ANN401
-    """Names of the nodes that stay float: back from the answer to the class layers, those included."""
+    """Names of the nodes that stay float: back from the answer to the class layers, those included, and what feeds an import."""
     producer = {output: node for node in graph.node for output in node.output}
     found: set[str] = set()
     pending = [OUTPUT_NAME]
@@ -113,7 +113,7 @@ def _float_nodes(graph: Any) -> set[str]:  # noqa: ANN401
         found.add(node.name)
         if node.op_type not in _CONVOLUTIONS:
             pending += node.input
-    return found
+    return found | {node.name for node in graph.node if node.name.startswith(FRAME_END)}
 
 
 def _float_nodes_of_instances(graph: Any) -> set[str]:  # noqa: ANN401

@@ -15,6 +15,7 @@ from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
+from edgeseg.core.manifest import FRAME_END
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
@@ -68,7 +69,7 @@ def _settle_names(model: Any) -> None:  # noqa: ANN401
 
 
 def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
-    """Names of the operations that stay float: back from the answer to the class layers, those not included."""
+    """Names of the operations that stay float: back from the answer to the class layers, those not included, and what feeds an import."""
     found: set[str] = set()
     pending = [model.outputs[0].get_node()]
     while pending:
@@ -82,7 +83,8 @@ def _float_nodes(model: Any) -> set[str]:  # noqa: ANN401
             continue
         found.add(name)
         pending += inputs
-    return found
+    feeding = [node for node in model.get_ops() if node.get_friendly_name().startswith(FRAME_END)]
+    return found | {node.get_friendly_name() for node in feeding if node.get_type_name() != "Constant"}
 
 
 def _float_nodes_of_instances(model: Any) -> set[str]:  # noqa: ANN401

@@ -11,7 +11,7 @@ from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME
+from edgeseg.core.manifest import FRAME_END, INPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, check_request
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
@@ -74,11 +74,12 @@ def _float_scopes(bundle: Bundle) -> tuple[str, ...]:
             continue
         seen.add(tensor)
         name = graph.tensors[tensor].name.decode()
-        names.append(f"^{re.escape(name)};?$")
+        names.append(name)
         code = model.operatorCodes[producer[tensor].opcodeIndex]
         if "exporters.head" in name or codes[max(code.builtinCode, code.deprecatedBuiltinCode)] not in _CONVOLUTIONS:
             pending += [int(i) for i in producer[tensor].inputs if i >= 0]
-    return tuple(sorted(names))
+    # One expression for all, since hundreds of them take minutes.
+    return (f"^({'|'.join(map(re.escape, sorted(names)))});?$", f"^{FRAME_END}")
 
 
 def _float_scopes_of_instances(graph: Any, kinds: Sequence[str]) -> tuple[str, ...]:  # noqa: ANN401

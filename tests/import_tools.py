@@ -16,6 +16,7 @@ import torch
 from saved_model_tools import write_saved_model
 from torch import Tensor, nn
 
+from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet
 from edgeseg.data.synthetic import draw_field
 
@@ -81,8 +82,7 @@ def write_onnx(path: Path, net: nn.Module | None = None, *, sample: Tensor | Non
 
 def write_ir(path: Path, net: nn.Module | None = None) -> Path:
     """Convert with OpenVINO, with its default of float16 weights."""
-    import openvino as ov
-
+    ov = require("openvino", extra="export")  # not a plain import: that would let it report each use from a forked process
     with quiet():
         model = ov.convert_model(net or TinyNet(), example_input=example(), input=[(list(example().shape), ov.Type.f32)])
         model.inputs[0].get_tensor().set_names({"picture"})

@@ -14,6 +14,7 @@ import numpy as np
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.files import write_json
 from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Reference
 
 CLASSES: Final = ("red", "green", "blue")
@@ -60,7 +61,7 @@ def write_onnx(folder: Path, height: int, width: int, *, frame_dtype: str = "uin
 
 def write_openvino(folder: Path, height: int, width: int) -> tuple[str, ...]:
     """Write the same network as OpenVINO IR."""
-    import openvino as ov
+    ov = require("openvino", extra="export")  # not a plain import: that would let it report each use from a forked process
     from openvino import opset13 as ops
 
     frame = ops.parameter([1, height, width, 3], np.uint8, name="frame")

@@ -16,6 +16,8 @@ FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
 PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
 INPUT_NAME: Final = "frame"
 OUTPUT_NAME: Final = "class_map"
+FRAME_END: Final = "frame_end/"
+"""Names of the operations that feed an imported model's own graph begin so; int8 leaves them float."""
 DETECTIONS_NAME: Final = "detections"
 MASKS_NAME: Final = "masks"
 TASKS: Final = ("semantic", "instance")

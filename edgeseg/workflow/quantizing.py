@@ -49,6 +49,8 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
     target = out or folder.with_name(folder.name.removesuffix("-fp32") + "-int8")
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; add --force to replace it, or choose another --out")
+    if manifest.contract.task != "semantic":
+        raise ConfigError(f"{folder} finds objects one by one; its int8 is made by its run, which measures them: edgeseg quantize CONFIG")
     if manifest.format not in QUANTIZERS:
         raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
     if manifest.contract.task == "instance":

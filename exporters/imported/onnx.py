@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import ConfigError, InputMissingError, telling_line, vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
+from edgeseg.core.manifest import FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from exporters.imported import openvino as as_openvino
 from exporters.imported.base import Facts, Port, Reading
@@ -137,13 +137,13 @@ def join(onnx: Any, frame_end: Any, body: Any, answer_end: Any) -> Any:  # noqa:
         _rename(joined.graph, name, f"imported/{name}")
     opset = _opset(joined)
     ends = []
-    for end, prefix, outside in ((frame_end, "frame_end/", INPUT_NAME), (answer_end, "answer_end/", OUTPUT_NAME)):
+    for end, prefix, outside in ((frame_end, FRAME_END, INPUT_NAME), (answer_end, "answer_end/", OUTPUT_NAME)):
         end = onnx.version_converter.convert_version(end, opset) if _opset(end) != opset else end
         end = onnx.compose.add_prefix(end, prefix)
         _rename(end.graph, prefix + outside, outside)
         ends.append(end.graph)
     first, last = ends
-    _rename(first, "frame_end/" + X_NAME, joined.graph.input[0].name)
+    _rename(first, FRAME_END + X_NAME, joined.graph.input[0].name)
     _rename(last, "answer_end/" + ANSWER_NAME, joined.graph.output[0].name)
     nodes = [*first.node, *joined.graph.node, *last.node]
     weights = [*first.initializer, *joined.graph.initializer, *last.initializer]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import ConfigError, InputMissingError, telling_line, vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
+from edgeseg.core.manifest import FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from exporters.imported.base import Facts, Port, Reading
 from exporters.imported.ends import AnswerEnd, FrameEnd, answer_example, frame_example, to_openvino
@@ -107,6 +107,8 @@ def write(body: Any, reading: Reading, workdir: Path, *, quantized: bool) -> Mod
     ov = require("openvino", extra="export")
     path = workdir / "model.xml"
     frame_end = to_openvino(FrameEnd(reading), frame_example(reading))
+    for index, operation in enumerate(frame_end.get_ordered_ops()):
+        operation.set_friendly_name(f"{FRAME_END}{operation.get_type_name()}_{index}")
     answer_end = to_openvino(AnswerEnd(reading, "openvino"), answer_example(reading))
     x = frame_end.outputs[0].get_node().input_value(0)
     body.get_parameters()[0].output(0).replace(x)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import ConfigError, InputMissingError, telling_line, vendor_errors
 from edgeseg.core.lazy import require
-from edgeseg.core.manifest import INPUT_NAME, OUTPUT_NAME
+from edgeseg.core.manifest import FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from exporters.imported import openvino as as_openvino
 from exporters.imported.base import Facts, Port, Reading
@@ -177,7 +177,7 @@ def join(schema: Any, frame_end: Any, body: Any, answer_end: Any) -> Any:  # noq
     graph = body.subgraphs[0]
     imported = list(graph.operators)
     for tensor in frame_end.subgraphs[0].tensors:
-        tensor.name = f"frame_end/{_text(tensor.name)}"
+        tensor.name = f"{FRAME_END}{_text(tensor.name)}"
     first, frame, x = _append(body, frame_end)
     last, answer, class_map = _append(body, answer_end)
     _name_tensors(graph.tensors)
