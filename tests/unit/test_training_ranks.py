@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_training_instances as instances
 import torch
 from test_training_fit import stores_of, tiny_config, write_tiny
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from edgeseg.data.dataset import load_dataset
 from edgeseg.data.loader import batches
 from edgeseg.models.outputs import Outputs
 from edgeseg.training.device import pick_device
+from edgeseg.training.instance_task import InstanceTask
 from edgeseg.training.loop import check_split
 from edgeseg.training.ranks import SINGLE, Ranks, joined, ranks_of
 from edgeseg.training.step import Stepper
@@ -67,6 +69,17 @@ def one_step(root: Path, ranks: Ranks, *, precision: str = "fp32") -> dict[str, 
     return result
 
 
+def instance_step(folder: Path, ranks: Ranks) -> dict[str, Tensor]:
+    """Loss and gradients of Mask R-CNN's first step with a batch of 4."""
+    context = dataclasses.replace(instances.context_of(folder, clip_norm=0.0), ranks=ranks)
+    task = InstanceTask(context)
+    stepper = Stepper(instances.network(), task, context)
+    stepper.net.train()
+    stepper.step(next(task.batches(0).stream), step=0, lr=0.0)
+    result = {name: p.grad for name, p in stepper.net.named_parameters() if p.grad is not None}
+    return {**result, "loss": torch.tensor(stepper.finish_epoch())}
+
+
 def norm_alone(ranks: Ranks) -> dict[str, Tensor]:
     """Batch norm forward and backward on this process's half of eight frames whose channels have large means."""
     generator = torch.Generator().manual_seed(1)
@@ -93,6 +106,7 @@ def child() -> None:
     ranks, root, out = ranks_of(os.environ), Path(sys.argv[1]), Path(sys.argv[2])
     with joined(ranks, cuda=False):
         found: dict[str, Any] = {"fp32": one_step(root, ranks), "bf16": one_step(root, ranks, precision="bf16"), "norm": norm_alone(ranks)}
+        found["instances"] = instance_step(out / f"shapes{ranks.rank}", ranks)
         net = nn.ModuleDict({"first": nn.Linear(1, 1, bias=False), "nobody": nn.Linear(1, 1)})
         if ranks.rank == 1:  # a gradient that only one process has still counts as half
             net["first"](torch.ones(1)).sum().backward()
@@ -121,7 +135,7 @@ def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     processes = []
     for rank in range(2):
         environment = {**os.environ, "PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
@@ -150,6 +164,15 @@ def test_bf16_too_within_its_precision(root: Path, found: tuple[dict[str, Any], 
     torch.testing.assert_close(together["loss"], alone["loss"], rtol=1e-2, atol=0)
     ours, its = together["grad.scores.weight"], alone["grad.scores.weight"]
     assert float((ours - its).norm() / its.norm()) < 0.05
+
+
+def test_objects_too(found: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    alone, together = instance_step(tmp_path, SINGLE), found[0]["instances"]
+    assert alone.keys() == together.keys()
+    torch.testing.assert_close(together["loss"], alone["loss"], rtol=1e-4, atol=0)
+    ours, its = (torch.cat([one[name].reshape(-1) for name in alone]) for one in (together, alone))
+    assert float((ours - its).norm() / its.norm()) < 1e-3
 
 
 def test_a_norm_over_two_processes_is_pytorchs_over_the_whole_batch(found: tuple[dict[str, Any], Path]) -> None:
