@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models import normalise
+from edgeseg.models.encoders.base import SamePadConv2d
 from exporters.stem import fold_normalisation
 
 FRAME = torch.randint(0, 256, (1, 33, 46, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -23,6 +24,20 @@ def test_scores_stay_the_same(kernel: int, stride: int, padding: int, dilation: 
         stem = fold_normalisation(net, FRAME)
         assert stem is not None
         torch.testing.assert_close(net(stem(FRAME)), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size_hw", [(33, 46), (32, 46), (31, 45)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1)])
+def test_borders_of_tensorflow_are_the_means_too(kernel: int, stride: int, size_hw: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    frame = FRAME[:, : size_hw[0], : size_hw[1]] if size_hw != (33, 46) else FRAME
+    net = nn.Sequential(SamePadConv2d(3, 6, kernel, stride=stride), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    with torch.no_grad():
+        before = net(normalise(frame))
+        assert before.shape[2:] == (-(-size_hw[0] // stride), -(-size_hw[1] // stride))
+        stem = fold_normalisation(net, frame)
+        assert stem is not None
+        torch.testing.assert_close(net(stem(frame)), before, rtol=1e-4, atol=1e-4)
 
 
 class TwoAlike(nn.Module):
