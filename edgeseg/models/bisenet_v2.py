@@ -48,8 +48,9 @@ class Stem(nn.Module):
 class ExpandingDepthwise(nn.Module):
     """Depthwise 3x3 convolution with six outputs a channel, where strided then another one; as six plain branches side by side.
 
-    The same function as the paper's up to the order of channels. A channel multiplier other than 1 has no fast kernel in the
-    runtimes, and pruning cannot follow it.
+    The same function as the paper's up to the order of channels. Pruning cannot follow a channel multiplier, and runtimes are no faster
+    with one: 32 to 192 channels at 48x64 between two 1x1 convolutions, one thread, minimum of 200, take 0.62 ms in ONNX Runtime (0.86 with
+    a multiplier), 0.78 in LiteRT (0.98) and 1.87 in OpenVINO (1.91).
     """
 
     def __init__(self, channels: int, *, stride: int) -> None:

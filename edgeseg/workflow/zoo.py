@@ -32,6 +32,8 @@ NUM_CLASSES: Final = 11
 """As CamVid; each class layer has this many outputs."""
 _NUM_FRAMES: Final = 20
 _SEED: Final = 0
+_INSTANCES: Final = 20
+"""Slots of an instance network: each has a mask, and 100 of them cost 46 GMAC on their own."""
 _THREADS: Final = 1
 """On a machine that others use too, one thread gives the steadier ratio."""
 
@@ -57,7 +59,7 @@ class ZooReport:
 def section_of(name: str) -> ModelSection:
     """`[model]` of a row: NAME, or NAME:ENCODER."""
     network, _, encoder = name.partition(":")
-    return ModelSection(name=network, encoder=encoder)
+    return ModelSection(name=network, encoder=encoder, max_instances=_INSTANCES)
 
 
 def check(names: Sequence[str], *, size_hw: tuple[int, int], timeout_s: float, ui: Ui) -> ZooReport:
