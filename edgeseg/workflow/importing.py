@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgeseg.core.bundle import Bundle, BundleInfo, seal_bundle
-from edgeseg.core.errors import BundleError, ConfigError
+from edgeseg.core.errors import BundleError, ConfigError, RuntimeFailure
 from edgeseg.core.files import sha256_json
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
 from edgeseg.core.instances import Answer, as_class_map
@@ -22,7 +22,7 @@ from edgeseg.core.manifest import Parent, Reference
 from edgeseg.core.metrics import Confusion, confusion_matrix, score
 from edgeseg.data.base import default_palette
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.pictures import Pictures, open_pictures
+from edgeseg.workflow.pictures import Pictures, accuracy, open_pictures
 from edgeseg.workflow.steps import tree_sha256
 from edgeseg.workflow.ui import Ui
 
@@ -84,7 +84,13 @@ def import_model(request: ImportRequest, *, ui: Ui) -> Outcome:
     opened = source.open(request.model)
     chosen_input, chosen_output = choose_ports(opened.inputs, opened.outputs, wishes)
     shape, layout, order = fix_input(chosen_input, wishes)
-    settled = opened.settle(chosen_input, chosen_output, shape)
+    try:
+        settled = opened.settle(chosen_input, chosen_output, shape)
+    except RuntimeFailure as error:
+        if request.size is None:
+            raise
+        height, width = request.size
+        raise ConfigError(f"the model does not run at --size {height}x{width} ({error}); try one that its strides divide") from error
     reading = read_output(chosen_input, shape, layout, order, settled.facts, wishes)
     ui.say(f"{request.model.name}: {kind}, runs in {settled.facts.runtime}")
     for line in sentences(reading, settled.facts, classes):
@@ -151,7 +157,7 @@ class _Original:
         """The original's accuracy on the labelled split."""
         if self.confusion is None or self.pictures.dataset is None:
             return None
-        result = score(self.confusion)
+        result = accuracy(self.confusion, self.pictures)
         return Reference(
             dataset=self.pictures.name, dataset_sha256=self.pictures.dataset.sha256, split=self.pictures.eval_split,
             num_frames=self.num_frames, miou=result.miou, iou=result.iou,

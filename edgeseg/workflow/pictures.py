@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.config import DataSection, load_config
-from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.errors import ConfigError, DataError, InputMissingError, require_path
 from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame, place, read_frame, to_model
 from edgeseg.core.manifest import Contract
+from edgeseg.core.metrics import Confusion, SegmentationScore, score
 from edgeseg.data.base import Sample
 from edgeseg.data.dataset import DATASETS, Dataset, load_dataset
 from edgeseg.data.store import read_sample
@@ -57,7 +59,7 @@ class Pictures:
         if self.images:
             chosen = [self.images[i] for i in _spread(len(self.images), _UNLABELLED)]
             return len(chosen), ((path.name, read_frame(path), None) for path in chosen)
-        return _DRAWN, ((f"drawn {i}", self._draw("test", i), None) for i in range(_DRAWN))
+        return _DRAWN, ((f"drawn {i}", _draw("test", i), None) for i in range(_DRAWN))
 
     def golden(self, contract: Contract, count: int) -> list[Frame]:
         """Frames at model size, spread evenly over the val split, the folder, or the drawn ones (the first tile of each)."""
@@ -68,11 +70,8 @@ class Pictures:
         elif self.images:
             frames = (read_frame(self.images[i]) for i in _spread(len(self.images), count))
         else:
-            frames = (self._draw("val", i) for i in range(min(count, _DRAWN)))
+            frames = (_draw("val", i) for i in range(min(count, _DRAWN)))
         return [parts[0] for parts in (at_model_size(frame, contract) for frame in frames)]
-
-    def _draw(self, split: str, index: int) -> Frame:
-        return draw_field(seed=self.seed, split=split, index=index, size_hw=(360, 480))[0]
 
     def calibration(self, contract: Contract, count: int) -> tuple[dict[str, Any], list[Frame]]:
         """Frames at model size to calibrate on, from the train split or the folder, and the record of which they are.
@@ -128,9 +127,27 @@ def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
     return Pictures(name=dataset.name, dataset=dataset, section=section, seed=seed)
 
 
+def accuracy(confusion: Confusion, pictures: Pictures) -> SegmentationScore:
+    """Accuracy on the labelled split.
+
+    Raises:
+        DataError: it holds no labelled pixel.
+    """
+    try:
+        return score(confusion)
+    except ValueError as error:
+        raise DataError(f"{pictures.name}: no pixel of {pictures.eval_split} is labelled (all 255 = ignore), so nothing can be measured") \
+            from error
+
+
 def at_model_size(frame_HWC: Frame, contract: Contract) -> list[Frame]:
     """Model inputs of one frame."""
     return to_model(frame_HWC, place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize))
+
+
+@functools.lru_cache(maxsize=2 * _DRAWN)
+def _draw(split: str, index: int) -> Frame:
+    return draw_field(seed=0, split=split, index=index)[0]
 
 
 def _labelled(sample: Sample, num_classes: int) -> Item:

@@ -14,9 +14,9 @@ from edgeseg.core.errors import ConfigError, require_path
 from edgeseg.core.images import place, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.manifest import Parent
-from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix, score
+from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.pictures import Pictures, open_pictures
+from edgeseg.workflow.pictures import Pictures, accuracy, open_pictures
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.runtimes import open_session
@@ -93,7 +93,7 @@ def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Chang
         ui.progress("comparing", done, count)
     for session in sessions:
         session.close()
-    before, after = (None if total is None else score(total) for total in totals)
+    before, after = (None if total is None else accuracy(total, pictures) for total in totals)
     return _Change(count, float(np.mean(shares)), before, after)
 
 

@@ -32,6 +32,7 @@ def pixel_model(
 
     kind = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}[dtype]
     weight = numpy_helper.from_array(np.eye(3, dtype=np.float16 if dtype == "float16" else np.float32).reshape(3, 3, 1, 1), "weight")
+    twos = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twos")
     nodes = [helper.make_node("Conv", ["frame", "weight"], ["scores"])]
     if extra == "random":
         nodes = [
@@ -40,6 +41,15 @@ def pixel_model(
             helper.make_node("Add", ["plain", "noise"], ["scores"]),
         ]
     outputs = [helper.make_tensor_value_info("scores", kind, [1, 3, None, None])]
+    if extra == "argmax":
+        nodes = [helper.make_node("Conv", ["frame", "weight"], ["plain"]), helper.make_node("ArgMax", ["plain"], ["scores"], axis=1)]
+        outputs = [helper.make_tensor_value_info("scores", TensorProto.INT64, [1, 1, None, None])]
+    if extra == "halves and doubles":
+        nodes = [
+            helper.make_node("MaxPool", ["frame"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+            helper.make_node("Resize", ["half", "", "twos"], ["twice"], mode="nearest"),
+            helper.make_node("Add", ["twice", "frame"], ["scores"]),
+        ]
     if extra == "second output":
         nodes.append(helper.make_node("Relu", ["scores"], ["other"]))
         outputs.append(helper.make_tensor_value_info("other", kind, [1, 3, None, None]))
@@ -47,7 +57,7 @@ def pixel_model(
     if inputs == 2:
         nodes.append(helper.make_node("Add", ["scores", "mask"], ["sum"]))
         outputs[0].name = "sum"
-    graph = helper.make_graph(nodes, "pixels", given, outputs, [weight])
+    graph = helper.make_graph(nodes, "pixels", given, outputs, [weight, twos])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), str(path))
     return path
 
@@ -89,6 +99,8 @@ def test_an_answer_that_differs_from_the_original_leaves_nothing(tmp_path: Path)
         ({"dtype": "float16"}, {}, "takes float16"),
         ({"extra": "second output"}, {}, "has 2 outputs, 'scores' .*, 'other'"),
         ({}, {"mean": (), "scale": ()}, "type what it was trained with"),
+        ({"extra": "argmax"}, {"classes": ("a", "b")}, "answers class 2, and --classes names 2"),
+        ({"extra": "halves and doubles", "shape": (1, 3, None, None)}, {"size": (25, 32)}, "does not run at --size 25x32"),
         ({}, {"format": "tflite"}, "cannot become tflite: no converter from ONNX"),
         ({}, {"format": "coreml"}, "--format coreml is unknown"),
     ],
