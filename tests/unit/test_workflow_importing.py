@@ -99,7 +99,7 @@ def test_an_answer_that_differs_from_the_original_leaves_nothing(tmp_path: Path)
         ({"dtype": "float16"}, {}, "takes float16"),
         ({"extra": "second output"}, {}, "has 2 outputs, 'scores' .*, 'other'"),
         ({}, {"mean": (), "scale": ()}, "type what it was trained with"),
-        ({"extra": "argmax"}, {"classes": ("a", "b")}, "answers class 2, and --classes names 2"),
+        ({"extra": "argmax"}, {"classes": ("a", "b"), "mean": (0.0, 0.0, -80.0)}, "answers class 2, and --classes names 2"),
         ({"extra": "halves and doubles", "shape": (1, 3, None, None)}, {"size": (25, 32)}, "does not run at --size 25x32"),
         ({}, {"format": "tflite"}, "cannot become tflite: no converter from ONNX"),
         ({}, {"format": "coreml"}, "--format coreml is unknown"),
