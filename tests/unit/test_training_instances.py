@@ -19,10 +19,12 @@ from edgeseg.core.paste import paste
 from edgeseg.data.instance_store import InstanceStore
 from edgeseg.models.mask_rcnn import build
 from edgeseg.models.mask_rcnn.boxes import encode
+from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.instance_evaluate import evaluate_instances
 from edgeseg.training.instance_losses import box_losses, mask_loss, mask_targets, proposal_losses
 from edgeseg.training.instance_matching import Matched, Objects, Place, match, objects_of, sample
 from edgeseg.training.instance_task import InstanceTask, InstanceTaskBatch
+from edgeseg.training.loop import TrainProgress, fit
 from edgeseg.training.step import Stepper
 from edgeseg.training.task import TaskContext
 
@@ -238,3 +240,32 @@ def test_learns_eight_frames_by_heart(tmp_path: Path) -> None:
         stepper.finish_epoch()
     result = task.validate(stepper.kept)
     assert result.metrics["val_ap50"] >= 0.8 and result.metric == "mask AP" and result.score == result.metrics["val_ap"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def fitted(folder: Path, out: Path, *, resume: bool = False, stop_at: int = -1) -> dict[str, Tensor]:
+    """Train through the loop that `edgeseg train` uses; give the weights it kept."""
+    torch.set_num_threads(1)
+    context = context_of(folder, epochs=2, batch_size=2, eval_every=2)
+    config = dataclasses.replace(context.config, augment=AugmentSection())
+    stores = tuple(InstanceStore(context.data.splits["train"][:count], num_classes=3, memory_limit_mb=10) for count in (4, 2))
+
+    def on_progress(now: TrainProgress) -> None:
+        if now.step == stop_at:
+            raise Stopped
+
+    fit(network(), context.data, config, out, stores=(stores[0], stores[1]), contract=context.contract, resume=resume,
+        on_progress=on_progress)
+    return load_checkpoint(out / "best")[0].state_dict()
+
+
+def test_a_training_that_was_stopped_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole = fitted(tmp_path / "data", tmp_path / "whole")
+    with pytest.raises(Stopped):
+        fitted(tmp_path / "data", tmp_path / "stopped", stop_at=3)
+    again = fitted(tmp_path / "data", tmp_path / "stopped", resume=True)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
