@@ -28,10 +28,9 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
         with quiet():  # it greets on stderr
             interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
             interpreter.allocate_tensors()
-        inputs, outputs, names = interpreter.get_input_details(), interpreter.get_output_details(), _output_names(interpreter)
-        chosen = check_ports(
-            bundle, [_port(p, None) for p in inputs], [_port(p, names[p["index"]] if len(outputs) > 1 else None) for p in outputs]
-        )
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        names: dict[int, str] = _output_names(interpreter) if len(outputs) > 1 else {}
+        chosen = check_ports(bundle, [_port(p, None) for p in inputs], [_port(p, names.get(int(p["index"]))) for p in outputs])
         settings = {
             "runtime": vendor, "provider": "cpu", "num_threads": str(options.num_threads), "precision_hint": "f32",
             "delegate": _delegate(interpreter),
