@@ -127,7 +127,7 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
         config_sha256=manifest.config_sha256,
     )
     key = {
-        "version": 1, "parent": parent.step.sha256, "calibration": calibration, "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
+        "version": 2, "parent": parent.step.sha256, "calibration": calibration, "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
     }
 
     def make(output: Path) -> None:

@@ -201,7 +201,7 @@ def _training(ctx: RunContext, trained: StepResult, final: StepResult) -> Traini
     net, _ = load_checkpoint(final.output)
     history = read_json(trained.output / "history.json")
     return TrainingFacts(
-        network=ctx.config.model.name,
+        network=ctx.config.model.title,
         params=count_parameters(net),
         macs=count_macs(net, ctx.config.data.size),
         size_hw=ctx.config.data.size,
