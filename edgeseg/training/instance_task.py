@@ -80,17 +80,17 @@ class InstanceTask:
         for i, (objects, place) in enumerate(zip(batch.objects, batch.places, strict=True)):
             losses += _proposal_losses(regions.scores_NA[i], regions.deltas_NA4[i], anchors_A4, objects, place)
             chosen.append(_choose(network, _detached(regions), i, frame_hw, objects, place))
-        frame_S = torch.arange(frames, device=anchors_A4.device).repeat_interleave(torch.tensor([len(c.boxes_S4) for c in chosen]))
+        sizes = [len(c.boxes_S4) for c in chosen]
+        frame_S = torch.arange(frames).repeat_interleave(torch.tensor(sizes)).to(anchors_A4.device)
         positives = [min(BOX_POSITIVES, len(c.boxes_S4)) for c in chosen]  # of each frame the first; see `Sample`
         with self.context.autocast():
             features = network.look_up(regions.levels, torch.cat([c.boxes_S4 for c in chosen]), frame_S)
             scores_SC, deltas_SD = network.box_head(features)
-            per_frame = features.split([len(c.boxes_S4) for c in chosen])
+            per_frame = features.split(sizes)
             rows_D = torch.cat([c.classes_S[:count] for c, count in zip(chosen, positives, strict=True)])
             masks_Dmm = network.mask_head(
                 torch.cat([part[:count] for part, count in zip(per_frame, positives, strict=True)]), (rows_D - 1).clamp(min=0)
             )
-        sizes = [len(c.boxes_S4) for c in chosen]
         for c, scores, deltas, masks, count, objects in zip(
             chosen, scores_SC.split(sizes), deltas_SD.split(sizes), masks_Dmm.split(positives), positives, batch.objects, strict=True
         ):
