@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, InputMissingError, require_path
-from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame
-from edgeseg.core.instances import InstanceLabel
+from edgeseg.core.images import IMAGE_SUFFIXES
+from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.instances import MIN_SCORE
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
-from targets.verify import VerifyResult, at_least, check_golden, golden_limit, judge
-from targets.verify import verify as verify_session
-from targets.verify_instances import NO_MIOU, InstanceVerifyResult, judge_instances, verify_instances
+from targets.verify import at_least, check_golden, golden_limit
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset, Sample
@@ -100,102 +97,26 @@ def _labelled(
         )
     split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
     samples = _samples_of(dataset, split)
-    result: VerifyResult | InstanceVerifyResult
-    if manifest.contract.task == "instance":
-        result = _verify_objects(bundle, session, samples, dataset.sha256, split, ui)
-        findings = judge_instances(result, replace(goals, agreement=None))
-        lines = _object_lines(result, dataset, split, runtime)
-    else:
-        result = _verify_classes(bundle, session, samples, dataset.sha256, split, ui)
-        findings = judge(result, replace(goals, agreement=None))
-        lines = _class_lines(result, dataset, split, runtime)
-    passed = all(finding.passed for finding in findings)
+    measure = measure_objects if manifest.contract.task == "instance" else measure_classes
+    found = measure(bundle, session, Labelled(dataset, samples, split), replace(goals, agreement=None), runtime, ui)
+    passed = all(finding.passed for finding in found.findings)
+    lines = [*found.lines]
     lines += [
         f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
-        for f in findings
+        for f in found.findings
     ]
     elsewhere = _judged_elsewhere(goals)
     lines += [f"not judged here: goal {goal} ({where})" for goal, where in elsewhere.items()]
     facts = {
-        **result.to_json(),
+        **found.facts,
         "split": split,
         "dataset": dataset.name,
         "runtime": runtime,
         "passed": passed,
-        "goals": [f.to_json() for f in findings],
+        "goals": [f.to_json() for f in found.findings],
         "not_judged": elsewhere,
     }
     return Outcome(tuple(lines), facts, passed)
-
-
-def _verify_classes(bundle: Bundle, session: Session, samples: tuple[Sample, ...], sha256: str, split: str, ui: Ui) -> VerifyResult:
-    from edgeseg.data.store import read_sample
-
-    def labelled() -> Iterator[tuple[str, Frame, ClassMap]]:
-        for sample in samples:
-            frame, label = read_sample(sample, num_classes=len(bundle.manifest.classes))
-            yield sample.id, frame, label
-
-    return verify_session(
-        session,
-        bundle,
-        labelled(),
-        dataset_sha256=sha256,
-        split=split,
-        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
-    )
-
-
-def _class_lines(result: VerifyResult, dataset: Dataset, split: str, runtime: str) -> list[str]:
-    lines = [f"{result.bundle} on {split} of {dataset.name} ({result.num_frames} frames), runtime {runtime}: mIoU {result.miou:.4f}"]
-    lines.append(f"Dice {result.mean_dice:.4f}, boundary F1 {result.mean_boundary_f1:.4f}, pixel accuracy {result.pixel_accuracy:.4f}")
-    lines += _drop_lines(result.miou_drop, dataset)
-    for name, iou, drop in zip(result.classes, result.iou, result.class_drop, strict=True):
-        lines.append(_class_line(name, iou, drop, "pixel"))
-    return lines
-
-
-def _verify_objects(bundle: Bundle, session: Session, samples: tuple[Sample, ...], sha256: str, split: str, ui: Ui) -> InstanceVerifyResult:
-    from edgeseg.data.instance_store import read_instances
-
-    def labelled() -> Iterator[tuple[str, Frame, InstanceLabel]]:
-        for sample in samples:
-            frame, label = read_instances(sample, num_classes=len(bundle.manifest.classes))
-            yield sample.id, frame, label
-
-    return verify_instances(
-        session,
-        bundle,
-        labelled(),
-        dataset_sha256=sha256,
-        split=split,
-        on_frame=lambda done: ui.progress("verifying", done, len(samples)),
-    )
-
-
-def _object_lines(result: InstanceVerifyResult, dataset: Dataset, split: str, runtime: str) -> list[str]:
-    score = result.score
-    lines = [
-        f"{result.bundle} on {split} of {dataset.name} ({result.num_frames} frames, {score.num_objects} objects), runtime {runtime}: "
-        f"AP {score.ap:.4f}, AP50 {score.ap50:.4f}",
-        f"boxes: AP {score.box_ap:.4f}, AP50 {score.box_ap50:.4f}",
-        f"no mIoU: {NO_MIOU}",
-        *_drop_lines(result.ap_drop, dataset),
-    ]
-    values = list(zip(result.classes, score.class_ap, result.class_drop, strict=True))[1:]  # the first is background
-    return [*lines, *(_class_line(name, ap, drop, "object") for name, ap, drop in values)]
-
-
-def _drop_lines(drop: float | None, dataset: Dataset) -> list[str]:
-    if drop is not None:
-        return [f"drop against the float checkpoint on the same frames: {drop:+.4f}"]
-    return ["no drop given: the float checkpoint was measured on other frames", f"these frames: {dataset.split_rule}"]
-
-
-def _class_line(name: str, value: float | None, drop: float | None, unit: str) -> str:
-    if value is None:
-        return f"  {name}: not evaluated (no {unit} of it in the split)"
-    return f"  {name}: {value:.4f}" + ("" if drop is None else f" (drop {drop:+.4f})")
 
 
 def _samples_of(dataset: Dataset, split: str) -> tuple[Sample, ...]:
