@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgeseg.core.config import ModelSection
 from edgeseg.models import count_parameters, fold
+from edgeseg.models.encoders import ENCODERS
 from edgeseg.models.mask_rcnn import InstanceContractModule, MaskRcnn, Regions, build
 from edgeseg.models.mask_rcnn.align import POINTS, RoiAlign
 from edgeseg.models.mask_rcnn.anchors import Anchors, level_anchors
@@ -236,6 +237,14 @@ def test_as_many_parameters_as_the_reference() -> None:
         net = build(ModelSection(name="mask_rcnn", encoder="resnet50"), 91)
     assert count_parameters(net) == 44_401_393 + 53_120 - 4_357
     assert abs(count_parameters(net) / 44_401_393 - 1) < 0.01
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_stands_on_every_encoder(encoder: str) -> None:
+    with torch.device("meta"):
+        net = build(ModelSection(name="mask_rcnn", encoder=encoder, width=0.25, max_instances=5), 4).eval()
+        found, masks = net(torch.empty(1, 3, 90, 131))
+    assert (found.shape, masks.shape) == ((5, 6), (5, 28, 28))
 
 
 def test_width_scales_pyramid_and_heads_and_not_the_encoder() -> None:
