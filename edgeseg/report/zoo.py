@@ -18,8 +18,9 @@ FP32_AGREEMENT: Final = 0.999
 INT8_AGREEMENT: Final = 0.3
 """Least share for int8: over three times chance with 11 classes. Random weights leave no margin between classes, so this tells a working
 model from a broken one, not a good one from a poor one; accuracy of int8 is what `edgeseg run` measures on a trained network."""
-INSTANCE_AGREEMENT: Final = 0.99
-"""Least share of objects an fp32 instance bundle finds as torch does."""
+INSTANCE_AGREEMENT: Final = 0.8
+"""Least share of objects an fp32 instance bundle finds as torch does. Proposals of random weights score nearly alike, so rounding
+decides which of two survives the other: 0.93 in ONNX with Mask R-CNN on ResNet-18 at 64x96."""
 BASELINE: Final = "fast_scnn"
 """The network whose latency the others are given in multiples of."""
 
