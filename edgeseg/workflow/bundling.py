@@ -18,6 +18,7 @@ from edgeseg.core.manifest import Contract, Parent
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.pictures import spread
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult, tools
 from targets.boards import plan
@@ -146,8 +147,7 @@ def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBun
 def golden_frames(ctx: RunContext, data: RunData, contract: Contract) -> list[Frame]:
     """Validation frames spread evenly over the split, at model size (the first tile of each, where the policy is `tile`)."""
     total, wanted = len(data.dataset.splits["val"]), ctx.config.export.golden_frames
-    chosen = sorted({round(i * (total - 1) / max(wanted - 1, 1)) for i in range(min(wanted, total))})
-    return [model_inputs(data, "val", contract, [i])[0] for i in chosen]
+    return [model_inputs(data, "val", contract, [i])[0] for i in spread(total, wanted)]
 
 
 def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], Answer]]:

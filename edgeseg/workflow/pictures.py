@@ -57,7 +57,7 @@ class Pictures:
             samples = self.dataset.splits[self.eval_split]
             return len(samples), (_labelled(sample, len(self.dataset.classes)) for sample in samples)
         if self.images:
-            chosen = [self.images[i] for i in _spread(len(self.images), _UNLABELLED)]
+            chosen = [self.images[i] for i in spread(len(self.images), _UNLABELLED)]
             return len(chosen), ((path.name, read_frame(path), None) for path in chosen)
         return _DRAWN, ((f"drawn {i}", _draw("test", i), None) for i in range(_DRAWN))
 
@@ -66,9 +66,9 @@ class Pictures:
         if self.dataset is not None:
             split = "val" if self.dataset.splits.get("val") else self.eval_split
             samples = self.dataset.splits[split]
-            frames = (read_frame(samples[i].image) for i in _spread(len(samples), count))
+            frames = (read_frame(samples[i].image) for i in spread(len(samples), count))
         elif self.images:
-            frames = (read_frame(self.images[i]) for i in _spread(len(self.images), count))
+            frames = (read_frame(self.images[i]) for i in spread(len(self.images), count))
         else:
             frames = (_draw("val", i) for i in range(min(count, _DRAWN)))
         return [parts[0] for parts in (at_model_size(frame, contract) for frame in frames)]
@@ -155,7 +155,7 @@ def _labelled(sample: Sample, num_classes: int) -> Item:
     return sample.id, frame, label
 
 
-def _spread(total: int, wanted: int) -> Sequence[int]:
+def spread(total: int, wanted: int) -> Sequence[int]:
     """`wanted` indices (all, where there are fewer), evenly over `total`."""
     count = min(wanted, total)
     return sorted({round(i * (total - 1) / max(count - 1, 1)) for i in range(count)})
