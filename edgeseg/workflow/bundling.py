@@ -168,4 +168,5 @@ def _config_sha256(ctx: RunContext) -> str:
     for section in ("goals", "targets", "bench", "name"):
         values.pop(section)
     values["data"].pop("dir")
+    values["model"] = asdict(ctx.config.model.portable)
     return sha256_json(values)

@@ -207,17 +207,18 @@ def _png(array: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _stack(*, change: bool = False) -> bytes:
+def _stack(*, change: bool = False, compress: bool = False, broken_picture: bool = False) -> bytes:
     """An archive laid out as the published one, with its own pictures."""
     rng = np.random.default_rng(0)
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
         for number in range(30):
             label = np.where(rng.random((16, 16)) < 0.3, 0, 255).astype(np.uint8)
             if change and number == 7:
                 label[0, 0] = 255 - label[0, 0]
             archive.writestr(f"unet-b45af4d/data/membrane/train/image/{number}.png", _png(rng.integers(0, 256, (16, 16), dtype=np.uint8)))
-            archive.writestr(f"unet-b45af4d/data/membrane/train/label/{number}.png", _png(label))
+            picture = b"not a picture" if broken_picture and number == 3 else _png(label)
+            archive.writestr(f"unet-b45af4d/data/membrane/train/label/{number}.png", picture)
     return stream.getvalue()
 
 
@@ -265,6 +266,29 @@ def test_no_archive_is_refused_and_not_kept(source: Source, tmp_path: Path, site
         get(source, tmp_path / "isbi")
     assert not list(tmp_path.rglob("*.zip"))
     assert not (tmp_path / "isbi").exists()
+
+
+@pytest.mark.parametrize("kind", ["deflated bytes", "a picture that is none"])
+def test_damage_inside_is_refused_and_not_kept(source: Source, tmp_path: Path, site: Site, kind: str) -> None:
+    whole = bytearray(_stack(compress=kind == "deflated bytes", broken_picture=kind != "deflated bytes"))
+    if kind == "deflated bytes":
+        at = whole.index(b"label/3.png") + len(b"label/3.png")
+        whole[at : at + 8] = bytes(8)
+    good, site.payload = _stack(), bytes(whole)
+    with pytest.raises(DownloadError, match="no whole ZIP archive of pictures"):
+        get(source, tmp_path / "isbi")
+    assert not (tmp_path / "isbi").exists()
+    site.payload = good
+    assert get(source, tmp_path / "isbi").is_dir(), "the damaged archive was not kept"
+
+
+def test_a_full_disk_is_no_bad_line(site: Site, tmp_path: Path) -> None:
+    site.behave = lambda number, handler: bool(handler.send_response(200) or handler.end_headers() or handler.wfile.write(PAYLOAD))
+    full = tmp_path / "set.zip.part"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        fetch(site, tmp_path)
+    assert len(site.seen) == 1
 
 
 def test_another_archive_is_refused(source: Source, tmp_path: Path, site: Site) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgeseg.core.errors import ConfigError, DownloadError
+from PIL import UnidentifiedImageError
+
+from edgeseg.core.errors import ConfigError, DataError, DownloadError
 from edgeseg.core.files import atomic_folder, lock, sweep_temporaries, write_json
 from edgeseg.data.get.sources import SOURCES, Source
 from edgeseg.data.get.transfer import STALL_S, Progress, download
 
 DOWNLOADS: Final = ".downloads"
 """Folder beside the data set for what is on its way; removed when the data set is there."""
+
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, KeyError, struct.error, UnidentifiedImageError)
+"""What zipfile and Pillow raise for damaged bytes. An OSError with an errno is this machine's and passes."""
 
 
 def find_source(name: str) -> Source:
@@ -68,7 +75,7 @@ def get_dataset(
                     "name": name, "title": source.title, "url": source.url, "licence": source.licence, "citation": source.citation,
                     "content_sha256": source.content_sha256,
                 })
-        except DownloadError:
+        except (DownloadError, DataError):
             archive.unlink(missing_ok=True)  # it would only fail again
             raise
         archive.unlink()
@@ -81,11 +88,11 @@ def _unpack(source: Source, archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             source.pack(opened, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        got = source.verify(folder)
+    except _DAMAGED as error:
         raise DownloadError(
-            f"{source.url}: what arrived is no whole ZIP archive ({error}); it was deleted, type the same command again"
+            f"{source.url}: what arrived is no whole ZIP archive of pictures ({error}); it was deleted, type the same command again"
         ) from error
-    got = source.verify(folder)
     if got != source.content_sha256:
         raise DownloadError(
             f"{source.url}: the content has SHA-256 {got[:16]}..., expected {source.content_sha256[:16]}...; the source was changed, "

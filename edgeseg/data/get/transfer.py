@@ -6,6 +6,7 @@ from there with `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14.2). A s
 
 from __future__ import annotations
 
+import errno
 import http.client
 import shutil
 import time
@@ -139,8 +140,10 @@ def _size(part: Path) -> int:
 
 
 def _is_local(error: Exception) -> bool:
-    """Whether this machine failed (disk, permission) rather than the network: such an error names a file."""
-    return isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and error.filename is not None
+    """Whether this machine failed (disk, permission) rather than the network: such an error names a file, or a state of the disk."""
+    if not isinstance(error, OSError) or isinstance(error, urllib.error.URLError):
+        return False
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 def _words(error: Exception) -> str:
