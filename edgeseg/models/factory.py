@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError, EdgesegError, telling_line
+from edgeseg.core.factory import factory_names, no_module
 from edgeseg.models.keras_network import KerasNetwork
 from edgeseg.models.outputs import Outputs
 
@@ -35,10 +36,8 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
     for key in _NO_MEANING:
         if getattr(section, key) != getattr(plain, key):
             raise ConfigError(f"{where} and {key} = {getattr(section, key)!r}: a factory decides that itself; leave {key} out")
-    module_name, colon, function_name = section.factory.partition(":")
-    if not colon or not function_name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
-        raise ConfigError(f"{where}: expected \"package.module:function\"")
-    module = _import(module_name, where)
+    module_name, function_name = factory_names(section)
+    module = _import(module_name, section)
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, [name for name in vars(module) if callable(getattr(module, name))], n=1)
@@ -57,7 +56,8 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
     return net
 
 
-def _import(name: str, where: str) -> ModuleType:
+def _import(name: str, section: ModelSection) -> ModuleType:
+    where = f"[model] factory = '{section.factory}'"
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a file of the user's must not hide an installed package
@@ -66,8 +66,7 @@ def _import(name: str, where: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
-            raise ConfigError(f"{where}: there is no module '{missing}', installed or in {here}; "
-                              "start edgeseg in the folder that holds it") from error
+            raise no_module(section, missing) from error
         raise ConfigError(f"{where}: importing {name} needs '{missing}', which is not installed") from error
     except Exception as error:
         raise ConfigError(f"{where}: importing {name} failed with {type(error).__name__}: {telling_line(error)}") from error

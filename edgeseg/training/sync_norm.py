@@ -8,26 +8,61 @@ Legend: N = frames of this process, C = channels, H/W = rows/columns.
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgeseg.core.errors import ConfigError
+from edgeseg.models.keras_network import KerasNetwork
 from edgeseg.training.ranks import Ranks
+
+
+def check_norms(net: nn.Module, ranks: Ranks) -> None:
+    """Refuse norms whose statistics would differ from process to process; one process takes any.
+
+    Kept in step is `torch.nn.BatchNorm2d` itself and nothing derived from it, which may compute something else (its activation, say).
+
+    Raises:
+        ConfigError: another norm with statistics of the batch, or a network of Keras.
+    """
+    if ranks.count == 1:
+        return
+    alone = "train it in one process: edgeseg train, without --devices and torchrun"
+    keras = sys.modules.get("keras")
+    for name, module in net.named_modules():
+        if isinstance(module, KerasNetwork) or (keras is not None and isinstance(module, keras.layers.Layer)):
+            raise ConfigError(f"the batch norms of a Keras network are not kept in step over {ranks.count} processes; {alone}")
+        if _is_plain(module):
+            continue
+        if isinstance(module, _BatchNorm) or isinstance(getattr(module, "running_mean", None), Tensor):
+            kind = type(module).__name__ if type(module) is not nn.BatchNorm2d else "BatchNorm2d with track_running_stats=False"
+            raise ConfigError(f"the network's norm '{name}' is a {kind}: over {ranks.count} processes only torch.nn.BatchNorm2d itself, "
+                              f"with running statistics, is kept in step; put that in its place, or {alone}")
 
 
 def synchronise_norms(net: nn.Module, ranks: Ranks) -> None:
     """Let the batch norms of `net` see the whole batch in training mode, in place; their type and names stay as they are.
 
     The network must not be copied afterwards (its layers' `forward` are bound to it).
+
+    Raises:
+        ConfigError: see `check_norms`.
     """
     if ranks.count == 1:
         return
+    check_norms(net, ranks)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
+        if _is_plain(module):
             _bind(module, ranks)
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    return type(module) is nn.BatchNorm2d and module.track_running_stats
 
 
 def _bind(norm: nn.BatchNorm2d, ranks: Ranks) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.core.config import Config, load_config
 from edgeseg.core.encoders import encoder_weights_sha256
-from edgeseg.core.errors import ConfigError, DataError, TrainingError
+from edgeseg.core.errors import ConfigError, DataError, InputMissingError, MissingExtraError, TrainingError
 from edgeseg.core.factory import factory_sha256
 from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.images import Frame, read_frame
@@ -126,10 +126,14 @@ def contract_of(config: Config) -> Contract:
 
 def train(ctx: RunContext, data: RunData) -> StepResult:
     """Train the network of the config; output: the checkpoint with the best validation score."""
-    key = _train_key(ctx.config, data.dataset)
+    key = _train_key(ctx.config, data.dataset, done=ctx.steps.key_of("train"))
 
     def make(output: Path) -> None:
         net = _new_network(ctx.config, data.dataset, 1 if ctx.crew is None else ctx.crew.ranks.local_count)
+        if ctx.crew is not None:  # before the others are called: one process says what is wrong
+            from edgeseg.training.sync_norm import check_norms
+
+            check_norms(net, ctx.crew.ranks)
         _fit(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training")
 
     return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
@@ -148,18 +152,25 @@ def follow(config_path: Path, overrides: tuple[str, ...], crew: Crew) -> None:
     _learn(config, data, net, _train_work(folder, _train_key(config, dataset)), resume=plan["resume"], ranks=crew.ranks)
 
 
-def _train_key(config: Config, dataset: Dataset) -> dict[str, Any]:
-    return {
+def _train_key(config: Config, dataset: Dataset, *, done: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a training depends on. `done` = the key of the one that was done: if it is this very one, its starting weights may be gone."""
+    key: dict[str, Any] = {
         "version": 2,
         "dataset": dataset.sha256,
         "model": asdict(config.model.portable),
-        "encoder_weights": encoder_weights_sha256(config.model),
         "factory": factory_sha256(config.model),
         "augment": asdict(config.augment),
         "train": asdict(config.train),
         "size": list(config.data.size),
         "resize": config.data.resize,
     }
+    try:
+        return {**key, "encoder_weights": encoder_weights_sha256(config.model)}
+    except (InputMissingError, MissingExtraError):
+        key["encoder_weights"] = (done or {}).get("encoder_weights")
+        if done is None or sha256_json(key) != sha256_json(dict(done)):
+            raise
+        return key
 
 
 def _train_work(folder: Path, key: dict[str, Any]) -> Path:

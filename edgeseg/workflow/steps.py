@@ -77,6 +77,11 @@ class Steps:
         )
         return self._finish(StepResult(name, output, digest, False, seconds))
 
+    def key_of(self, name: str) -> dict[str, Any]:
+        """The key that a step was last done for; empty = it was not."""
+        key = self._record(name).get("key")
+        return key if isinstance(key, dict) else {}
+
     def _finish(self, result: StepResult) -> StepResult:
         self.done.append(result)
         self.ui.say(f"{result.name}: {'unchanged' if result.cached else f'done in {result.seconds:.1f} s'}")

@@ -33,6 +33,16 @@ eval_every = 2
 warmup_epochs = 1
 device = "cpu"
 """
+ODD_NET = """
+from torch import nn
+
+class NormAct(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+def build(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3, 4, 1), NormAct(4), nn.Conv2d(4, num_classes, 1))
+"""
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
 pytestmark = pytest.mark.slow
 
@@ -146,6 +156,9 @@ def test_mistakes_are_said_once_and_not_tried_again(tmp_path: Path) -> None:
     assert "--max-restarts goes with --devices" in one_line_error(alone, 2)
     both = edgeseg("train", "--devices", "2", cwd=tmp_path, env={"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"})
     assert "torchrun started this process already" in one_line_error(both, 2)
+    (tmp_path / "odd_net.py").write_text(ODD_NET)
+    norm = edgeseg("train", "--devices", "2", "--set", "model.factory=odd_net:build", "--set", "model.width=1.0", cwd=tmp_path)
+    assert "the network's norm '1' is a NormAct: over 2 processes only torch.nn.BatchNorm2d itself" in one_line_error(norm, 2)
     mask = next((tmp_path / "data").rglob("masks/train/*"))
     mask.write_bytes(b"no image")
     broken = edgeseg("train", "--devices", "2", cwd=tmp_path)

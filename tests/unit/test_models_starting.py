@@ -6,6 +6,8 @@ import dataclasses
 import importlib.util
 import pickle
 import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -372,7 +374,49 @@ def test_the_code_of_a_factory_is_hashed_without_running_it(folder: Path) -> Non
     alone = factory_sha256(ModelSection(factory="one_file:build"))
     (folder / "one_file.py").write_text("a = 2\n")
     assert alone is not None and factory_sha256(ModelSection(factory="one_file:build")) not in (alone, None)
-    assert factory_sha256(ModelSection()) is factory_sha256(ModelSection(factory="nowhere:build")) is None
+    assert factory_sha256(ModelSection()) is None
+
+
+class EditableFinder:
+    """Finds a package outside the path, as setuptools' editable installs do."""
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self.package.name:
+            return None
+        return spec_from_file_location(name, self.package / "__init__.py", submodule_search_locations=[str(self.package)])
+
+
+def test_the_code_of_an_editable_install_is_hashed_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "their_nets"
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, EditableFinder(package)])
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    section = ModelSection(factory="their_nets.net:build")
+    first = factory_sha256(section)
+    assert first is not None and "their_nets" not in sys.modules
+    (package / "net.py").write_text(MODULE + "# edited\n")
+    assert factory_sha256(section) not in (first, None)
+    begin(section)
+    edited = factory_sha256(section)  # and so once it is imported
+    (package / "net.py").write_text(MODULE)
+    assert factory_sha256(section) == first != edited
+
+
+@pytest.mark.parametrize(("factory", "said"), [
+    ("nowhere.net:build", "there is no module 'nowhere', installed or in .*; start edgeseg in the folder that holds it"),
+    ("their_nets/net.py:build", "expected \"package.module:function\""),
+])
+def test_code_that_is_not_found_is_an_error_not_a_hash(folder: Path, factory: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        factory_sha256(ModelSection(factory=factory))
+    assert one_line(error.value).startswith(f"[model] factory = '{factory}'")
+
+
+def test_a_factory_in_python_itself_has_no_code_to_follow() -> None:
+    assert factory_sha256(ModelSection(factory="sys:exit")) == factory_sha256(ModelSection(factory="builtins:len"))
 
 
 def test_a_network_that_does_not_name_its_class_layers_is_not_pruned(folder: Path) -> None:

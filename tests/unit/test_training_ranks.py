@@ -1,6 +1,7 @@
 """Two gloo processes are one: the same loss, gradients, norms, scores and order of samples as one process with the whole batch."""
 
 import dataclasses
+import importlib.util
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from edgeseg.training.instance_task import InstanceTask
 from edgeseg.training.loop import check_split
 from edgeseg.training.ranks import SINGLE, Ranks, joined, ranks_of
 from edgeseg.training.step import Stepper
-from edgeseg.training.sync_norm import synchronise_norms
+from edgeseg.training.sync_norm import check_norms, synchronise_norms
 from edgeseg.training.task import SemanticTask, TaskContext
 
 LOSSES = {"ce": 1.0, "dice": 0.5, "focal": 0.3, "lovasz": 0.5}
@@ -212,6 +213,56 @@ def test_the_launchers_environment() -> None:
     assert ranks_of(full) == Ranks(rank=3, count=4, local_rank=1, local_count=2)
     with pytest.raises(ConfigError, match="environment is incomplete"):
         ranks_of({**full, "RANK": "x"})
+
+
+class NormAct(nn.BatchNorm2d):
+    """A norm with its activation inside, as timm has it."""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return super().forward(x_NCHW).relu()
+
+
+class OwnNorm(nn.Module):
+    """A norm by hand, related to none of PyTorch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(4))
+
+
+@pytest.mark.parametrize(("norm", "kind"), [
+    (NormAct(4), "NormAct"),
+    (nn.BatchNorm1d(4), "BatchNorm1d"),
+    (nn.BatchNorm3d(4), "BatchNorm3d"),
+    (nn.SyncBatchNorm(4), "SyncBatchNorm"),
+    (nn.InstanceNorm2d(4, track_running_stats=True), "InstanceNorm2d"),
+    (nn.BatchNorm2d(4, track_running_stats=False), "BatchNorm2d with track_running_stats=False"),
+    (OwnNorm(), "OwnNorm"),
+])
+def test_a_norm_that_would_drift_is_refused_where_several_train(norm: nn.Module, kind: str) -> None:
+    net = nn.ModuleDict({"plain": nn.BatchNorm2d(4), "odd": nn.Sequential(norm)})
+    with pytest.raises(ConfigError, match=rf"the network's norm 'odd\.0' is a {kind}: over 2 processes only .* in one process") as error:
+        synchronise_norms(net, Ranks(count=2))
+    assert "\n" not in str(error.value)
+    assert not any("forward" in vars(module) for module in net.modules())  # refused before anything was bound
+    synchronise_norms(net, SINGLE)
+
+
+def test_norms_without_statistics_of_the_batch_are_left_alone() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.InstanceNorm2d(4))
+    synchronise_norms(net, Ranks(count=2))
+    assert ["forward" in vars(module) for module in net] == [True, False, False, False]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="keras is not installed; it comes with pip install 'edgeseg[keras]'")
+def test_a_keras_network_trains_in_one_process() -> None:
+    from test_models_keras import network
+
+    net = network()
+    for one in (net, nn.Sequential(net.model)):  # wrapped by us, or inside a module of the user's
+        with pytest.raises(ConfigError, match="of a Keras network are not kept in step over 3 processes; train it in one process"):
+            check_norms(one, Ranks(count=3))
+        check_norms(one, SINGLE)
 
 
 def test_one_process_alone_needs_no_group() -> None:
