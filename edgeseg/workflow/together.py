@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeseg.core.config import load_config
 from edgeseg.core.errors import ConfigError, TrainingError
+from edgeseg.core.files import write_text
 from edgeseg.core.lazy import require
 from edgeseg.workflow.ui import Ui
 
@@ -70,8 +71,7 @@ class Crew:
 
     def begin(self, work: Path, *, resume: bool) -> None:
         """Call the others to the training in `work`."""
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "launch").write_text(self.launch_id, encoding="utf-8")
+        write_text(work / "launch", self.launch_id)
         self._told = True
         self.ranks.told({"resume": resume})
 
@@ -159,16 +159,25 @@ def launch(
             return 0
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
-        dead = {rank: code for rank, code in codes.items() if code < 0 or code == _CRASHED}
-        # The launcher ends the others with SIGTERM; what went wrong is any other death.
-        dead = {rank: code for rank, code in dead.items() if code != -signal.SIGTERM} or dead
-        if not dead or any(0 < code < _CRASHED for code in codes.values()):
-            return next(code for code in codes.values() if code > 0)
+        said, dead = verdict(codes)
+        if said:
+            return said
         words = _words(dead)
         if attempt < max_restarts:
             ui.say(f"{words}; all start again from the last checkpoint ({attempt + 1} of {max_restarts} restarts)")
     raise TrainingError(f"{words}, and {max_restarts} restarts are used up (--max-restarts); the last checkpoint is kept: "
                         "type the same command with --resume to go on")
+
+
+def verdict(codes: Mapping[int, int]) -> tuple[int, Mapping[int, int]]:
+    """What exit codes by rank mean: that of a process that said itself why it ends (0 = none did), and the processes that died.
+
+    The launcher ends the others with SIGTERM, so that is a cause only where there is no other. Code 71 beside a death is a process that
+    lost the others.
+    """
+    dead = {rank: code for rank, code in codes.items() if (code < 0 and code != -signal.SIGTERM) or code == _CRASHED}
+    said = next((code for code in codes.values() if code > 0 and code != _CRASHED), 0)
+    return (said if said < _CRASHED or not dead else 0), dead or codes
 
 
 def _words(dead: Mapping[int, int]) -> str:
