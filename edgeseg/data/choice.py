@@ -18,6 +18,15 @@ MAX_CLASSES: Final = 255
 """What fits a class map, in which 255 means ignore."""
 
 
+class UnknownClassError(ConfigError):
+    """A class was asked for that the data set, which names its classes, does not have."""
+
+    def __init__(self, message: str, known: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.known = known
+        """What the data set has."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Classes in index order, and the index each class of the data set gets among them."""
@@ -57,7 +66,8 @@ def choose(wanted: tuple[str, ...], known: tuple[str, ...]) -> Choice:
     with a class called background. Else it is ignored (255).
 
     Raises:
-        ConfigError: a name that the data set does not have; the nearest one is given.
+        UnknownClassError: a name that the data set does not have; the nearest one is given.
+        ConfigError: a name stands there twice.
         DataError: more classes than fit a class map of 8 bits.
     """
     if len(wanted or known) > MAX_CLASSES:
@@ -75,7 +85,7 @@ def choose(wanted: tuple[str, ...], known: tuple[str, ...]) -> Choice:
         if name not in known and not is_background(name):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"the data has {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
-            raise ConfigError(f"[data] classes: the data has no class '{name}'; {hint}")
+            raise UnknownClassError(f"[data] classes: the data has no class '{name}'; {hint}", known)
     index_of = tuple(rest if is_background(name) else named.get(name, rest) for name in known)
     left = len(known) - sum(name in known for name in wanted)
     where = "background" if rest != IGNORE_INDEX else "ignored (255)"

@@ -10,7 +10,7 @@ import numpy as np
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError
 from edgeseg.core.files import sha256_file, sha256_json
-from edgeseg.core.images import IGNORE_INDEX
+from edgeseg.core.images import IGNORE_INDEX, IMAGE_SUFFIXES
 from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, default_palette
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.cityscapes import CityscapesLayout
@@ -18,7 +18,8 @@ from edgeseg.data.coco import CocoLayout
 from edgeseg.data.folder import FolderLayout
 from edgeseg.data.voc import VocLayout
 
-__all__ = ["DATASETS", "Dataset", "Sample", "dataset_classes", "load_dataset", "named_classes", "refuse", "scan_dataset"]
+__all__ = ["DATASETS", "Dataset", "Sample", "dataset_classes", "load_dataset", "named_classes", "photographs", "placeholders", "refuse",
+           "scan_dataset"]
 
 DATASETS: Final[dict[str, Layout]] = {
     "folder": FolderLayout(),
@@ -26,6 +27,8 @@ DATASETS: Final[dict[str, Layout]] = {
     "coco": CocoLayout(),
     "cityscapes": CityscapesLayout(),
 }
+_LABEL_FOLDERS: Final = frozenset({"masks", "SegmentationClass", "SegmentationObject", "gtFine", "gtCoarse"})
+"""Folders of labels that may lie anywhere below a folder which is in no known layout itself."""
 
 
 def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
@@ -101,6 +104,24 @@ def named_classes(section: DataSection, scan: Scan) -> tuple[str, ...]:
     return scan.classes if scan.names_applied else section.classes or scan.classes
 
 
+def placeholders(num_classes: int) -> tuple[str, ...]:
+    """`class_0`, `class_1` ...: what classes are called that nobody names."""
+    return tuple(f"class_{index}" for index in range(num_classes))
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Images of a folder, sorted, never its labels: those of its samples where a layout claims it, else all outside folders of labels.
+
+    Raises:
+        ConfigError: several layouts claim the folder.
+    """
+    if any(layout.claims(folder) for layout in DATASETS.values()):
+        _, _, scan = scan_dataset(DataSection(dir=str(folder)), seed=0)
+        return sorted({sample.image for samples in scan.splits.values() for sample in samples})
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+                  and _LABEL_FOLDERS.isdisjoint(path.relative_to(folder).parts))
+
+
 def dataset_classes(section: DataSection, scan: Scan) -> tuple[tuple[str, ...], Palette]:
     """Names and colours: from `[data] classes`, else from the data set, else `class_0`.. up to the highest index in the masks.
 
@@ -116,7 +137,7 @@ def dataset_classes(section: DataSection, scan: Scan) -> tuple[tuple[str, ...], 
         if highest < 1:
             raise DataError("the masks hold one class only (index 0, and 255 = ignore); "
                             "a binary mask needs 0 = background and 1 = object, not 0 and 255")
-        classes = tuple(f"class_{index}" for index in range(highest + 1))
+        classes = placeholders(highest + 1)
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise DataError(f"{len(classes)} classes ({', '.join(classes[:5])}); 2 to {MAX_CLASSES} are possible, a background counts as one")
     return classes, scan.palette if len(scan.palette) == len(classes) else default_palette(len(classes))

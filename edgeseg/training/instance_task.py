@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from edgeseg.core.errors import DataError
 from edgeseg.data.instance_loader import instance_batches
 from edgeseg.data.loader import batches_per_epoch, slice_positions
 from edgeseg.models import normalise
@@ -45,11 +46,17 @@ class InstanceTask:
 
     The loss is the sum of the paper's five: objectness and box of the proposals, class, box and mask of the objects. `[train] loss` and
     `class_weights` are of pixels and play no part.
+
+    Raises:
+        DataError: no object of val is labelled.
     """
 
     def __init__(self, context: TaskContext) -> None:
         self.context = context
         self.train_store, self.val_store = context.stores
+        if not sum(self.val_store.object_counts):
+            raise DataError(f"{context.data.root}: no object of val is labelled, so no network can be chosen by it; label some, or put "
+                            "frames with objects into val")
 
     def batches(self, epoch: int) -> Epoch:
         """Give this process's slices of the epoch's batches."""

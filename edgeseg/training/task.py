@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.core.config import Config
+from edgeseg.core.errors import DataError
+from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import score
 from edgeseg.data.dataset import Dataset
@@ -110,11 +112,18 @@ class SemanticBatch:
 
 
 class SemanticTask:
-    """A class for each pixel; the score is mIoU at the frames' own size."""
+    """A class for each pixel; the score is mIoU at the frames' own size.
+
+    Raises:
+        DataError: no pixel of val is labelled.
+    """
 
     def __init__(self, context: TaskContext) -> None:
         self.context = context
         self.train_store, self.val_store = context.stores
+        if not any((self.val_store[i][1] != IGNORE_INDEX).any() for i in range(len(self.val_store))):
+            raise DataError(f"{context.data.root}: no pixel of val is labelled (all 255 = ignore), so no network can be chosen by it; "
+                            "label some, or put labelled frames into val")
         train, num_classes = context.config.train, len(context.data.classes)
         labels = (self.train_store[i][1] for i in range(len(self.train_store)))
         weights = class_weights(labels, num_classes=num_classes, rule=train.class_weights)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, InputMissingError, require_path
-from edgeseg.core.images import IMAGE_SUFFIXES
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
@@ -53,7 +52,7 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
         loaded = load_config(config)
         goals, section, seed = loaded.goals, loaded.data, loaded.train.seed
     if data is not None:
-        section = replace(section or DataSection(), dir=str(data), classes=(section or DataSection()).classes)
+        section = replace(section or DataSection(), dir=str(data))
     session = open_session(bundle, how.runtime, how.options)
     try:
         if section is None or not section.dir:
@@ -87,20 +86,16 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
 def _labelled(
     bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str
 ) -> Outcome:
-    from edgeseg.data.dataset import load_dataset
+    from edgeseg.workflow.labelled import load_labelled
 
     manifest = bundle.manifest
-    dataset = load_dataset(replace(section, classes=section.classes or manifest.classes), seed=seed, need=())
-    if len(dataset.classes) != len(manifest.classes):
-        raise ConfigError(
-            f"the data has {len(dataset.classes)} classes, the bundle {len(manifest.classes)} ({', '.join(manifest.classes)})"
-        )
+    dataset = load_labelled(section, manifest.classes, seed=seed)
     split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
     samples = _samples_of(dataset, split)
     measure = measure_objects if manifest.contract.task == "instance" else measure_classes
     found = measure(bundle, session, Labelled(dataset, samples, split), replace(goals, agreement=None), runtime, ui)
     passed = all(finding.passed for finding in found.findings)
-    lines = [*found.lines]
+    lines = [*found.lines, *(f"note: {note}" for note in dataset.notes)]
     lines += [
         f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
         for f in found.findings
@@ -157,11 +152,9 @@ def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | 
     how = plan(target, manifest.format, manifest.precision, num_threads=threads)
     frames = [bundle.folder / pair.frame for pair in manifest.golden]
     if data is not None:
-        frames = sorted(
-            path
-            for path in require_path(data, what="folder").rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and "masks" not in path.parts
-        )
+        from edgeseg.data.dataset import photographs
+
+        frames = photographs(require_path(data, what="folder"))
     if not frames:
         raise InputMissingError(f"{data or folder} holds no images to measure with; type: edgeseg bench {folder} --data DIR")
     result = measure(

@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from edgeseg.core.config import DataSection, load_config
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError, require_path
-from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, Frame, place, read_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, place, read_frame, to_model
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import Confusion, SegmentationScore, score
 from edgeseg.data.base import Sample
-from edgeseg.data.dataset import DATASETS, Dataset, load_dataset
+from edgeseg.data.dataset import DATASETS, Dataset, photographs
 from edgeseg.data.store import read_sample
 from edgeseg.data.synthetic import draw_field
+from edgeseg.workflow.labelled import load_labelled
 
 _DRAWN: Final = 6
 """Frames drawn where no data is given."""
@@ -43,6 +44,11 @@ class Pictures:
     def drawn(self) -> bool:
         """Nobody gave any data."""
         return self.dataset is None and not self.images
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about labelled data (classes left out, a threshold), in words."""
+        return () if self.dataset is None else self.dataset.notes
 
     @property
     def eval_split(self) -> str:
@@ -102,7 +108,7 @@ def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
     """Open what --data names: an edgeseg.toml, a labelled data set in a layout known here, a folder of images, or nothing.
 
     Raises:
-        ConfigError: the data has other classes than `classes`.
+        ConfigError: the data has other classes than `classes`; see `load_labelled`.
         InputMissingError: no such folder, or no images in it.
     """
     if data is None:
@@ -113,17 +119,13 @@ def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
         config = load_config(data)
         section, seed = config.data, config.train.seed
     elif not any(layout.claims(data) for layout in DATASETS.values()):
-        images = tuple(sorted(path for path in data.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()))
+        images = tuple(photographs(data)) if data.is_dir() else ()
         if not images:
             raise InputMissingError(f"{data} holds no images; give a labelled data set, a folder of images, or an edgeseg.toml")
         return Pictures(name=data.resolve().name, images=images)
     else:
         section = replace(section, dir=str(data))
-    dataset = load_dataset(replace(section, classes=section.classes or classes), seed=seed, need=())
-    if classes and len(dataset.classes) != len(classes):
-        shown = ", ".join(dataset.classes[:6])
-        raise ConfigError(f"the data has {len(dataset.classes)} classes ({shown}), the model {len(classes)}; "
-                          "they must be the same, in the same order")
+    dataset = load_labelled(section, classes, seed=seed)
     return Pictures(name=dataset.name, dataset=dataset, section=section, seed=seed)
 
 

@@ -239,3 +239,88 @@ def test_a_folder_of_two_layouts_has_to_be_told(colours: Path) -> None:
     assert load(colours, layout="folder", palette=HEX).layout == "folder"
     with pytest.raises(InputMissingError, match="that is not the layout voc"):
         load(colours, layout="voc")
+
+
+# ------------------------------------------------------------------ [data] classes, where dataset.json names them
+
+NAMES = ["soil", "crop", "weed"]
+
+
+@pytest.fixture
+def indices(tmp_path: Path) -> Path:
+    for number in range(6):
+        save(tmp_path / f"images/{number}.png", frame(number))
+        save(tmp_path / f"masks/{number}.png", painted(number))
+    index(tmp_path, classes=NAMES, palette=COLOURS.tolist())
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["index", "colours of dataset.json", "colours of the config"])
+def test_classes_are_mapped_by_name(indices: Path, kind: str) -> None:
+    if kind != "index":
+        for number in range(6):
+            save(indices / f"masks/{number}.png", COLOURS[painted(number)])
+    other = {"palette": (HEX[0], HEX[2], HEX[1])} if kind == "colours of the config" else {}  # in the order of `classes`
+    data = load(indices, classes=("soil", "weed", "crop"), **other)
+    assert data.classes == ("soil", "weed", "crop")
+    assert data.palette == tuple(tuple(COLOURS[i].tolist()) for i in (0, 2, 1))
+    np.testing.assert_array_equal(labels(data)["3"], np.array([0, 2, 1], dtype=np.uint8)[painted(3)])
+    assert data.sha256 != load(indices).sha256
+    same = {"palette": HEX} if kind == "colours of the config" else {}
+    np.testing.assert_array_equal(labels(load(indices, classes=tuple(NAMES), **same))["3"], painted(3))
+    assert check_dataset(DataSection(dir=str(indices), classes=("soil", "weed", "crop"), **other), seed=0).ok
+
+
+def test_the_classes_as_they_are_change_no_hash(indices: Path) -> None:
+    assert load(indices, classes=tuple(NAMES)).sha256 == load(indices).sha256
+
+
+def test_what_is_not_chosen_is_ignored_or_background(indices: Path) -> None:
+    data = load(indices, classes=("soil", "weed"))
+    assert data.classes == ("soil", "weed")
+    assert "2 classes chosen; the other 1 of the data are ignored (255)" in data.notes
+    np.testing.assert_array_equal(labels(data)["2"], np.array([0, 255, 1], dtype=np.uint8)[painted(2)])
+    np.testing.assert_array_equal(
+        labels(load(indices, classes=("background", "weed")))["2"], np.array([0, 0, 1], dtype=np.uint8)[painted(2)]
+    )
+    index(indices, classes=["background", "crop", "weed"])
+    np.testing.assert_array_equal(labels(load(indices, classes=("weed",)))["2"], np.array([0, 0, 1], dtype=np.uint8)[painted(2)])
+
+
+def test_a_class_that_dataset_json_does_not_name(indices: Path) -> None:
+    with pytest.raises(ConfigError, match="the data has no class 'zzz'; the data has soil, crop, weed"):
+        load(indices, classes=("soil", "weed", "zzz"))
+    with pytest.raises(ConfigError, match="the data has no class 'wed'; did you mean 'weed'"):
+        load(indices, classes=("soil", "crop", "wed"))
+
+
+def test_a_value_outside_never_passes_for_a_chosen_class(indices: Path) -> None:
+    label = painted(4)
+    label[0, 0] = 3
+    save(indices / "masks/4.png", label)
+    with pytest.raises(DataError, match=r"4\.png: mask values 3 \(1 pixels\) are outside the classes 0\.\.2"):
+        labels(load(indices, classes=("background", *NAMES)))
+
+
+def test_black_and_white_by_name(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / f"images/{number}.png", frame(number))
+        save(tmp_path / f"masks/{number}.png", np.where(painted(number) > 0, 255, 0).astype(np.uint8))
+    index(tmp_path, classes=["soil", "plant"])
+    swapped = load(tmp_path, classes=("plant", "soil"))
+    assert swapped.classes == ("plant", "soil")
+    np.testing.assert_array_equal(labels(swapped)["1"], (painted(1) == 0).astype(np.uint8))
+    with pytest.raises(ConfigError, match="no class 'stone'"):
+        load(tmp_path, classes=("soil", "stone"))
+    (tmp_path / "dataset.json").unlink()
+    assert load(tmp_path, classes=("soil", "stone")).classes == ("soil", "stone")
+
+
+def test_objects_without_folders_by_name(tmp_path: Path) -> None:
+    for number in range(6):
+        save(tmp_path / f"images/{number}.png", frame(number))
+        save(tmp_path / f"masks/{number}/1.png", np.where(painted(number) > 0, 255, 0).astype(np.uint8))
+    index(tmp_path, classes=["soil", "plant"])
+    assert load(tmp_path, classes=("soil", "plant")).classes == ("soil", "plant")
+    with pytest.raises(ConfigError, match="no class 'stone'"):
+        load(tmp_path, classes=("soil", "stone"))

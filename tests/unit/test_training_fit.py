@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edgeseg.core.config import AugmentSection, Config, DataSection, ModelSection, TrainSection
-from edgeseg.core.errors import TrainingError
+from edgeseg.core.errors import DataError, TrainingError
 from edgeseg.core.files import read_json, sha256_file, write_json
 from edgeseg.core.images import write_class_map, write_frame
 from edgeseg.data.dataset import Dataset, load_dataset
@@ -221,3 +221,14 @@ def test_bf16_and_averaging_off_also_train(root: Path, tmp_path: Path) -> None:
     assert result.precision == "bf16"
     again = run(tiny_config(root, epochs=2, precision="bf16", ema=0.0, schedule="poly", clip_norm=0.0), tmp_path / "again")
     assert result.best.sha256 == again.best.sha256
+
+
+def test_a_val_split_without_labels_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "data")
+    for path in (tmp_path / "data/masks/val").iterdir():
+        write_class_map(path, np.full(HW, 255, dtype=np.uint8))
+    (tmp_path / "data/dataset.json").write_text('{"classes": ["ground", "box"]}', encoding="utf-8")
+    steps: list[int] = []
+    with pytest.raises(DataError, match="no pixel of val is labelled"):
+        run(tiny_config(tmp_path / "data", eval_every=3), tmp_path / "run", on_progress=lambda now: steps.append(now.step))
+    assert not steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgeseg.core.instances import InstanceLabel, Instances
 from edgeseg.core.manifest import Contract
 from edgeseg.core.paste import paste
 from edgeseg.data.instance_store import InstanceStore
+from edgeseg.data.objects import instance_label
 from edgeseg.models.mask_rcnn import build
 from edgeseg.models.mask_rcnn.boxes import encode
 from edgeseg.training.checkpoint import load_checkpoint
@@ -224,6 +226,14 @@ def test_labels_answered_score_1(task: InstanceTask, tmp_path: Path) -> None:
 
     score = evaluate_instances(labelled, store, task.context.contract)
     assert score.ap50 == pytest.approx(1.0) and score.ap > 0.98
+
+
+def test_a_val_split_without_objects_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    context = context_of(tmp_path)
+    bare = dataclasses.replace(context.data.splits["val"][0], read_instances=partial(instance_label, HW, []))
+    val = InstanceStore((bare,), num_classes=len(CLASSES), memory_limit_mb=10)
+    with pytest.raises(DataError, match="no object of val is labelled"):
+        InstanceTask(dataclasses.replace(context, stores=(context.stores[0], val)))
 
 
 @pytest.mark.slow

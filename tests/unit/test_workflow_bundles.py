@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from PIL import Image
 from tiny_models import CLASSES, strongest_channel, tiny_bundle, tiny_frame
 
+from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import Reference
+from edgeseg.data.dataset import load_dataset
 from edgeseg.workflow import bundles
 from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.labelled import load_labelled
 from edgeseg.workflow.ui import Silent
 
 
@@ -62,3 +66,82 @@ def test_goals_it_cannot_judge_are_named(tmp_path: Path) -> None:
     assert set(outcome.facts["not_judged"]) == {"agreement", "p90_ms", "size_mb"}
     assert sum(line.startswith("not judged here: goal ") for line in outcome.lines) == 3
     assert np.isclose(outcome.facts["miou"], 1.0)
+
+
+# ------------------------------------------------------------------ classes of the data against those of the bundle
+
+
+def _against(tmp_path: Path, named: list[str], *, label: list[int] | None = None) -> Outcome:
+    """Verify the tiny bundle (red, green, blue), without [data] classes, on data that name their classes `named` (empty = do not)."""
+    bundle = tiny_bundle(tmp_path, "onnx")
+    data = _data(tmp_path / "data", ("val",))
+    for path in sorted((data / "masks").rglob("*.png")):
+        values = np.asarray(Image.open(path))
+        Image.fromarray(np.array(label or [0, 1, 2], dtype=np.uint8)[values]).save(path)
+    if named:
+        (data / "dataset.json").write_text(json.dumps({"classes": named}), encoding="utf-8")
+    config = tmp_path / "edgeseg.toml"
+    config.write_text("[data]\n", encoding="utf-8")
+    return bundles.verify(bundle.folder, data=data, config=config, target="host", split="val", ui=Silent())
+
+
+def test_data_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
+    outcome = _against(tmp_path, ["blue", "red", "green"], label=[1, 2, 0])
+    assert outcome.facts["miou"] == 1.0
+
+
+def test_data_without_names_are_taken_in_the_order_of_the_bundle(tmp_path: Path) -> None:
+    assert _against(tmp_path, []).facts["miou"] == 1.0
+
+
+def test_what_the_bundle_does_not_know_is_ignored_and_said(tmp_path: Path) -> None:
+    outcome = _against(tmp_path, ["red", "green", "blue", "grey"])
+    assert outcome.facts["miou"] == 1.0
+    assert "note: 3 classes chosen; the other 1 of the data are ignored (255)" in outcome.lines
+
+
+@pytest.mark.parametrize("named", [["soil", "crop", "weed"], ["red", "green"]])
+def test_other_classes_are_refused_by_the_names_of_both(tmp_path: Path, named: list[str]) -> None:
+    with pytest.raises(ConfigError, match=rf"the data has the classes {', '.join(named)}, the model red, green, blue; ") as refused:
+        _against(tmp_path, named)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_config_names_other_classes_than_the_bundle(tmp_path: Path) -> None:
+    section = DataSection(dir=str(_data(tmp_path / "data", ("val",))), classes=("green", "red", "blue"))
+    with pytest.raises(ConfigError, match=r"\[data\] classes: the data has .* green.*the model red, green, blue; .* model's order"):
+        load_labelled(section, CLASSES, seed=0)
+
+
+def test_placeholders_fit_data_without_names_only(tmp_path: Path) -> None:
+    section = DataSection(dir=str(_data(tmp_path / "data", ("val",))))
+    made = load_dataset(section, seed=0, need=()).classes
+    assert made == ("class_0", "class_1", "class_2")
+    assert load_labelled(section, made, seed=0).classes == made
+    (tmp_path / "data/dataset.json").write_text(json.dumps({"classes": list(CLASSES)}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the model class_0, class_1, class_2; the model was made without names"):
+        load_labelled(section, made, seed=0)
+
+
+def test_a_palette_has_the_order_of_the_data_not_of_the_bundle(tmp_path: Path) -> None:
+    """Where the config gives colours and no classes, they are those of dataset.json's classes: never taken for the bundle's."""
+    data = _data(tmp_path / "data", ("val",))
+    colours = np.array([(9, 0, 0), (0, 9, 0), (0, 0, 9)], dtype=np.uint8)
+    for path in sorted((data / "masks").rglob("*.png")):
+        values = np.asarray(Image.open(path))
+        Image.fromarray(colours[values]).save(path)
+    section = DataSection(dir=str(data), palette=("#090000", "#000900", "#000009"))
+    assert load_labelled(section, CLASSES, seed=0).classes == CLASSES
+    (data / "dataset.json").write_text(json.dumps({"classes": ["blue", "red", "green"]}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="the data has the classes blue, red, green, the model red, green, blue"):
+        load_labelled(section, CLASSES, seed=0)
+
+
+# ------------------------------------------------------------------ what bench measures on
+
+
+def test_bench_in_a_data_set_below_a_folder_called_masks(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "onnx")
+    data = _data(tmp_path / "masks" / "data", ("val",))
+    outcome = bundles.bench(bundle.folder, target="host", quick=True, threads=1, data=data, ui=Silent())
+    assert outcome.facts["frames"] == str(data)
