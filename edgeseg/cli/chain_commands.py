@@ -129,14 +129,17 @@ def quantize(
         Path | None, typer.Option("--data", metavar="CONFIG|DIR", help="of a BUNDLE: training frames, labelled or not")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="BUNDLE", help="of a BUNDLE: where int8 goes; default BUNDLE-int8")] = None,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="of a BUNDLE: how many frames calibrate")] = 128,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="of a BUNDLE: how many frames calibrate; default 128")] = None,
     force: Annotated[bool, typer.Option("--force", help="of a BUNDLE: replace an int8 bundle that is already there")] = False,
     json: JsonOpt = False,
 ) -> None:
     """Quantize to int8 (the fp32 bundles of a run, or one BUNDLE), calibrated on training frames, with per-class IoU before and after."""
     if not (source / "manifest.json").is_file():
-        if data is not None or out is not None or force:
-            raise typer.BadParameter(f"--data, --out and --force go with a bundle, and {source} is none; a run takes all from its config.")
+        if data is not None or out is not None or frames is not None or force:
+            hint = "" if frames is None else f": --set quantize.calibration_frames={frames}"
+            raise typer.BadParameter(
+                f"--data, --out, --frames and --force go with a bundle, and {source} is none; a run takes all from its config{hint}."
+            )
         _step("quantize", source, set_, json)
         return
     from edgeseg.workflow.quantizing import quantize_bundle
@@ -144,7 +147,7 @@ def quantize(
     if set_:
         raise typer.BadParameter("--set changes a run's config; with a bundle use --frames, --data and --out.")
     console = Console(quiet=json)
-    outcome = quantize_bundle(source, data=data, out=out, num_frames=frames, force=force, ui=console)
+    outcome = quantize_bundle(source, data=data, out=out, num_frames=128 if frames is None else frames, force=force, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())

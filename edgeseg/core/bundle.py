@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.core.errors import BundleError
+from edgeseg.core.errors import BundleError, ConfigError
 from edgeseg.core.files import atomic_folder, sha256_file, write_json
 from edgeseg.core.images import Frame, read_class_map, read_frame, write_class_map, write_frame
 from edgeseg.core.instances import Answer, Instances, read_instances, write_instances
@@ -77,6 +77,39 @@ def open_bundle(folder: Path) -> Bundle:
         if sha256_file(path) != entry.sha256:
             raise BundleError(f"{folder}: {entry.path} was changed (SHA-256 differs from manifest.json); copy the bundle again")
     return Bundle(folder, manifest)
+
+
+def check_target(out: Path, source: Path, *, force: bool) -> Path:
+    """Give the full path of the folder `out` if a bundle made of `source` may be sealed there, with `force` in place of another bundle.
+
+    Raises:
+        ConfigError: it holds something that is no bundle, it is there and `force` is not, or one of the two is inside the other.
+    """
+    target, origin, here = out.resolve(), source.resolve(), Path.cwd()
+    if target == origin or target in origin.parents or origin in target.parents:
+        raise ConfigError(f"--out {out} and {source}, which is read, are the same or one lies inside the other; choose another --out")
+    if not target.exists():
+        return target
+    if target == here or target in here.parents:
+        raise ConfigError(f"--out {out} is the folder you are in, or one around it; choose another --out")
+    if not _is_replaceable(target):
+        raise ConfigError(f"--out {out} exists and is no bundle; only a bundle is replaced, so choose another --out")
+    if not force:
+        raise ConfigError(f"{out} exists; add --force to replace it, or choose another --out")
+    return target
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether it is empty or a bundle, whole or not."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        read_manifest(folder)
+    except BundleError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgeseg.core.bundle import Bundle, BundleInfo, seal_bundle
+from edgeseg.core.bundle import Bundle, BundleInfo, check_target, seal_bundle
 from edgeseg.core.errors import BundleError, ConfigError, RuntimeFailure
 from edgeseg.core.files import sha256_json
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
@@ -71,8 +71,7 @@ def import_model(request: ImportRequest, *, ui: Ui) -> Outcome:
     require("torch", extra="export")
     from exporters.imported import choose_ports, find_source, fix_input, read_output, refuse_format, sentences
 
-    if request.out.exists() and not request.force:
-        raise ConfigError(f"{request.out} exists; add --force to replace it, or choose another --out")
+    check_target(request.out, request.model, force=request.force)
     kind, source = find_source(request.model)
     format_ = refuse_format(request.model, kind, source, request.format)
     pictures = open_pictures(request.data, request.classes)
@@ -192,9 +191,9 @@ def _seal(request: ImportRequest, kind: str, format_: str, classes: tuple[str, .
         info = BundleInfo(
             name=_name(request.out), contract=reading.contract, classes=classes,
             palette=dataset.palette if dataset else default_palette(len(classes)), reference=original.reference,
-            parents=(Parent(kind="import", sha256=_sha256(request.model)),), config_sha256=sha256_json(origin),
+            parents=(Parent(kind="import", sha256=_sha256(request.model, kind)),), config_sha256=sha256_json(origin),
         )
-        bundle = seal_bundle(request.out, model, info, golden_frames=pictures.golden(reading.contract, _GOLDEN), answer=answer)
+        bundle = seal_bundle(request.out.resolve(), model, info, golden_frames=pictures.golden(reading.contract, _GOLDEN), answer=answer)
     return _outcome(bundle, original, found[0], request)
 
 
@@ -232,11 +231,12 @@ def _outcome(bundle: Bundle, original: _Original, found: tuple[float, Confusion 
     return Outcome(tuple(lines), facts)
 
 
-def _sha256(model: Path) -> str:
-    """Hash of a model's file or folder; an OpenVINO IR is two files."""
-    if model.suffix.lower() == ".xml":
-        return sha256_json([tree_sha256(model), tree_sha256(model.with_suffix(".bin"))])
-    return tree_sha256(model)
+def _sha256(model: Path, kind: str) -> str:
+    """Hash of a model's file or folder, with the files beside it that hold its weights."""
+    from exporters.imported import SOURCES
+
+    beside = [tree_sha256(path) for path in SOURCES[kind].beside(model)]
+    return sha256_json([tree_sha256(model), *beside]) if beside else tree_sha256(model)
 
 
 def _name(out: Path) -> str:

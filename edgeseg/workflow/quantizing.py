@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.core.bundle import Bundle, BundleInfo, open_bundle, seal_bundle
+from edgeseg.core.bundle import Bundle, BundleInfo, check_target, open_bundle, seal_bundle
 from edgeseg.core.errors import ConfigError, require_path
 from edgeseg.core.images import place, to_frame, to_model
 from edgeseg.core.instances import as_class_map
@@ -46,15 +46,13 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
 
     parent = open_bundle(require_path(folder, what="bundle"))
     manifest = parent.manifest
-    target = out or folder.with_name(folder.name.removesuffix("-fp32") + "-int8")
-    if target.exists() and not force:
-        raise ConfigError(f"{target} exists; add --force to replace it, or choose another --out")
+    named = folder if folder.name.strip(".") else folder.resolve()
+    target = out or named.with_name(named.name.removesuffix("-fp32") + "-int8")
+    sealed_at = check_target(target, folder, force=force)
     if manifest.contract.task != "semantic":
         raise ConfigError(f"{folder} finds objects one by one; its int8 is made by its run, which measures them: edgeseg quantize CONFIG")
     if manifest.format not in QUANTIZERS:
         raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
-    if manifest.contract.task == "instance":
-        raise ConfigError(f"{folder} answers with objects, which this command cannot compare; its int8 is made beside it by: edgeseg run")
     pictures = open_pictures(data, manifest.classes)
     for note in pictures.notes:
         ui.say(f"note: {note}")
@@ -68,8 +66,8 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
         model = QUANTIZERS[manifest.format](parent, frames, Path(work))
         model = replace(model, scheme={**manifest.scheme, **model.scheme, "calibration": calibration})
         golden = [frame for frame, _ in parent.golden_pairs()]
-        made = seal_bundle(target, model, info, golden_frames=golden, answer=own_answer)
-    return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures)
+        made = seal_bundle(sealed_at, model, info, golden_frames=golden, answer=own_answer)
+    return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures, target)
 
 
 def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Change:
@@ -99,15 +97,15 @@ def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Chang
     return _Change(count, float(np.mean(shares)), before, after)
 
 
-def _outcome(parent: Bundle, made: Bundle, change: _Change, pictures: Pictures) -> Outcome:
+def _outcome(parent: Bundle, made: Bundle, change: _Change, pictures: Pictures, target: Path) -> Outcome:
     manifest = made.manifest
     size = f"{parent.size_bytes / 1e6:.2f} -> {made.size_bytes / 1e6:.2f} MB"
     lines = [
-        f"{made.folder}: {manifest.format} int8, {size}",
+        f"{target}: {manifest.format} int8, {size}",
         f"{change.agreement:.4%} of the pixels of {change.num_frames} frames of {pictures.name} as in float",
     ]
     facts: dict[str, Any] = {
-        "bundle": str(made.folder), "bundle_sha256": manifest.sha256, "format": manifest.format, "size_bytes": made.size_bytes,
+        "bundle": str(target), "bundle_sha256": manifest.sha256, "format": manifest.format, "size_bytes": made.size_bytes,
         "size_bytes_float": parent.size_bytes, "agreement_with_float": change.agreement, "num_frames": change.num_frames,
         "calibration": manifest.scheme["calibration"], "miou_float": None, "miou": None, "iou_float": None, "iou": None,
     }

@@ -141,6 +141,10 @@ class Source(Protocol):
         """Say whether `path` looks like this kind, from names alone."""
         ...
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """Files beside `path`, each once, that hold weights of the model, which `open` has read."""
+        ...
+
     def open(self, path: Path) -> Opened:
         """Read the file.
 

@@ -34,6 +34,10 @@ class KerasSource:
         """See `Source.claims`."""
         return path.suffix.lower() in (".keras", ".h5", ".hdf5") and path.is_file()
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`."""
+        return ()
+
     def open(self, path: Path) -> OpenedKeras:
         """See `Source.open`."""
         keras = require_keras()

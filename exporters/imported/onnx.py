@@ -43,6 +43,15 @@ class OnnxSource:
         """See `Source.claims`."""
         return path.suffix.lower() == ".onnx" and path.is_file()
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`; ONNX calls them external data."""
+        onnx = require("onnx", extra="export")
+        model = onnx.load(str(path), load_external_data=False)
+        nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+        tensors = [*model.graph.initializer, *(tensor for node in nodes for tensor in _tensors(node))]
+        names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+        return tuple(path.parent / name for name in sorted(names))
+
     def open(self, path: Path) -> OpenedOnnx:
         """See `Source.open`."""
         onnx = require("onnx", extra="export")
@@ -86,6 +95,8 @@ class SettledOnnx:
         remarks = []
         if opset > _NEWEST_EVERYWHERE:
             remarks.append(f"note: opset {opset}; ONNX Runtime 1.18 (JetPack 6) reads up to {_NEWEST_EVERYWHERE}")
+        if _holds_halves(model.graph):
+            remarks.append("note: it holds float16, computed with in float16 or float32 as runtimes please; it is recorded as fp32")
         if domains:
             remarks.append(f"note: operators beyond ONNX ({', '.join(domains)}); TensorRT and OpenVINO may not know them")
         self.facts = Facts(
@@ -154,6 +165,24 @@ def join(onnx: Any, frame_end: Any, body: Any, answer_end: Any) -> Any:  # noqa:
     made.ir_version = min(max(body.ir_version, 8), IR_VERSION)
     made.producer_name = body.producer_name
     return made
+
+
+def _tensors(node: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Tensors that a node holds, those of its inner graphs included."""
+    for attribute in node.attribute:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+    for inner in _inner_graphs(node):
+        yield from inner.initializer
+        for part in inner.node:
+            yield from _tensors(part)
+
+
+def _holds_halves(graph: Any) -> bool:  # noqa: ANN401
+    half = require("onnx", extra="export").TensorProto.FLOAT16
+    stored = (tensor.data_type for tensor in graph.initializer)
+    return half in stored or any(value.type.tensor_type.elem_type == half for value in graph.value_info)
 
 
 def _settled(onnx: Any, source: Any, input: Port, output: Port, shape: tuple[int, ...]) -> Any:  # noqa: ANN401

@@ -33,6 +33,10 @@ class OpenVinoSource:
         """See `Source.claims`."""
         return path.suffix.lower() == ".xml" and path.is_file()
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`."""
+        return (path.with_suffix(".bin"),)
+
     def open(self, path: Path) -> OpenedOpenVino:
         """See `Source.open`."""
         if not path.with_suffix(".bin").is_file():

@@ -33,6 +33,10 @@ class SavedModelSource:
         """See `Source.claims`."""
         return (path / "saved_model.pb").is_file() or (path.suffix.lower() == ".pb" and path.is_file())
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`."""
+        return ()
+
     def open(self, path: Path) -> OpenedSavedModel:
         """See `Source.open`."""
         return OpenedSavedModel(path, read(path, "TensorFlow SavedModel"))

@@ -40,6 +40,10 @@ class TfliteSource:
         """See `Source.claims`."""
         return path.suffix.lower() in (".tflite", ".lite") and path.is_file()
 
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`."""
+        return ()
+
     def open(self, path: Path) -> OpenedTflite:
         """See `Source.open`."""
         return open_content(path.read_bytes(), str(path))

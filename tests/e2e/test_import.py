@@ -73,3 +73,5 @@ def test_what_is_wrong_is_one_line(place: Path, typed: tuple[str, ...], code: in
 def test_quantize_tells_a_bundle_from_a_config(place: Path) -> None:
     line = one_line_error(edgeseg("quantize", "edgeseg.toml", "--data", "data", cwd=place), 2)
     assert "go with a bundle" in line
+    line = one_line_error(edgeseg("quantize", "edgeseg.toml", "--frames", "32", cwd=place), 2)
+    assert "--set quantize.calibration_frames=32" in line

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, open_bundle, seal_bundle
-from edgeseg.core.errors import BundleError
+from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, check_target, open_bundle, seal_bundle
+from edgeseg.core.errors import BundleError, ConfigError
 from edgeseg.core.manifest import Contract, Parent, Reference, check_path, parse_manifest
 
 PLAIN = {"height": 8, "width": 12, "resize": "stretch", "decision": "argmax", "threshold": None}
@@ -151,3 +151,32 @@ def test_duplicate_keys_and_nan_are_refused(bundle: Bundle) -> None:
 def test_paths_stay_inside(path: str) -> None:
     with pytest.raises(BundleError, match="does not stay inside"):
         check_path(path)
+
+
+def test_force_replaces_a_bundle_and_nothing_else(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "saved" / "model.onnx"
+    model.parent.mkdir()
+    model.write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "manifest.json").write_text("{}")  # another kind of manifest
+    (tmp_path / "link").symlink_to(bundle.folder)
+    for good in ("bundle", "empty", "new", "link"):
+        assert check_target(tmp_path / good, model, force=True) == (tmp_path / good).resolve()
+    for there in ("bundle", "empty"):
+        with pytest.raises(ConfigError, match="add --force to replace it"):
+            check_target(tmp_path / there, model, force=False)
+    for other in (tmp_path / "page", tmp_path / "work", tmp_path / "work" / "model.json"):
+        with pytest.raises(ConfigError, match="is no bundle"):
+            check_target(other, model, force=True)
+    inside = bundle.folder / "golden"
+    for out, source in [
+        (model, model), (bundle.folder, bundle.folder), (tmp_path / "link", bundle.folder), (bundle.folder, inside),
+        (inside, bundle.folder), (bundle.folder / "new", bundle.folder), (tmp_path, model), (model.parent, model),
+    ]:
+        with pytest.raises(ConfigError, match="one lies inside the other"):
+            check_target(out, source, force=True)
+    for here in (bundle.folder, inside):
+        monkeypatch.chdir(here)
+        with pytest.raises(ConfigError, match="the folder you are in"):
+            check_target(bundle.folder, model, force=True)

@@ -34,6 +34,9 @@ def pixel_model(
     weight = numpy_helper.from_array(np.eye(3, dtype=np.float16 if dtype == "float16" else np.float32).reshape(3, 3, 1, 1), "weight")
     twos = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twos")
     nodes = [helper.make_node("Conv", ["frame", "weight"], ["scores"])]
+    if extra == "half inside":
+        half = numpy_helper.from_array(np.eye(3, dtype=np.float16).reshape(3, 3, 1, 1), "half")
+        nodes = [helper.make_node("Cast", ["half"], ["single"], to=kind), helper.make_node("Conv", ["frame", "single"], ["scores"])]
     if extra == "random":
         nodes = [
             helper.make_node("Conv", ["frame", "weight"], ["plain"]),
@@ -57,7 +60,7 @@ def pixel_model(
     if inputs == 2:
         nodes.append(helper.make_node("Add", ["scores", "mask"], ["sum"]))
         outputs[0].name = "sum"
-    graph = helper.make_graph(nodes, "pixels", given, outputs, [weight, twos])
+    graph = helper.make_graph(nodes, "pixels", given, outputs, [weight, twos, *([half] if extra == "half inside" else [])])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), str(path))
     return path
 
@@ -162,6 +165,56 @@ def test_an_existing_bundle_is_not_replaced_unasked(tmp_path: Path) -> None:
         import_model(ask(tmp_path, pixel_model(tmp_path / "m.onnx")), ui=Silent())
 
 
+@pytest.mark.parametrize("out", ["bundles", "saved", "saved/new", "."])
+def test_force_does_not_replace_what_is_no_bundle(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of bundles, the model itself, a place inside it, the current folder."""
+    other = tiny_bundle(tmp_path / "bundles", "null").folder
+    saved = write_saved(tmp_path / "saved", shape=(1, 40, 48, 3))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="choose another --out"):
+        import_model(ask(tmp_path, saved, out=Path(out), force=True), ui=Silent())
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert open_bundle(other)
+
+
+def test_force_replaces_a_bundle(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path, "null").folder.rename(tmp_path / "b")
+    import_model(ask(tmp_path, pixel_model(tmp_path / "m.onnx"), force=True), ui=Silent())
+    assert open_bundle(tmp_path / "b").manifest.format == "onnx"
+
+
+def test_weights_beside_an_onnx_file_are_part_of_its_hash(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(pixel_model(tmp_path / "plain.onnx")))
+    onnx.save(model, str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.data", size_threshold=0)
+    hashes = []
+    for out in ("b", "c"):
+        import_model(ask(tmp_path, tmp_path / "m.onnx", out=tmp_path / out), ui=Silent())
+        hashes.append(open_bundle(tmp_path / out).manifest.parents[0].sha256)
+        values = np.fromfile(tmp_path / "m.data", np.float32)
+        np.where(values == 1, np.float32(1.5), values).tofile(tmp_path / "m.data")
+    assert hashes[0] != hashes[1]
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize("extra", ["", "half inside"])
+def test_float16_inside_an_onnx_file_is_said(extra: str, tmp_path: Path) -> None:
+    heard = Heard()
+    import_model(ask(tmp_path, pixel_model(tmp_path / "m.onnx", extra=extra)), ui=heard)
+    assert any("holds float16" in line for line in heard.lines) == bool(extra)
+
+
 def _typed(**words: Any) -> ImportRequest:
     plain = {"model": Path("m.onnx"), "out": Path("b"), "classes": "", "mean": "", "scale": "", "size": "", "order": "", "layout": "",
              "output_layout": "", "resize": "stretch", "decision": "", "scores": ""}
@@ -210,3 +263,24 @@ def test_quantizing_a_bundle_on_a_plain_folder_of_pictures(tmp_path: Path) -> No
     assert outcome.facts["agreement_with_float"] > 0.9
     assert outcome.facts["miou"] is None
     assert open_bundle(tmp_path / "q").manifest.precision == "int8"
+
+
+def test_quantizing_never_replaces_the_float_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And inside a bundle, "." is that bundle: its int8 goes beside it."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / "0.png")
+    folder = tiny_bundle(tmp_path, "onnx").folder
+
+    def quantize(source: Path, out: Path | None) -> None:
+        quantize_bundle(source, data=tmp_path / "pictures", out=out, num_frames=1, force=True, ui=Silent())
+
+    for out in (folder, folder / "int8", tmp_path):
+        with pytest.raises(ConfigError, match="one lies inside the other"):
+            quantize(folder, out)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="one lies inside the other"):
+        quantize(Path(), Path())
+    quantize(Path(), None)
+    assert open_bundle(folder).manifest.precision == "fp32"
+    assert open_bundle(tmp_path / "onnx-int8").manifest.precision == "int8"
