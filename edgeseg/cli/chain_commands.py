@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, LayoutOpt, SetOpt
+from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, DataSetOpt, JsonOpt, LayoutOpt, SetOpt
 
 if TYPE_CHECKING:
     from edgeseg.workflow.chain import StepSummary
@@ -34,7 +34,7 @@ def init(
     all_keys: Annotated[bool, typer.Option("--all", help="write every key with its default; without --data, print them")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing config file")] = False,
     layout: LayoutOpt = "auto",
-    set_: SetOpt = None,
+    set_: DataSetOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Look at a folder of labelled images, say what is there, write edgeseg.toml."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import JsonOpt, LayoutOpt, SetOpt
+from edgeseg.cli.options import DataSetOpt, JsonOpt, LayoutOpt
 
 data_app = typer.Typer(name="data", no_args_is_help=True, help="Look at labelled images, or fetch public ones.", rich_markup_mode=None)
 
@@ -24,7 +24,7 @@ def data_check(
     classes: Annotated[str, typer.Option("--classes", metavar="A,B,...", help="class names, or a choice among those the data names")] = "",
     layout: LayoutOpt = "auto",
     sheet: Annotated[Path | None, typer.Option("--sheet", metavar="FILE.png", help="write a sheet of overlays to look at")] = None,
-    set_: SetOpt = None,
+    set_: DataSetOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Name every bad file and why; exit code 65 if there is one."""

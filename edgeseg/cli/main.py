@@ -67,6 +67,11 @@ def _fail(text: str) -> None:
     print(f"edgeseg: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
+def _reader_gone() -> int:
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - nothing more to say
+    return 141
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code; every failure is one line on stderr."""
     try:
@@ -75,9 +80,13 @@ def run(arguments: Sequence[str]) -> int:
     except EdgesegError as error:
         _fail(str(error))
         return error.exit_code
-    except (BrokenPipeError, SystemExit):  # Typer turns a closed pipe into SystemExit(1), which would read as a missed goal
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - the reader went away; nothing more to say
-        return 141
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # Typer turns a closed pipe into SystemExit(1), which would read as a missed goal
+            return _reader_gone()
+        _fail(f"something that was called ended the program (sys.exit({stop.code!r})); this is a bug in edgeseg or in code it was given")
+        return 70
     except OSError as error:
         known = explain_os_error(error, doing="using")
         _fail(str(known))
@@ -89,7 +98,8 @@ def run(arguments: Sequence[str]) -> int:
         return 128 + int(stop.args[0])
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the option parser
-            _fail(f"{error.format_message()} Type: edgeseg --help")
+            command = getattr(getattr(error, "ctx", None), "command_path", "edgeseg")
+            _fail(f"{str(error.format_message()).rstrip('. ')}. Type: {command} --help")
             return 2
         if os.environ.get("EDGESEG_DEBUG"):
             raise

@@ -11,6 +11,9 @@ ConfigArg = Annotated[Path, typer.Argument(metavar="[CONFIG]", help="the edgeseg
 SetOpt = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of the config, e.g. train.epochs=50")
 ]
+DataSetOpt = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change one value of [data], e.g. data.resize=letterbox")
+]
 LayoutOpt = Annotated[
     str, typer.Option("--layout", metavar="LAYOUT", help="folder | voc | coco | cityscapes; auto = recognise it")
 ]

@@ -46,7 +46,7 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
         net = function(num_classes)
     except EdgesegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{where}: {function_name}({num_classes}) failed with {type(error).__name__}: {telling_line(error)}") from error
     keras = sys.modules.get("keras")
     if keras is not None and isinstance(net, keras.Model):
@@ -68,7 +68,7 @@ def _import(name: str, section: ModelSection) -> ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             raise no_module(section, missing) from error
         raise ConfigError(f"{where}: importing {name} needs '{missing}', which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{where}: importing {name} failed with {type(error).__name__}: {telling_line(error)}") from error
 
 
@@ -88,22 +88,26 @@ def check_scores(net: nn.Module, section: ModelSection, num_scores: int, *, size
     except Exception as error:
         raise ConfigError(f"{where}: the network cannot be copied ({type(error).__name__}: {telling_line(error)})") from error
     for training, (height, width) in ((True, crop_hw), (False, size_hw)):
-        frames_NCHW = torch.zeros(2 if training else 1, 3, height, width)
+        frames_NCHW = torch.rand(2 if training else 1, 3, height, width, generator=torch.Generator().manual_seed(0))
         doing = f"{'training' if training else 'evaluation'} on frames {list(frames_NCHW.shape)}"
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
+            with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(training):
                 given = copied.train(training)(frames_NCHW)
         except EdgesegError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{where}: {doing} failed with {type(error).__name__}: {telling_line(error)}") from error
         scores = given.main if training and isinstance(given, Outputs) else given
-        expected = f"expected class scores as a float tensor [{len(frames_NCHW)}, {num_scores}, h, w]"
+        expected = f"expected class scores as a float tensor [{len(frames_NCHW)}, {num_scores}, h, w], h and w at most {height}, {width}"
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
             raise ConfigError(f"{where}: {doing} gave {_kind(given)}; {expected}")
         fits = scores.ndim == 4 and scores.shape[0] == len(frames_NCHW) and scores.shape[1] == num_scores
         if not fits or not 1 <= scores.shape[2] <= height or not 1 <= scores.shape[3] <= width:
             raise ConfigError(f"{where}: {doing} gave {list(scores.shape)}; {expected}")
+        if training and not scores.requires_grad:
+            raise ConfigError(f"{where}: its scores hang on no parameter that trains; leave requires_grad on, do not detach them")
+        if not bool(torch.isfinite(scores).all()):
+            raise ConfigError(f"{where}: {doing} gave scores that are not finite; look at how it starts its weights")
 
 
 def _kind(value: object) -> str:

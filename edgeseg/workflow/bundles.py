@@ -53,6 +53,8 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
         goals, section, seed = loaded.goals, loaded.data, loaded.train.seed
     if data is not None:
         section = replace(section or DataSection(), dir=str(data))
+    if split and (section is None or not section.dir):
+        raise ConfigError(f"--split {split} goes with labelled images; add --data DIR or --config CONFIG")
     session = open_session(bundle, how.runtime, how.options)
     try:
         if section is None or not section.dir:

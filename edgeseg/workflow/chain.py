@@ -111,8 +111,12 @@ def check_task(config: Config) -> None:
     if config.data.resize == "tile":
         raise ConfigError(f'[data] resize = "tile" cuts the objects of {name} apart; set data.resize=letterbox (or stretch)')
     if config.prune.macs_share < 1:
-        raise ConfigError(f"[prune] macs_share = {config.prune.macs_share:g}: {name} cannot be pruned: which channels belong together "
-                          "cannot be traced through its tables of boxes; set macs_share = 1 and choose a smaller encoder or width")
+        raise ConfigError(f"[prune] macs_share = {config.prune.macs_share:g}: {_cannot_prune(name)}")
+
+
+def _cannot_prune(name: str) -> str:
+    return (f"{name} cannot be pruned: which channels belong together cannot be traced through its tables of boxes; "
+            "set macs_share = 1 and choose a smaller encoder or width")
 
 
 def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool = True, restart: bool = False) -> StepSummary:
@@ -126,7 +130,9 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
     with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
         check_plan(ctx)
         if verb == "prune" and ctx.config.prune.macs_share >= 1:
-            raise ConfigError("[prune] macs_share = 1.0 keeps everything; type: edgeseg prune --set prune.macs_share=0.5")
+            if ctx.config.model.task == "instance":
+                raise ConfigError(_cannot_prune(ctx.config.model.name))
+            raise ConfigError(f"[prune] macs_share = 1.0 keeps everything; type: edgeseg prune {config_path} --set prune.macs_share=0.5")
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         final = learning.prune(ctx, data, trained)

@@ -88,6 +88,11 @@ def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
 
 def check_data(folder: Path, classes: tuple[str, ...], overrides: tuple[str, ...], *, sheet: Path | None, ui: Ui) -> DataReport:
     """Run the full check of `edgeseg data check`, and write the sheet of overlays where one is wanted."""
+    strange = [override for override in overrides if not override.strip().startswith("data.")]
+    if strange:
+        raise ConfigError(f"data check takes --set of [data] only, not {strange[0]}")
+    if sheet is not None and (sheet.is_dir() or sheet.suffix.lower() != ".png"):
+        raise ConfigError(f"--sheet {sheet}{' is a folder' if sheet.is_dir() else ''}: name a file that ends in .png")
     section = config_of(overrides).data
     section = replace(section, dir=str(folder), classes=classes or section.classes)
     report = check_dataset(section, seed=0, progress=lambda done, total: ui.progress("checking", done, total))

@@ -298,6 +298,21 @@ def integers(num_classes):
 
 def broken(num_classes):
     raise KeyError("stem")
+
+
+def leaves(num_classes):
+    raise SystemExit(3)
+
+
+def frozen(num_classes):
+    return Net(num_classes).requires_grad_(False)
+
+
+def not_finite(num_classes):
+    net = Net(num_classes)
+    for value in net.parameters():
+        value.data.fill_(float("nan"))
+    return net
 '''
 
 
@@ -344,8 +359,11 @@ def test_a_network_of_the_users_trains_folds_and_comes_back_from_a_checkpoint(fo
     ("their_nets.net:broken", r"broken\(3\) failed with KeyError: 'stem'"),
     ("their_nets.net:no_module", "gave a str; it has to give a torch.nn.Module"),
     ("their_nets.net:the_class", "gave the class Net; it has to give a torch.nn.Module"),
-    ("their_nets.net:too_many", r"gave \[2, 4, 16, 24\]; expected class scores as a float tensor \[2, 3, h, w\]"),
+    ("their_nets.net:too_many", r"gave \[2, 4, 16, 24\]; expected class scores as a float tensor \[2, 3, h, w\], h and w at most 64, 96"),
     ("their_nets.net:in_a_dict", r"gave a dict \(out\); expected class scores"),
+    ("their_nets.net:leaves", r"leaves\(3\) failed with SystemExit: 3"),
+    ("their_nets.net:frozen", "its scores hang on no parameter that trains"),
+    ("their_nets.net:not_finite", "gave scores that are not finite"),
     ("their_nets.net:integers", "gave a tensor of int64; expected class scores as a float tensor"),
     ("their_nets.net:one_size", r"training on frames \[2, 3, 64, 96\] failed with RuntimeError"),
 ])

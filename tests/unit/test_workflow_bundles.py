@@ -145,3 +145,9 @@ def test_bench_in_a_data_set_below_a_folder_called_masks(tmp_path: Path) -> None
     data = _data(tmp_path / "masks" / "data", ("val",))
     outcome = bundles.bench(bundle.folder, target="host", quick=True, threads=1, data=data, ui=Silent())
     assert outcome.facts["frames"] == str(data)
+
+
+def test_a_split_without_data_is_refused(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "onnx")
+    with pytest.raises(ConfigError, match="--split test goes with labelled images; add --data DIR"):
+        bundles.verify(bundle.folder, data=None, config=None, target="host", split="test", ui=Silent())
