@@ -17,8 +17,8 @@ from quantization.base import FLOAT_REASON, check_request
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
 from quantization.instances import Operation, float_operations
 
-_FLOAT_SCOPES = (r"/exporters\.head\.", r"^serving_default_", r"Conv2d_scores;")
-"""Regular expressions over the names of an operation's outputs: the decision head, its last operation, our class layer."""
+_HEAD = "/exporters.head."
+"""In the name of everything the decision head gives; what a converter fused has names of all its parts, with ";;" between them."""
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 
@@ -55,31 +55,39 @@ class TfliteQuantizer:
 
 
 def _float_scopes(bundle: Bundle) -> tuple[str, ...]:
-    """What stays float: by name in our networks; else by what the graph does: in imported ones back from the answer to the class layers."""
-    instances = bundle.manifest.contract.task == "instance"
-    if "imported" not in bundle.manifest.scheme and not instances:
-        return _FLOAT_SCOPES
+    """What stays float, as regular expressions over the names of an operation's outputs, each followed by ";".
+
+    Found by what the graph does: all from the answer back to the class layers, those included, and what feeds an imported model.
+    """
     schema = require("ai_edge_litert.schema_py_generated", extra="export")
     codes = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     model = schema.ModelT.InitFromPackedBuf(bundle.model_path.read_bytes())
     graph = model.subgraphs[0]
-    if instances:
-        return _float_scopes_of_instances(graph, [codes[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes])
+    kinds = [codes[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
+    if bundle.manifest.contract.task == "instance":
+        return _float_scopes_of_instances(graph, kinds)
     producer = {int(output): operator for operator in graph.operators for output in operator.outputs}
-    names: list[str] = []
+    scopes: set[str] = set()
     pending, seen = [int(graph.outputs[0])], set()
     while pending:
         tensor = pending.pop()
         if tensor not in producer or tensor in seen:
             continue
         seen.add(tensor)
-        name = graph.tensors[tensor].name.decode()
-        names.append(name)
-        code = model.operatorCodes[producer[tensor].opcodeIndex]
-        if "exporters.head" in name or codes[max(code.builtinCode, code.deprecatedBuiltinCode)] not in _CONVOLUTIONS:
-            pending += [int(i) for i in producer[tensor].inputs if i >= 0]
+        operator = producer[tensor]
+        scope = ";".join(graph.tensors[int(output)].name.decode() for output in operator.outputs)
+        if _HEAD not in scope:
+            scopes.add(scope)
+        if kinds[operator.opcodeIndex] not in _CONVOLUTIONS or _multiplies_in_the_head(kinds[operator.opcodeIndex], scope):
+            pending += [int(i) for i in operator.inputs if i >= 0]
     # One expression for all, since hundreds of them take minutes.
-    return (f"^({'|'.join(map(re.escape, sorted(names)))});?$", f"^{FRAME_END}")
+    found = (re.escape(_HEAD), f"^({'|'.join(map(re.escape, sorted(scopes)))});$")
+    return (*found, f"^{FRAME_END}") if "imported" in bundle.manifest.scheme else found
+
+
+def _multiplies_in_the_head(kind: str, scope: str) -> bool:
+    """Whether it is a product of the head's enlarging, and no class layer that something of the head was fused into."""
+    return kind == "FULLY_CONNECTED" and all(_HEAD in part for part in scope.split(";;"))
 
 
 def _float_scopes_of_instances(graph: Any, kinds: Sequence[str]) -> tuple[str, ...]:  # noqa: ANN401
