@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -83,8 +84,9 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: tuple[dict[str, A
                 os.killpg(process.pid, signal.SIGKILL)
                 killed += 1
                 continue
-            break  # it went through before the next kill: nothing is left to interrupt
-    assert killed >= 3, "the run ended before it could be interrupted often enough to mean anything"
+        # It went through before the next kill (the machine was busier when its time was taken): once more from the start, killed sooner.
+        shutil.rmtree(tmp_path / "runs")
+        seconds /= 2
     done = edgeseg("run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     run = tmp_path / "runs" / "tiny"
@@ -96,7 +98,10 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed: tuple[dict[str, A
 @pytest.mark.parametrize(("number", "code", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by a signal")])
 def test_signal_ends_with_one_line_and_can_be_resumed(tmp_path: Path, number: signal.Signals, code: int, words: str) -> None:
     write_tiny_project(tmp_path, config=CONFIG.replace("epochs = 12", "epochs = 400"))
+    # A test run put into the background hands an ignored SIGINT down; a person's terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command("train"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         last = tmp_path / "runs" / "tiny" / "work"
         deadline = time.monotonic() + 120
         while not list(last.glob("train-*/last")) and time.monotonic() < deadline:
