@@ -38,6 +38,12 @@ def weights(default: Mapping[str, float], doc: str, *, names: tuple[str, ...]) -
 LOSS_NAMES: Final = ("ce", "dice", "bce", "focal", "iou", "tversky", "lovasz", "boundary")
 """Names of `edgeseg.training.losses.LOSSES`, which a board without torch has to know to read a config; a test compares the two."""
 
+DISTILLER_NAMES: Final = ("cwd", "kd")
+"""Names of `edgeseg.training.distill.DISTILLERS`; a test compares the two."""
+
+DISTILLING: Final = ("teacher", "distiller", "distill_weight", "distill_temperature")
+"""Keys of `[train]` that say nothing where there is no teacher."""
+
 _MOVED: Final = {
     ("train", "ce"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
     ("train", "dice"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
@@ -140,6 +146,11 @@ class TrainSection:
     compile: str = opt("auto", "torch.compile; auto = where a trial on this GPU shows that it pays", choices=("auto", "on", "off"))
     eval_every: int = opt(5, "validate every so many epochs (and after the last)", low=1)
     seed: int = opt(0, "seed of weights, order and augmentation", low=0)
+    teacher: str = opt("", "run or checkpoint of a larger network to learn from beside the labels, relative to this file; empty = none")
+    distiller: str = opt("cwd", "what is learnt from a teacher: cwd = where in the frame it sees each class; kd = its class "
+                                "probabilities, pixel by pixel", choices=DISTILLER_NAMES)
+    distill_weight: float = opt(3.0, "weight of the teacher's part beside loss", low=0, high=1000)
+    distill_temperature: float = opt(4.0, "softens the scores of teacher and student", low=0.1, high=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +234,7 @@ class Config:
         """Hash of every value, defaults included, but for where data and weights lie: their contents have hashes of their own."""
         values = dataclasses.asdict(self)
         values["data"].pop("dir")
+        values["train"]["teacher"] = Path(self.train.teacher).name
         values["model"] = dataclasses.asdict(self.model.portable)
         return sha256_json(values)
 
@@ -230,7 +242,7 @@ class Config:
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read edgeseg.toml, apply `--set KEY=VALUE` overrides (values in TOML syntax, bare words are strings), validate.
 
-    `data.dir` and a file in `model.encoder_weights` are made absolute, relative to the file's folder.
+    `data.dir`, `train.teacher` and a file in `model.encoder_weights` are made absolute, relative to the file's folder.
 
     Raises:
         InputMissingError: no such file.
@@ -252,6 +264,9 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     if config.model.encoder_weights not in ("", IMAGENET):
         weights = str((here / config.model.encoder_weights).resolve())
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, encoder_weights=weights))
+    if config.train.teacher:
+        teacher = str((here / config.train.teacher).resolve())
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, teacher=teacher))
     return config
 
 
@@ -277,6 +292,8 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         raise ConfigError("[train] loss holds no weight above 0, so there is nothing to learn from; try loss = {ce = 1.0, dice = 0.5}")
     if config.decision.rule == "thresholds" and config.model.task != "semantic":
         raise ConfigError(f"[decision] rule = 'thresholds' is for pixels; {config.model.name} answers with objects; set rule = \"argmax\"")
+    if config.train.teacher and config.model.task != "semantic":
+        raise ConfigError(f"[train] teacher is for networks that give a class a pixel; {config.model.name} finds objects; leave it out")
     if config.augment.scale[0] > config.augment.scale[1]:
         raise ConfigError(f"[augment] scale = {list(config.augment.scale)}: the first must not exceed the second")
     return config

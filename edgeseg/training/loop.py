@@ -18,13 +18,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeseg.core.config import Config
+from edgeseg.core.config import DISTILLING, Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import sha256_json, sweep_temporaries
 from edgeseg.core.manifest import Contract
 from edgeseg.data.dataset import Dataset
 from edgeseg.training.checkpoint import Checkpoint, CheckpointMeta, open_checkpoint, save_checkpoint
 from edgeseg.training.device import pick_device, pick_precision
+from edgeseg.training.distill import check_teacher, frozen
+from edgeseg.training.fast_cpu import keep_strided_depthwise_in_fp32
 from edgeseg.training.ranks import SINGLE, Ranks
 from edgeseg.training.schedule import Schedule
 from edgeseg.training.state import EpochRecord, Progress, load_state, recover, save_state
@@ -82,6 +84,7 @@ def fit(
     resume: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
+    teacher: nn.Module | None = None,
     ranks: Ranks = SINGLE,
     again: str = "edgeseg train --restart",
     say: Callable[[str], None] | None = None,
@@ -93,6 +96,7 @@ def fit(
     `stores` = (train, val). Validated and kept are the averaged weights (EMA) where `[train] ema` > 0. `out/last` holds the state for
     `resume`, written after every epoch; where there is none yet, `resume` starts from the beginning, and without `resume` both folders
     are removed first. `epochs` and `lr` replace those of `[train]` (fine-tuning); with 0 epochs the weights given are validated and kept.
+    With a `teacher` (semantic networks; untouched too) its scores are learnt from beside the labels, by `[train] distiller`.
     `contract` is what is validated and recorded; by default argmax at `[data] size`. `again` is the command that messages name to begin
     again; `say` takes what a trial of `[train] compile` found. The caller holds the run's lock and sets torch's threads, which the bits of
     the result depend on.
@@ -102,7 +106,8 @@ def fit(
     Raises:
         TrainingError: a loss or gradient that is not finite (names the frames), `resume` of another configuration (says what differs), or
             another process that is gone.
-        ConfigError: the device asked for is not there, or the batch cannot be split over the processes.
+        ConfigError: the device asked for is not there, the batch cannot be split over the processes, or a teacher of other classes or
+            for a network of objects.
     """
     check_split(config.train.batch_size, ranks.count)
     schedule = Schedule.of(config.train, epochs=epochs, lr=lr)
@@ -110,8 +115,9 @@ def fit(
     device = pick_device(config.train, local_count=ranks.local_count)
     context = TaskContext(
         data=data, config=config, stores=stores, contract=contract, device=device, ranks=ranks,
-        precision=pick_precision(config.train, device),
+        precision=pick_precision(config.train, device), teacher=None if teacher is None else frozen(teacher, device),
     )
+    _check_teacher(context)
     run = _Run(net, context, out, schedule, on_progress, clock)
     if say is not None and device.type == "cuda" and config.train.compile == "auto":
         say(f"torch.compile {run.stepper.compiled}")
@@ -159,6 +165,17 @@ def check_split(batch_size: int, processes: int) -> None:
         near = f"{below} or {below + processes}" if below else str(processes)
         raise ConfigError(f"[train] batch_size = {batch_size} cannot be split evenly over {processes} processes; "
                           f"set it to a multiple, for instance {near}")
+
+
+def _check_teacher(context: TaskContext) -> None:
+    if context.teacher is None:
+        return
+    model = context.config.model
+    if model.task != "semantic":
+        raise ConfigError(f"a teacher is for networks that give a class a pixel; {model.title} finds objects; leave it out")
+    check_teacher(context.teacher, num_classes=len(context.data.classes), crop_hw=context.crop_hw, device=context.device)
+    if context.device.type == "cpu" and context.precision == "bf16":
+        keep_strided_depthwise_in_fp32(context.teacher)
 
 
 class _Run:
@@ -226,13 +243,9 @@ class _Run:
 
 def _identity(net: nn.Module, context: TaskContext, schedule: Schedule) -> dict[str, Any]:
     """Everything the resulting bits depend on, as flat JSON values; compared before a run is resumed."""
-    start = hashlib.sha256()
-    for name, value in sorted(net.state_dict().items()):
-        start.update(name.encode())
-        start.update(value.detach().cpu().contiguous().numpy().tobytes())
     config, device = context.config, context.device
     identity: dict[str, Any] = {
-        "starting weights": start.hexdigest()[:16], "data set": context.data.sha256[:16], "precision": context.precision,
+        "starting weights": _weights_sha256(net)[:16], "data set": context.data.sha256[:16], "precision": context.precision,
         "device": device.type, "torch": torch.__version__, "processes": context.ranks.count,
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
     }
@@ -240,4 +253,17 @@ def _identity(net: nn.Module, context: TaskContext, schedule: Schedule) -> dict[
     for prefix, section in sections.items():
         identity |= {f"{prefix}.{key}": value for key, value in dataclasses.asdict(section).items()}  # type: ignore[call-overload]
     identity |= {"data.size": config.data.size, "data.resize": config.data.resize}
+    # A teacher is known by its weights, not by where it lay; without one, how it would teach says nothing.
+    for key in ("train.teacher",) if context.teacher is not None else tuple(f"train.{key}" for key in DISTILLING):
+        identity.pop(key)
+    if context.teacher is not None:
+        identity["teacher"] = _weights_sha256(context.teacher)[:16]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in identity.items()}
+
+
+def _weights_sha256(net: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

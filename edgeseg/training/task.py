@@ -26,6 +26,7 @@ from edgeseg.data.loader import batches, batches_per_epoch
 from edgeseg.models import normalise
 from edgeseg.models.outputs import Outputs
 from edgeseg.training.device import DTYPES
+from edgeseg.training.distill import scores_of, taught_loss
 from edgeseg.training.evaluate import evaluate, torch_predictor
 from edgeseg.training.gpu_augment import device_batches, kept_on_gpu, sent
 from edgeseg.training.losses import class_weights, total_loss
@@ -89,6 +90,8 @@ class TaskContext:
     precision: str
     """`fp32`, `bf16` or `fp16`."""
     ranks: Ranks = SINGLE
+    teacher: nn.Module | None = None
+    """`edgeseg.training.distill.frozen`; its scores are learnt from beside the labels."""
 
     @property
     def crop_hw(self) -> tuple[int, int]:
@@ -157,15 +160,22 @@ class SemanticTask:
         """Sum of `[train] loss`, over the whole batch of all processes.
 
         Class-weighted means, Dice and Lovasz are no means of their values on slices. So each process gathers everybody's scores, at the
-        network's stride where they are small, and takes the loss of the whole batch, with a gradient for its own slice.
+        network's stride where they are small, and takes the loss of the whole batch, with a gradient for its own slice. With a teacher
+        its part is added (`edgeseg.training.distill`), from the same augmented frames.
         """
-        context, ranks = self.context, self.context.ranks
+        context, ranks, train = self.context, self.context.ranks, self.context.config.train
+        x_NCHW = normalise(batch.frames_NHWC)
         with context.autocast():
-            output = net(normalise(batch.frames_NHWC))
+            output = net(x_NCHW)
+        output = _gathered(output, ranks)
         labels_NHW = ranks.gathered(batch.labels_NHW).long()
         # On a CPU, coarse networks are compared on a quarter of the pixels (`edgeseg.training.fast_cpu`).
         step = batch.step if context.device.type == "cpu" else None
-        loss = total_loss(_gathered(output, ranks), labels_NHW, self.class_weights_C, context.config.train, step=step)
+        loss = total_loss(output, labels_NHW, self.class_weights_C, train, step=step)
+        if context.teacher is not None:
+            with torch.no_grad(), context.autocast():
+                taught_NCxy = scores_of(context.teacher(x_NCHW))
+            loss = loss + taught_loss(scores_of(output), ranks.gathered(taught_NCxy), labels_NHW, train)
         return loss if ranks.count == 1 else loss + (ranks.count - 1) * (loss - loss.detach())
 
     def validate(self, net: nn.Module) -> Validation:

@@ -21,6 +21,7 @@ from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.pictures import spread
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult, tools
+from edgeseg.workflow.teaching import learning_values
 from targets.boards import plan
 from targets.runtimes import RUNTIMES, open_session
 
@@ -169,4 +170,5 @@ def _config_sha256(ctx: RunContext) -> str:
         values.pop(section)
     values["data"].pop("dir")
     values["model"] = asdict(ctx.config.model.portable)
+    values["train"] = learning_values(ctx.config.train)
     return sha256_json(values)

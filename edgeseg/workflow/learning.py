@@ -22,9 +22,12 @@ from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
 from edgeseg.workflow.context import RunContext, run_folder
 from edgeseg.workflow.steps import StepResult, tools
+from edgeseg.workflow.teaching import learning_values, load_teacher, teacher_sha256
 from edgeseg.workflow.ui import Silent, Ui
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgeseg.training.loop import FitResult, TrainProgress
     from edgeseg.training.ranks import Ranks
     from edgeseg.workflow.together import Crew
@@ -126,7 +129,7 @@ def contract_of(config: Config) -> Contract:
 
 def train(ctx: RunContext, data: RunData) -> StepResult:
     """Train the network of the config; output: the checkpoint with the best validation score."""
-    key = _train_key(ctx.config, data.dataset, done=ctx.steps.key_of("train"))
+    key = _train_key(ctx.config, data.dataset, done=ctx.steps.key_of("train"), folder=ctx.folder)
 
     def make(output: Path) -> None:
         net = _new_network(ctx.config, data.dataset, 1 if ctx.crew is None else ctx.crew.ranks.local_count)
@@ -134,7 +137,8 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
             from edgeseg.training.sync_norm import check_norms
 
             check_norms(net, ctx.crew.ranks)
-        _fit(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training")
+        teacher = load_teacher(ctx.config.train, data.dataset.classes)
+        _fit(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training", teacher=teacher)
 
     return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
 
@@ -149,28 +153,43 @@ def follow(config_path: Path, overrides: tuple[str, ...], crew: Crew) -> None:
     dataset = load_dataset(config.data, seed=config.train.seed)
     data = RunData(dataset, config.data.eval_split, config.data.memory_limit_mb, folder / "work", Silent())
     net = _new_network(config, dataset, crew.ranks.local_count)
-    _learn(config, data, net, _train_work(folder, _train_key(config, dataset)), resume=plan["resume"], ranks=crew.ranks)
+    teacher = load_teacher(config.train, dataset.classes)
+    work = _train_work(folder, _train_key(config, dataset))
+    _learn(config, data, net, work, teacher=teacher, resume=plan["resume"], ranks=crew.ranks)
 
 
-def _train_key(config: Config, dataset: Dataset, *, done: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a training depends on. `done` = the key of the one that was done: if it is this very one, its starting weights may be gone."""
-    key: dict[str, Any] = {
+def _train_key(
+    config: Config, dataset: Dataset, *, done: Mapping[str, Any] | None = None, folder: Path | None = None
+) -> dict[str, Any]:
+    """What a training depends on.
+
+    `done` = the key of the one that was done: if it is this very one, its starting weights and its teacher may be gone. `folder` = the
+    run's, in which no teacher may lie.
+    """
+    was, gone = dict(done or {}), []
+
+    def hash_of(look: Callable[[], str | None], before: str | None) -> str | None:
+        try:
+            return look()
+        except (InputMissingError, MissingExtraError) as error:
+            gone.append(error)
+            return before
+
+    teacher = hash_of(lambda: teacher_sha256(config.train, run_folder=folder), was.get("train", {}).get("teacher"))
+    key = {
         "version": 2,
         "dataset": dataset.sha256,
         "model": asdict(config.model.portable),
         "factory": factory_sha256(config.model),
         "augment": asdict(config.augment),
-        "train": asdict(config.train),
+        "train": learning_values(config.train, teacher),
         "size": list(config.data.size),
         "resize": config.data.resize,
+        "encoder_weights": hash_of(lambda: encoder_weights_sha256(config.model), was.get("encoder_weights")),
     }
-    try:
-        return {**key, "encoder_weights": encoder_weights_sha256(config.model)}
-    except (InputMissingError, MissingExtraError):
-        key["encoder_weights"] = (done or {}).get("encoder_weights")
-        if done is None or sha256_json(key) != sha256_json(dict(done)):
-            raise
-        return key
+    if gone and sha256_json(key) != sha256_json(was):
+        raise gone[0]
+    return key
 
 
 def _train_work(folder: Path, key: dict[str, Any]) -> Path:
@@ -195,7 +214,7 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
         "checkpoint": trained.sha256,
         "prune": asdict(config.prune),
         "augment": asdict(config.augment),
-        "train": asdict(config.train),
+        "train": learning_values(config.train),
     }
 
     def make(output: Path) -> None:
@@ -280,7 +299,8 @@ class FineTuning:
     report: dict[str, Any]
 
 
-def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str, tuning: FineTuning | None = None) -> None:  # noqa: ANN401
+def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str,  # noqa: ANN401
+         tuning: FineTuning | None = None, teacher: nn.Module | None = None) -> None:
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
     # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
     unfinished = (work / "last").exists() or any(work.glob(".last.*.old"))
@@ -303,7 +323,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
     if ctx.crew is not None:
         ctx.crew.begin(work, resume=unfinished)
     result = _learn(
-        ctx.config, data, net, work, resume=unfinished, tuning=tuning, say=ctx.ui.say, on_progress=on_progress,
+        ctx.config, data, net, work, resume=unfinished, tuning=tuning, teacher=teacher, say=ctx.ui.say, on_progress=on_progress,
         ranks=None if ctx.crew is None else ctx.crew.ranks,
     )
     with atomic_folder(output) as folder:
@@ -328,7 +348,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
 
 def _learn(
     config: Config, data: RunData, net: Any, work: Path, *, resume: bool, ranks: Ranks | None,  # noqa: ANN401 - torch's nn.Module
-    tuning: FineTuning | None = None, say: Callable[[str], None] | None = None,
+    tuning: FineTuning | None = None, teacher: nn.Module | None = None, say: Callable[[str], None] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> FitResult:
     """Call the training loop as every process of a training must call it."""
@@ -346,6 +366,7 @@ def _learn(
         resume=resume,
         epochs=tuning.epochs if tuning else None,
         lr=tuning.lr if tuning else None,
+        teacher=teacher,
         ranks=ranks or SINGLE,
         again="edgeseg prune --restart" if tuning else "edgeseg train --restart",
         say=say,
