@@ -197,6 +197,21 @@ class BenchSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSection:
+    """`[search]`: what `edgeseg search` tries, and how briefly it trains to compare."""
+
+    trials: int = opt(30, "points to try, those of all workers and of earlier calls together", low=1)
+    epochs: int = opt(30, "epochs of a trial's training", low=1)
+    prune_epochs: int = opt(10, "epochs of fine-tuning after a trial's pruning", low=0)
+    networks: tuple[str, ...] = opt((), "networks to try, as NAME or NAME/ENCODER (edgeseg models); empty = that of [model]")
+    widths: tuple[float, ...] = opt((0.5, 0.75, 1.0), "channel multipliers to try", low=0.05, high=8)
+    scales: tuple[float, ...] = opt((0.5, 0.75, 1.0), "model sizes to try, as shares of [data] size", low=0.05, high=4)
+    macs_shares: tuple[float, ...] = opt((0.5, 0.7, 1.0), "shares of MACs that pruning keeps to try; 1 = not pruned", low=0.05, high=1)
+    precisions: tuple[str, ...] = opt(("fp32", "int8"), "precisions to try", choices=("fp32", "int8"))
+    stop_early: bool = opt(True, "stop a training that is below the median of those as fast, at a quarter and at half of its epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GoalsSection:
     """`[goals]`: what has to be reached; a goal left out is not checked. Fractions, not percent."""
 
@@ -227,12 +242,14 @@ class Config:
     export: ExportSection = field(default_factory=ExportSection)
     quantize: QuantizeSection = field(default_factory=QuantizeSection)
     bench: BenchSection = field(default_factory=BenchSection)
+    search: SearchSection = field(default_factory=SearchSection)
     goals: GoalsSection = field(default_factory=GoalsSection)
 
     @property
     def sha256(self) -> str:
-        """Hash of every value, defaults included, but for where data and weights lie: their contents have hashes of their own."""
+        """Hash of every value that shapes a run, defaults included, but for where data and weights lie: they have hashes of their own."""
         values = dataclasses.asdict(self)
+        values.pop("search")
         values["data"].pop("dir")
         values["train"]["teacher"] = Path(self.train.teacher).name
         values["model"] = dataclasses.asdict(self.model.portable)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -155,3 +155,36 @@ def lock(path: Path, *, holder: str) -> Iterator[None]:
         stream.write(f"{holder} (pid {os.getpid()})")
         stream.flush()
         yield
+
+
+@contextmanager
+def patient_lock(path: Path, *, holder: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold an exclusive `flock` on `path`, waiting for it as long as it takes; `on_wait` is told once who has it.
+
+    The kernel frees it when the process dies. A second call in the same process waits too, so it must not be nested.
+    """
+    import fcntl  # POSIX only; imported here so that the module loads anywhere
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if on_wait is not None:
+                stream.seek(0)
+                on_wait(stream.read().strip() or "another process")
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX)
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"{holder} (pid {os.getpid()})")
+        stream.flush()
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a living process (this one included) holds `path` by `lock` or `patient_lock`."""
+    try:
+        with lock(path, holder="nobody"):
+            return False
+    except BusyError:
+        return True

@@ -50,6 +50,8 @@ class TrainProgress:
     """Name of the score, for instance `mIoU`; empty before the first validation."""
     score: float | None
     """Of the last validation, 0..1; `None` before the first."""
+    scored_epoch: int
+    """The epoch after which that was taken; 0 before the first."""
     best_score: float | None
     lr: float
     seconds_left: float
@@ -190,6 +192,7 @@ class _Run:
         self.stepper = Stepper(net, self.task, context, num_steps=schedule.epochs * self.steps_per_epoch)
         self.progress = Progress()
         self.score: float | None = None
+        self.scored_epoch = 0
         self._started: tuple[float, int] | None = None
 
     def train_epoch(self, epoch: int) -> None:
@@ -208,7 +211,7 @@ class _Run:
     def validate(self, *, epoch: int) -> None:
         """Take the validation score and keep the weights if they are the best so far."""
         result = self.task.validate(self.stepper.kept)
-        self.score, self.progress.metric = result.score, result.metric
+        self.score, self.scored_epoch, self.progress.metric = result.score, epoch, result.metric
         if self.progress.history:
             self.progress.history[-1] = dataclasses.replace(self.progress.history[-1], score=result.score)
         if result.score > self.progress.best_score:
@@ -236,7 +239,7 @@ class _Run:
         best = self.progress.best_score
         self.on_progress(TrainProgress(
             epoch=epoch + 1, num_epochs=self.schedule.epochs, step=step, num_steps=steps, loss=loss, metric=self.progress.metric,
-            score=self.score, best_score=best if best >= 0 else None, lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
+            score=self.score, scored_epoch=self.scored_epoch, best_score=best if best >= 0 else None, lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
             seconds_left=per_step * (steps - step),
         ))
 

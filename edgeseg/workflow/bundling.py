@@ -166,7 +166,7 @@ def _work(ctx: RunContext) -> Path:
 def _config_sha256(ctx: RunContext) -> str:
     """Hash of what shapes the model: goals, targets and measuring do not, so changing them keeps the bundles."""
     values = asdict(ctx.config)
-    for section in ("goals", "targets", "bench", "name"):
+    for section in ("goals", "targets", "bench", "search", "name"):
         values.pop(section)
     values["data"].pop("dir")
     values["model"] = asdict(ctx.config.model.portable)

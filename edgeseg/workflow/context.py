@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Ui
 
 if TYPE_CHECKING:
+    from edgeseg.training.loop import TrainProgress
     from edgeseg.workflow.together import Crew
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -35,6 +36,10 @@ class RunContext:
     """Drop a training that was interrupted."""
     crew: Crew | None = None
     """The processes that train together; `None` = this one alone."""
+    trainings_here: int = 1
+    """Trainings that share this machine, each in a process of its own; its threads are shared out among them."""
+    on_training: Callable[[TrainProgress], None] | None = None
+    """Told how a training goes, step by step; what it raises ends the training, which can be resumed."""
 
     @property
     def work(self) -> Path:

@@ -132,7 +132,7 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
     key = _train_key(ctx.config, data.dataset, done=ctx.steps.key_of("train"), folder=ctx.folder)
 
     def make(output: Path) -> None:
-        net = _new_network(ctx.config, data.dataset, 1 if ctx.crew is None else ctx.crew.ranks.local_count)
+        net = _new_network(ctx.config, data.dataset, ctx.trainings_here if ctx.crew is None else ctx.crew.ranks.local_count)
         if ctx.crew is not None:  # before the others are called: one process says what is wrong
             from edgeseg.training.sync_norm import check_norms
 
@@ -222,7 +222,7 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
         from edgeseg.pruning import prune as cut
         from edgeseg.training.checkpoint import load_checkpoint
 
-        _pin_torch(config.train.seed)
+        _pin_torch(config.train.seed, ctx.trainings_here)
         net, _ = load_checkpoint(trained.output)
         pruned, report = cut(net, macs_share=config.prune.macs_share, round_to=config.prune.round_to, example_hw=config.data.size)
         ctx.ui.say(
@@ -255,7 +255,7 @@ def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
         from edgeseg.training.checkpoint import load_checkpoint
         from edgeseg.training.thresholds import choose_decision
 
-        _pin_torch(ctx.config.train.seed)
+        _pin_torch(ctx.config.train.seed, ctx.trainings_here)
         net, _ = load_checkpoint(checkpoint.output)
         choice = choose_decision(
             net,
@@ -316,6 +316,8 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
         best = "" if now.best_score is None else f" (best {now.best_score:.3f})"
         detail = f"epoch {now.epoch}/{now.num_epochs}  loss {now.loss:.3f}{score}{best}  {_duration(now.seconds_left)} left"
         ctx.ui.progress(label, now.step, now.num_steps, detail)
+        if ctx.on_training is not None:
+            ctx.on_training(now)
 
     task = ctx.config.model.task
     for split in ("train", "val"):  # decoded before the others are called, who find what is memory-mapped
