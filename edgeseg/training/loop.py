@@ -239,7 +239,8 @@ class _Run:
         best = self.progress.best_score
         self.on_progress(TrainProgress(
             epoch=epoch + 1, num_epochs=self.schedule.epochs, step=step, num_steps=steps, loss=loss, metric=self.progress.metric,
-            score=self.score, scored_epoch=self.scored_epoch, best_score=best if best >= 0 else None, lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
+            score=self.score, scored_epoch=self.scored_epoch, best_score=best if best >= 0 else None,
+            lr=self.schedule.lr_at(max(0, step - 1), self.steps_per_epoch),
             seconds_left=per_step * (steps - step),
         ))
 
