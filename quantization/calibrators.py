@@ -1,0 +1,121 @@
+"""How the range of a tensor is chosen from what was seen of it. The same ways for every format, since all see the same numbers.
+
+No one way is best: the plain extremes follow a few outliers, a percentile cuts what a deep layer needs (docs/adr/0005). So several are
+tried and the answers decide (`quantization.choice`).
+
+Legend: K = rows of a tensor (1, or its channels), B = bins of a histogram, A = share of the range that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantization.statistics import TensorStatistics
+
+Ranges = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Lowest and highest value of each row, float64 [K]."""
+Calibrator = Callable[[TensorStatistics], Ranges]
+
+_LEVELS: Final = 256
+_SHARES: Final = np.linspace(0.2, 1.0, 41)
+"""Shares of the largest magnitude that the entropy and the squared error are computed for."""
+
+
+def by_extremes(seen: TensorStatistics) -> Ranges:
+    """Lowest and highest value over all frames: nothing is clipped."""
+    return seen.low_K, seen.high_K
+
+
+def by_mean_extremes(seen: TensorStatistics) -> Ranges:
+    """Mean over the frames of each frame's extremes: one odd frame does not set the range."""
+    return seen.mean_low_K, seen.mean_high_K
+
+
+def by_percentile(seen: TensorStatistics, *, percent: float) -> Ranges:
+    """The smallest range of bins that holds `percent` % of the values, as much cut off at either end; an end at 0 stays there."""
+    cut = (100 - percent) / 200 * seen.counts_KB.sum(axis=1, keepdims=True)
+    below_KB = np.cumsum(seen.counts_KB, axis=1)
+    bins = seen.counts_KB.shape[1]
+    first = (below_KB <= cut).sum(axis=1)
+    last = bins - (below_KB[:, -1:] - below_KB + seen.counts_KB <= cut).sum(axis=1)
+    width = (seen.high_K - seen.low_K) / bins
+    return seen.low_K + first * width, seen.low_K + np.maximum(last, first + 1) * width
+
+
+def by_entropy(seen: TensorStatistics) -> Ranges:
+    """The range whose 256 levels lose the least information: smallest Kullback-Leibler divergence of the quantized histogram.
+
+    Migacz 2017, "8-bit inference with TensorRT" (GTC): values beyond the range are added to its ends in the histogram that is compared
+    with, and not in the one that is quantized.
+    """
+    return _best_share(seen, _divergence)
+
+
+def by_squared_error(seen: TensorStatistics) -> Ranges:
+    """The range with the smallest mean squared error of a value, rounding and clipping together (Banner et al. 2019, arXiv:1810.05723)."""
+    return _best_share(seen, _squared_error)
+
+
+CALIBRATORS: Final[dict[str, Calibrator]] = {
+    "min-max": by_extremes,
+    "mean of the frames' min-max": by_mean_extremes,
+    "percentile 99.99": partial(by_percentile, percent=99.99),
+    "percentile 99.9": partial(by_percentile, percent=99.9),
+    "entropy": by_entropy,
+    "squared error": by_squared_error,
+}
+
+
+def _best_share(seen: TensorStatistics, cost: Callable[[NDArray[np.float64], float, float, float, float], float]) -> Ranges:
+    """Clip each row at the magnitude, one of `_SHARES` of the largest, that costs least; the largest of equal ones.
+
+    Values that are exactly 0 are exact in every range: the bin of 0 counts as much as the one beside it.
+    """
+    low_K, high_K = np.minimum(seen.low_K, 0.0), np.maximum(seen.high_K, 0.0)
+    for row, counts_B in enumerate(seen.counts_KB):
+        low, high = float(seen.low_K[row]), float(seen.high_K[row])
+        if not low < high:
+            continue
+        weights_B = counts_B.astype(np.float64)
+        zero = int(-low / (high - low) * len(weights_B))
+        if 0 <= zero < len(weights_B) - 1:
+            weights_B[zero] = min(weights_B[zero], weights_B[zero + 1])
+        limits = _SHARES[::-1] * max(-low, high)
+        ends = [(max(float(low_K[row]), -limit), min(float(high_K[row]), limit)) for limit in limits]
+        low_K[row], high_K[row] = ends[int(np.argmin([cost(weights_B, low, high, *pair) for pair in ends]))]
+    return low_K, high_K
+
+
+def _squared_error(counts_B: NDArray[np.float64], low: float, high: float, start: float, end: float) -> float:
+    """Mean over the values of (value - nearest level)^2; within the range a step's square over 12."""
+    centres = low + (np.arange(len(counts_B)) + 0.5) * (high - low) / len(counts_B)
+    clipped = np.maximum(start - centres, 0) ** 2 + np.maximum(centres - end, 0) ** 2
+    step = (end - start) / (_LEVELS - 1)
+    inside = (centres >= start) & (centres <= end)
+    return float((counts_B * (clipped + inside * step**2 / 12)).sum() / max(1, counts_B.sum()))
+
+
+def _divergence(counts_B: NDArray[np.float64], low: float, high: float, start: float, end: float) -> float:
+    """KL(P || Q) over the bins inside [start, end]; infinite where fewer bins than levels lie there."""
+    bins = len(counts_B)
+    width = (high - low) / bins
+    first, last = max(0, int(np.floor((start - low) / width))), min(bins, int(np.ceil((end - low) / width)))
+    if last - first < min(_LEVELS, bins):
+        return float("inf")
+    inside = counts_B[first:last]
+    wanted = inside.copy()
+    wanted[0] += counts_B[:first].sum()
+    wanted[-1] += counts_B[last:].sum()
+    level = np.arange(last - first) * _LEVELS // (last - first)
+    occupied = inside > 0
+    totals = np.bincount(level, weights=inside, minlength=_LEVELS)
+    sharing = np.bincount(level, weights=occupied, minlength=_LEVELS)
+    got = np.where(occupied, (totals / np.maximum(sharing, 1))[level], 0.0)
+    p, q = wanted / max(wanted.sum(), 1), got / max(got.sum(), 1)
+    both = p > 0
+    return float((p[both] * np.log(p[both] / np.maximum(q[both], 1e-12))).sum())
