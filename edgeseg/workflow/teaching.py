@@ -18,9 +18,12 @@ _OF_RUN: Final = "checkpoints/trained"
 
 
 def learning_values(section: TrainSection, teacher_sha256: str | None = None) -> dict[str, Any]:
-    """Values of `[train]` that the weights depend on; a teacher is known by its hash, and without one no key of it is there."""
+    """Values of `[train]` that the weights depend on. A teacher (another than that of `[train]`, too) is known by its hash.
+
+    Without one no key of it is there.
+    """
     values = asdict(section)
-    if not section.teacher:
+    if not section.teacher and teacher_sha256 is None:
         return {key: value for key, value in values.items() if key not in DISTILLING}
     return {**values, "teacher": teacher_sha256 or Path(section.teacher).name}
 
