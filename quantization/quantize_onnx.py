@@ -165,7 +165,9 @@ def _as_it_is(tensor: str) -> dict[str, list[dict[str, Any]]]:
 def _feed_uint8(graph: Any, values: str) -> None:  # noqa: ANN401
     """Replace Cast -> QuantizeLinear with scale 1 by the uint8 frame itself."""
     cast = next(node for node in graph.node if values in node.output)
-    quantize = next(node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == values)
+    quantize = next((node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == values), None)
+    if quantize is None:  # a plan keeps the first layers float
+        return
     for node in graph.node:
         for index, name in enumerate(node.input):
             if name == quantize.output[0]:

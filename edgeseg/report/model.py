@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from edgeseg.core.images import ClassMap, Frame
+from edgeseg.report.ladder import LadderFacts
 
 ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "ap", "ap50", "ap_drop", "class_drop")
 """Goals a bundle must meet before its speed is looked at; the others (p90_ms, fps, size_mb) bind the recommended bundle only."""
@@ -351,6 +352,8 @@ class ReportData:
     config_toml: str
     settings: Mapping[str, str] = field(default_factory=dict)
     """Facts about the run that are neither configuration nor version (calibration frames and their hash, for example)."""
+    ladders: tuple[LadderFacts, ...] = ()
+    """How int8 of each format was made."""
 
     @property
     def passed(self) -> bool:

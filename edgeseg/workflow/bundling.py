@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -56,9 +55,14 @@ def export_all(ctx: RunContext, data: RunData, checkpoint: StepResult, reference
     return [_export(ctx, data, checkpoint, reference, format_) for format_ in ctx.config.export.formats]
 
 
-def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle]) -> list[SealedBundle]:
-    """One int8 bundle for each fp32 bundle, calibrated on training frames."""
-    return [_quantize(ctx, data, parent) for parent in floats] if ctx.config.quantize.int8 else []
+def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle], final: StepResult | None = None) -> list[SealedBundle]:
+    """One int8 bundle for each fp32 bundle, or a mixed one where int8 alone misses the goals; see `edgeseg.workflow.rescue`.
+
+    `final` = the checkpoint they are of, for the rung that trains; without it that rung is left out.
+    """
+    from edgeseg.workflow.rescue import quantize  # which seals with what stands here
+
+    return [quantize(ctx, data, parent, final) for parent in floats] if ctx.config.quantize.int8 else []
 
 
 def _export(
@@ -87,7 +91,7 @@ def _export(
     }
 
     def make(output: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=_work(ctx), prefix=".export-", suffix=".tmp") as work:
+        with tempfile.TemporaryDirectory(dir=work_folder(ctx), prefix=".export-", suffix=".tmp") as work:
             model = export_model(checkpoint.output, contract, format_, Path(work))
             seal_bundle(output, model, info, golden_frames=golden_frames(ctx, data, contract), answer=own_answer)
 
@@ -105,46 +109,6 @@ def export_model(checkpoint: Path, contract: Contract, format_: str, work: Path)
     return EXPORTERS[format_](net, contract, work)
 
 
-def _quantize(ctx: RunContext, data: RunData, parent: SealedBundle) -> SealedBundle:
-    from quantization.calibration import choose_calibration
-
-    manifest = parent.bundle.manifest
-    ids = [sample.id for sample in data.dataset.splits["train"]]
-    chosen = choose_calibration(ids, ctx.config.quantize.calibration_frames, seed=ctx.config.train.seed)
-    used = [ids[i] for i in chosen]
-    calibration = {
-        "dataset": data.dataset.name,
-        "dataset_sha256": data.dataset.sha256,
-        "split": "train",
-        "num_frames": len(used),
-        "ids_sha256": hashlib.sha256("\n".join(used).encode()).hexdigest(),
-    }
-    info = BundleInfo(
-        name=manifest.name.removesuffix("-fp32") + "-int8",
-        contract=manifest.contract,
-        classes=manifest.classes,
-        palette=manifest.palette,
-        reference=manifest.reference,
-        parents=(Parent(kind="bundle", sha256=manifest.sha256),),
-        config_sha256=manifest.config_sha256,
-    )
-    key = {
-        "version": 2, "parent": parent.step.sha256, "calibration": calibration, "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
-    }
-
-    def make(output: Path) -> None:
-        from quantization import QUANTIZERS
-
-        frames = model_inputs(data, "train", manifest.contract, chosen)
-        with tempfile.TemporaryDirectory(dir=_work(ctx), prefix=".quantize-", suffix=".tmp") as work:
-            model = QUANTIZERS[manifest.format](parent.bundle, frames, Path(work))
-            model = replace(model, scheme={**model.scheme, "calibration": calibration})
-            seal_bundle(output, model, info, golden_frames=parent.bundle.golden_frames(), answer=own_answer)
-
-    step = ctx.steps.do(f"quantize-{manifest.format}", kind="quantize", key=key, output=ctx.folder / "bundles" / info.name, make=make)
-    return SealedBundle(step, open_bundle(step.output))
-
-
 def golden_frames(ctx: RunContext, data: RunData, contract: Contract) -> list[Frame]:
     """Validation frames spread evenly over the split, at model size (the first tile of each, where the policy is `tile`)."""
     total, wanted = len(data.dataset.splits["val"]), ctx.config.export.golden_frames
@@ -158,7 +122,8 @@ def own_answer(bundle: Bundle) -> tuple[str, Callable[[Frame], Answer]]:
     return f"{name} {RUNTIMES[name].version()}", session.run
 
 
-def _work(ctx: RunContext) -> Path:
+def work_folder(ctx: RunContext) -> Path:
+    """The run's folder for what is not finished yet; it exists."""
     ctx.work.mkdir(parents=True, exist_ok=True)
     return ctx.work
 

@@ -61,7 +61,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         float_reference = _evaluate_float(ctx, data, final)
         floats = bundling.export_all(ctx, data, final, float_reference)
         verified = [_verify(ctx, data, bundle, float_reference) for bundle in floats]
-        int8 = bundling.quantize_all(ctx, data, floats)
+        int8 = bundling.quantize_all(ctx, data, floats, final)
         verified += [_verify(ctx, data, bundle, float_reference) for bundle in int8]
         pruning = measuring.pruning_gain(ctx, data, trained, final)
         measured = measuring.measure_all(ctx, data, [*floats, *int8])
@@ -141,7 +141,7 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         float_reference = _evaluate_float(ctx, data, final)
         bundles = bundling.export_all(ctx, data, final, float_reference)
         if verb == "quantize":
-            bundles = bundling.quantize_all(ctx, data, bundles)
+            bundles = bundling.quantize_all(ctx, data, bundles, final)
         verified = [_verify(ctx, data, bundle, float_reference) for bundle in bundles]
         say = verifying if isinstance(float_reference, FloatReference) else instance_verifying
         lines = tuple(line for one in verified for line in (say.summary_line(one), *say.class_lines(one)))

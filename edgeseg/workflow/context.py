@@ -79,6 +79,7 @@ def open_run(
             folder / "work",
             folder / "checkpoints",
             folder / "bundles",
+            folder / "quantized",
             folder / "verify",
             folder / "bench",
             folder / ".steps",

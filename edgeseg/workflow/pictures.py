@@ -79,12 +79,13 @@ class Pictures:
             frames = (_draw("val", i) for i in range(min(count, _DRAWN)))
         return [parts[0] for parts in (at_model_size(frame, contract) for frame in frames)]
 
-    def calibration(self, contract: Contract, count: int) -> tuple[dict[str, Any], list[Frame]]:
-        """Frames at model size to calibrate on, from the train split or the folder, and the record of which they are.
+    def for_int8(self, contract: Contract, count: int) -> TrainingFrames:
+        """Frames to calibrate on, from the train split or the folder, and others held back to judge by.
 
         Raises:
             ConfigError: nobody gave any data, or it has no train split.
         """
+        from edgeseg.workflow.judging import hold_back
         from quantization.calibration import choose_calibration
 
         if self.dataset is not None:
@@ -96,12 +97,39 @@ class Pictures:
             ids, paths = [path.name for path in self.images], list(self.images)
         else:
             raise ConfigError("int8 is calibrated on training frames; add --data DIR (labelled or not) or --data edgeseg.toml")
-        chosen = choose_calibration(ids, count, seed=self.seed)
-        record = {
+        calibrate, held_back = hold_back(ids, choose_calibration(ids, count, seed=self.seed))
+        dataset = self.dataset
+        if dataset is not None:
+            train = dataset.splits["train"]
+            items = [_labelled(train[i], len(dataset.classes)) for i in held_back]
+        else:
+            items = [(ids[i], read_frame(paths[i]), None) for i in held_back]
+        return TrainingFrames(
+            calibration=self._record([ids[i] for i in calibrate]), frames=tuple(self._calibrating(paths, calibrate, contract)),
+            held_back=self._record([ids[i] for i in held_back]), items=tuple(items),
+        )
+
+    def _calibrating(self, paths: Sequence[Path], chosen: Sequence[int], contract: Contract) -> Iterator[Frame]:
+        for i in chosen:
+            yield from at_model_size(read_frame(paths[i]), contract)
+
+    def _record(self, ids: Sequence[str]) -> dict[str, Any]:
+        return {
             "dataset": self.name, "dataset_sha256": self.dataset.sha256 if self.dataset else "", "split": "train" if self.dataset else "",
-            "num_frames": len(chosen), "ids_sha256": hashlib.sha256("\n".join(ids[i] for i in chosen).encode()).hexdigest(),
+            "num_frames": len(ids), "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         }
-        return record, [part for i in chosen for part in at_model_size(read_frame(paths[i]), contract)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFrames:
+    """Training frames for int8, and the records of which they are."""
+
+    calibration: dict[str, Any]
+    frames: tuple[Frame, ...]
+    """At model size."""
+    held_back: dict[str, Any]
+    items: tuple[Item, ...]
+    """At frame size; without labels where the data has none."""
 
 
 def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:

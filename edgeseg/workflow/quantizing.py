@@ -1,4 +1,8 @@
-"""`edgeseg quantize BUNDLE`: int8 of one fp32 bundle, wherever it came from, with its accuracy before and after."""
+"""`edgeseg quantize BUNDLE`: int8 of one fp32 bundle, wherever it came from, with its accuracy before and after.
+
+It climbs the rungs of the rescue ladder that need no training: calibrators, judged by labels where there are any and else by the answers of
+the float bundle, and with labels float layers as well (`edgeseg.workflow.climbing`).
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.core.bundle import Bundle, BundleInfo, check_target, open_bundle, seal_bundle
+from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, check_target, open_bundle, seal_bundle
+from edgeseg.core.config import GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, require_path
 from edgeseg.core.images import place, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.manifest import Parent
 from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.pictures import Pictures, accuracy, open_pictures
+from edgeseg.workflow.climbing import Climb, climb
+from edgeseg.workflow.judging import judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.ladder_words import kept_lines
+from edgeseg.workflow.pictures import Pictures, TrainingFrames, accuracy, at_model_size, open_pictures
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.runtimes import open_session
@@ -53,21 +61,50 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
         raise ConfigError(f"{folder} finds objects one by one; its int8 is made by its run, which measures them: edgeseg quantize CONFIG")
     if manifest.format not in QUANTIZERS:
         raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
+    if manifest.precision != "fp32":
+        raise ConfigError(f"{folder} is {manifest.precision} already; int8 is made of an fp32 bundle")
     pictures = open_pictures(data, manifest.classes)
     for note in pictures.notes:
         ui.say(f"note: {note}")
-    calibration, frames = pictures.calibration(manifest.contract, num_frames)
+    training = pictures.for_int8(manifest.contract, num_frames)
     info = BundleInfo(
         name=manifest.name.removesuffix("-fp32") + "-int8", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
         reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
     )
-    ui.say(f"calibrating {manifest.format} int8 on {len(frames)} frames of {pictures.name}")
+    ui.say(f"calibrating {manifest.format} int8 on {len(training.frames)} frames of {pictures.name}")
+    goals = load_config(data).goals if data is not None and data.is_file() else GoalsSection()
     with tempfile.TemporaryDirectory(prefix="edgeseg-quantize-") as work:
-        model = QUANTIZERS[manifest.format](parent, frames, Path(work))
-        model = replace(model, scheme={**manifest.scheme, **model.scheme, "calibration": calibration})
+        model, ladder = _climb(parent, training, goals, Path(work), ui)
+        scheme = {**manifest.scheme, **model.scheme, "calibration": training.calibration, "ladder": ladder}
         golden = [frame for frame, _ in parent.golden_pairs()]
-        made = seal_bundle(sealed_at, model, info, golden_frames=golden, answer=own_answer)
+        info = replace(info, name=info.name.removesuffix("-int8") + f"-{model.precision}")
+        made = seal_bundle(sealed_at, replace(model, scheme=scheme), info, golden_frames=golden, answer=own_answer)
     return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures, target)
+
+
+def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: Path, ui: Ui) -> tuple[ModelFiles, dict[str, Any]]:
+    """Climb as far as the data allows; the model, and the ladder for the manifest."""
+    limits, manifest = limits_of(goals), parent.manifest
+    labelled = [(frame, label) for _, frame, label in training.items if label is not None]
+    if labelled:
+        judge = judge_by_labels(parent, labelled, limits)
+    else:
+        frames = [part for _, frame, _ in training.items for part in at_model_size(frame, manifest.contract)]
+        judge = judge_by_agreement(parent, frames)
+    (work / "trials").mkdir()
+    (work / "kept").mkdir()
+    request = Climb(
+        parent=parent, frames=training.frames, judge=judge, last="mixed" if labelled else "post_training", work=work / "trials",
+        on_trial=lambda done, total: ui.progress("trials", done, total),
+    )
+    climbed = climb(request, work / "kept")
+    ladder = {
+        "judged_on": training.held_back, "goals": {"miou_drop": limits.miou_drop, "class_drop": limits.class_drop},
+        "last_rung": request.last, "reached": climbed.reached, "rungs": list(climbed.rungs),
+    }
+    for line in kept_lines(manifest.format, ladder):
+        ui.say(line)
+    return climbed.model, ladder
 
 
 def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Change:
@@ -101,18 +138,20 @@ def _outcome(parent: Bundle, made: Bundle, change: _Change, pictures: Pictures, 
     manifest = made.manifest
     size = f"{parent.size_bytes / 1e6:.2f} -> {made.size_bytes / 1e6:.2f} MB"
     lines = [
-        f"{target}: {manifest.format} int8, {size}",
+        f"{target}: {manifest.format} {manifest.precision}, {size}",
         f"{change.agreement:.4%} of the pixels of {change.num_frames} frames of {pictures.name} as in float",
     ]
     facts: dict[str, Any] = {
         "bundle": str(target), "bundle_sha256": manifest.sha256, "format": manifest.format, "size_bytes": made.size_bytes,
         "size_bytes_float": parent.size_bytes, "agreement_with_float": change.agreement, "num_frames": change.num_frames,
-        "calibration": manifest.scheme["calibration"], "miou_float": None, "miou": None, "iou_float": None, "iou": None,
+        "precision": manifest.precision, "calibration": manifest.scheme["calibration"], "ladder": manifest.scheme["ladder"],
+        "miou_float": None, "miou": None, "iou_float": None, "iou": None,
     }
     if change.before is not None and change.after is not None:
         before, after = change.before, change.after
         facts |= {"miou_float": before.miou, "miou": after.miou, "iou_float": list(before.iou), "iou": list(after.iou)}
-        lines.append(f"mIoU on {pictures.eval_split}: float {before.miou:.4f}, int8 {after.miou:.4f} ({after.miou - before.miou:+.4f})")
+        change_shown = f"{manifest.precision} {after.miou:.4f} ({after.miou - before.miou:+.4f})"
+        lines.append(f"mIoU on {pictures.eval_split}: float {before.miou:.4f}, {change_shown}")
         for name, was, is_now in zip(manifest.classes, before.iou, after.iou, strict=True):
             shown = "not evaluated (no pixel of it in the split)" if was is None or is_now is None else f"{was:.4f} -> {is_now:.4f}"
             lines.append(f"  {name}: {shown}")

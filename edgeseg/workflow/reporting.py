@@ -13,6 +13,7 @@ from edgeseg.core.errors import InputMissingError
 from edgeseg.core.files import read_json, write_json, write_text
 from edgeseg.core.images import ClassMap, place, resize_class_map, resize_frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
+from edgeseg.report.ladder import LadderFacts, ladder_facts
 from edgeseg.report.model import (
     CurvePoint,
     DatasetFacts,
@@ -34,6 +35,7 @@ from edgeseg.workflow import instance_reporting
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.instance_reference import FloatInstances
+from edgeseg.workflow.ladder_words import unmet_words
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.measuring import Measured, gain_words
 from edgeseg.workflow.reference import FloatReference
@@ -79,6 +81,7 @@ def write_report(
         versions=_versions(final, verified, measured),
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
         settings={**_decision(reference, data), **_settings(verified)},
+        ladders=_ladders(verified),
     )
     write_json(ctx.folder / "results.json", results_json(rows))
     write_json(
@@ -310,6 +313,13 @@ def _decision(reference: FloatReference | FloatInstances, data: RunData) -> dict
         return {"decision": "argmax"}
     given = (1 - contract.threshold, contract.threshold) if contract.threshold is not None else contract.thresholds or ()
     return {"decision": "thresholds, " + ", ".join(f"{name} {t:.4g}" for name, t in zip(data.dataset.classes, given, strict=True))}
+
+
+def _ladders(verified: list[Verified]) -> tuple[LadderFacts, ...]:
+    """How each int8 bundle was made, from its manifest."""
+    manifests = [one.bundle.bundle.manifest for one in verified]
+    climbed = [(manifest.name, manifest.scheme["ladder"]) for manifest in manifests if manifest.scheme.get("ladder")]
+    return tuple(ladder_facts(name, ladder, "" if ladder["reached"] else unmet_words(ladder)) for name, ladder in climbed)
 
 
 def _settings(verified: list[Verified]) -> dict[str, str]:

@@ -1,0 +1,46 @@
+"""The rescue ladder in words: what was kept, what it costs, and what to type where the goals are missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def kept_lines(format_: str, ladder: Mapping[str, Any]) -> list[str]:
+    """A line on the rung kept, and one more where it misses the goals."""
+    rungs = ladder.get("rungs")
+    if not rungs:
+        return []
+    kept = next(rung for rung in rungs if rung["kept"])
+    lines = [f"{format_}: {rung_words(kept)}"]
+    if not ladder["reached"]:
+        lines.append(f"{format_}: {unmet_words(ladder)}")
+    return lines
+
+
+def rung_words(rung: Mapping[str, Any]) -> str:
+    """One rung in words."""
+    words = f"{rung['rung'].replace('_', '-')} ({rung['best']})"
+    if "miou_drop" in rung:
+        words += f": {100 * rung['miou_drop']:+.2f} points of mIoU lost on training frames held back"
+    elif "agreement" in rung:
+        words += f": {rung['agreement']:.2%} of the pixels as in float on frames held back"
+    if rung.get("worst_class"):
+        words += f", worst class {rung['worst_class']} {100 * rung['worst_class_drop']:+.2f}"
+    if rung["float_layers"]:
+        words += f"; {len(rung['float_layers'])} layers float ({rung['float_macs_share']:.0%} of the MACs)"
+    return words
+
+
+def unmet_words(ladder: Mapping[str, Any]) -> str:
+    """What is left to do where the goals are missed."""
+    goals = ladder["goals"]
+    asked = f"miou_drop {goals['miou_drop']:g}" + (f" and class_drop {goals['class_drop']:g}" if goals["class_drop"] is not None else "")
+    last = ladder["last_rung"]
+    if last == "qat" or any(rung["rung"].startswith("qat") for rung in ladder["rungs"]):
+        return (f"{asked} cannot be met by int8 here, the best found is kept; use the fp32 bundle, train for int8 longer "
+                "(--set quantize.qat_epochs=N), or relax the goal")
+    following = {"post_training": "mixed", "mixed": "qat"}.get(last, "qat")
+    why = "keeps the layers that need it float" if following == "mixed" else "fine-tunes the network for int8"
+    return (f"{asked} is missed on the last rung allowed, the best found is kept; type: edgeseg run --set quantize.rescue={following}, "
+            f"which {why}")

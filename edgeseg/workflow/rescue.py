@@ -1,0 +1,174 @@
+"""Int8 of a run's bundles: the rescue ladder on held-back training frames, then the sealed bundle, int8 or mixed.
+
+Two steps a format: `rescue-FORMAT` climbs (`workflow.climbing`) and keeps the model files with the table of rungs, `quantize-FORMAT` seals
+them. The name of a bundle is known only after the climb: RUN-FORMAT-int8, or -mixed where layers beside the class layers stay float.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeseg.core.bundle import BundleInfo, ModelFiles, open_bundle, seal_bundle
+from edgeseg.core.files import atomic_folder, read_json, write_json
+from edgeseg.core.manifest import Parent
+from edgeseg.data.store import read_sample
+from edgeseg.workflow.bundling import QUANTIZE_TOOLS, SealedBundle, export_model, own_answer, work_folder
+from edgeseg.workflow.climbing import Climb, Climbed, FineTuned, climb
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.judging import hold_back, judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.ladder_words import kept_lines
+from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.reference import model_inputs
+from edgeseg.workflow.steps import StepResult, tools
+from quantization.ladder import Judge, as_bundle
+
+_MADE: Final = "made.json"
+PRECISIONS: Final = ("int8", "mixed")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which training frames calibrate and which judge, as indices into the train split."""
+
+    calibrate: tuple[int, ...]
+    held_back: tuple[int, ...]
+    facts: Mapping[str, Any]
+    """`calibration` of the manifest's scheme."""
+    held_back_facts: Mapping[str, Any]
+
+
+def quantize(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None) -> SealedBundle:
+    """Give the int8 (or mixed) bundle of an fp32 one; `final` = the checkpoint it is of, from which rung c trains (`None` = not at all)."""
+    format_ = parent.bundle.manifest.format
+    chosen = choose_frames(ctx, data)
+    rescued = _rescue(ctx, data, parent, final, chosen)
+    model, ladder = read_made(rescued.output)
+    sealed = _seal(ctx, parent, rescued, model)
+    for line in kept_lines(format_, ladder):
+        ctx.ui.say(line)
+    return sealed
+
+
+def choose_frames(ctx: RunContext, data: RunData) -> Chosen:
+    """Choose training frames, and hold some back."""
+    from quantization.calibration import choose_calibration
+
+    ids = [sample.id for sample in data.dataset.splits["train"]]
+    wanted = choose_calibration(ids, ctx.config.quantize.calibration_frames, seed=ctx.config.train.seed)
+    calibrate, held_back = (wanted, []) if ctx.config.quantize.rescue == "off" else hold_back(ids, wanted)
+    origin = {"dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256, "split": "train"}
+    facts = [{**origin, **_hashed([ids[i] for i in indices])} for indices in (calibrate, held_back)]
+    return Chosen(tuple(calibrate), tuple(held_back), *facts)
+
+
+def _hashed(ids: list[str]) -> dict[str, Any]:
+    return {"num_frames": len(ids), "ids_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest()}
+
+
+def _rescue(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None, chosen: Chosen) -> StepResult:
+    manifest, section = parent.bundle.manifest, ctx.config.quantize
+    limits, last = limits_of(ctx.config.goals), section.rescue
+    if last == "qat" and (final is None or manifest.contract.task != "semantic"):
+        last = "mixed"
+    if last == "mixed" and manifest.contract.task != "semantic":
+        last = "post_training"
+    goals = {"miou_drop": limits.miou_drop, "class_drop": limits.class_drop}
+    training = {"epochs": section.qat_epochs, "lr": section.qat_lr} if last == "qat" else {}
+    key = {
+        "version": 3, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),
+        "goals": goals, "last": last, "qat": training,
+        "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
+    }
+
+    def make(output: Path) -> None:
+        frames = model_inputs(data, "train", manifest.contract, list(chosen.calibrate))
+        with tempfile.TemporaryDirectory(dir=work_folder(ctx), prefix=".quantize-", suffix=".tmp") as work, atomic_folder(output) as folder:
+            request = Climb(
+                parent=parent.bundle, frames=frames, judge=_judge(data, parent, chosen, ctx) if last != "off" else _never, last=last,
+                work=Path(work), on_trial=lambda done, total: ctx.ui.progress(f"int8 {manifest.format}, trials", done, total),
+                fine_tune=_tuner(ctx, data, parent, final, Path(work)) if last == "qat" and final is not None else None,
+            )
+            climbed = climb(request, folder)
+            ladder = {
+                "judged_on": dict(chosen.held_back_facts), "goals": goals, "last_rung": section.rescue,
+                "reached": climbed.reached, "rungs": list(climbed.rungs),
+            }
+            write_made(folder, climbed, {"calibration": dict(chosen.facts), **({"ladder": ladder} if last != "off" else {})})
+
+    return ctx.steps.do(f"rescue-{manifest.format}", kind="quantize", key=key, output=ctx.folder / "quantized" / manifest.format, make=make)
+
+
+def _judge(data: RunData, parent: SealedBundle, chosen: Chosen, ctx: RunContext) -> Judge:
+    samples, manifest = data.dataset.splits["train"], parent.bundle.manifest
+    if manifest.contract.task != "semantic":
+        return judge_by_agreement(parent.bundle, model_inputs(data, "train", manifest.contract, list(chosen.held_back)))
+    items = (read_sample(samples[index], num_classes=len(manifest.classes)) for index in chosen.held_back)
+    return judge_by_labels(parent.bundle, items, limits_of(ctx.config.goals))
+
+
+def _never(_: object) -> Any:  # noqa: ANN401
+    raise AssertionError("rescue is off: nothing is judged")
+
+
+def _tuner(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult, work: Path) -> Callable[[], FineTuned]:
+    """Rung c: fine-tune, export, and carry the ranges to the tensors of this format."""
+
+    def fine_tune() -> FineTuned:
+        from edgeseg.workflow.qat import quantization_aware
+        from quantization.carry import carry, load_ranges
+
+        step, manifest = quantization_aware(ctx, data, final), parent.bundle.manifest
+        folder = work / "fine-tuned"
+        folder.mkdir()
+        bundle = as_bundle(parent.bundle, export_model(step.output, manifest.contract, manifest.format, folder))
+        carried = carry(load_ranges(step.output), bundle)
+        return FineTuned(bundle=bundle, ranges=carried.ranges, facts=carried.facts(), parent_sha256=step.sha256)
+
+    return fine_tune
+
+
+def write_made(folder: Path, climbed: Climbed, scheme: Mapping[str, Any]) -> None:
+    """Write what was made beside its files."""
+    model = climbed.model
+    write_json(folder / _MADE, {
+        "files": list(model.files), "entry": model.entry, "format": model.format, "precision": model.precision,
+        "scheme": {**model.scheme, **scheme}, "tools": dict(model.tools), "checkpoint_sha256": climbed.parent_sha256,
+    })
+
+
+def read_made(folder: Path) -> tuple[ModelFiles, dict[str, Any]]:
+    """Read what `write_made` wrote, and the ladder (empty = rescue was off)."""
+    made = read_json(folder / _MADE)
+    model = ModelFiles(
+        folder=folder, files=tuple(made["files"]), entry=made["entry"], format=made["format"], precision=made["precision"],
+        scheme=made["scheme"], tools=made["tools"],
+    )
+    return model, made["scheme"].get("ladder", {})
+
+
+def _seal(ctx: RunContext, parent: SealedBundle, rescued: StepResult, model: ModelFiles) -> SealedBundle:
+    manifest = parent.bundle.manifest
+    stem = manifest.name.removesuffix("-fp32")
+    tuned = read_json(rescued.output / _MADE)["checkpoint_sha256"]
+    parents = (Parent(kind="bundle", sha256=manifest.sha256),) + ((Parent(kind="checkpoint", sha256=tuned),) if tuned else ())
+    info = BundleInfo(
+        name=f"{stem}-{model.precision}", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
+        reference=manifest.reference, parents=parents, config_sha256=manifest.config_sha256,
+    )
+
+    def make(output: Path) -> None:
+        seal_bundle(output, model, info, golden_frames=parent.bundle.golden_frames(), answer=own_answer)
+
+    bundles = ctx.folder / "bundles"
+    key = {"version": 3, "parent": parent.step.sha256, "rescued": rescued.sha256, "tools": tools(*QUANTIZE_TOOLS[model.format])}
+    step = ctx.steps.do(f"quantize-{model.format}", kind="quantize", key=key, output=bundles / info.name, make=make)
+    for precision in PRECISIONS:  # of a former climb that ended on another rung
+        if precision != model.precision:
+            shutil.rmtree(bundles / f"{stem}-{precision}", ignore_errors=True)
+    return SealedBundle(step, open_bundle(step.output))

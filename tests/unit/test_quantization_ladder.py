@@ -1,0 +1,98 @@
+"""The search for layers that must stay float: it finds them, keeps no others, and stays within its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from edgeseg.core.bundle import Bundle, ModelFiles
+from quantization import Int8Plan
+from quantization.ladder import MOST_TRIALS, Bench, Judged, choose_plan, describe, float_share, grouped, keep_layers, short_name
+from quantization.tensors import LayerFacts
+
+
+def layer(index: int) -> LayerFacts:
+    return LayerFacts(name=f"l{index:02}", kind="convolution", inputs=(), outputs=(), macs=100 + index, weight_shape=(1,))
+
+
+class Written:
+    """A writer whose models are their plans; what a layer loses in 8 bits is given."""
+
+    def __init__(self, count: int, losses: dict[int, float]) -> None:
+        self.layers = tuple(layer(index) for index in range(count))
+        self.losses = {f"l{index:02}": loss for index, loss in losses.items()}
+        self.written: list[Int8Plan] = []
+
+    def write(self, plan: Int8Plan, workdir: Path) -> ModelFiles:
+        self.written.append(plan)
+        (workdir / "m").write_bytes(b"x" * (100 + len(plan.float_layers)))
+        scheme = {"floats": plan.float_layers, "calibrator": plan.calibrator}
+        return ModelFiles(folder=workdir, files=("m",), entry="m", format="null", precision="int8", scheme=scheme, tools={})
+
+    def judge(self, bundle: Bundle) -> Judged:
+        floats = bundle.manifest.scheme["floats"]
+        lost = sum(loss for name, loss in self.losses.items() if name not in floats)
+        return Judged(cost=0.5 + lost + (bundle.manifest.scheme["calibrator"] == "min-max"))
+
+
+def bench(tmp_path: Path, written: Written) -> Bench:
+    return Bench(tiny_models.tiny_bundle(tmp_path, "null"), written, written.judge, tmp_path)
+
+
+def test_finds_the_two_layers_that_matter(tmp_path: Path) -> None:
+    written = Written(47, {7: 1.5, 30: 0.9, 12: 0.1})
+    trials = bench(tmp_path, written)
+    start = trials.try_plan(Int8Plan(calibrator="a"), "start")
+    kept = keep_layers(trials, start, written.layers)
+    assert kept.trial.judged.reached
+    assert {"l07", "l30"} <= set(kept.trial.plan.float_layers)
+    assert len(kept.trial.plan.float_layers) <= 5
+    assert len(trials.tried) - 1 <= MOST_TRIALS
+    assert kept.gains[0][1] == pytest.approx(1.5) and "l07" in kept.gains[0][0]
+    assert kept.trial.size_bytes == 100 + len(kept.trial.plan.float_layers)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("trial-")]
+
+
+def test_gives_the_best_where_nothing_is_enough(tmp_path: Path) -> None:
+    written = Written(12, {0: 5.0, 4: 0.7})
+    written.losses["elsewhere"] = 3.0
+    trials = bench(tmp_path, written)
+    kept = keep_layers(trials, trials.try_plan(Int8Plan(calibrator="a"), "start"), written.layers)
+    assert not kept.trial.judged.reached
+    assert kept.trial.judged.cost == pytest.approx(3.5)
+    assert {"l00", "l04"} <= set(kept.trial.plan.float_layers)
+
+
+def test_layers_that_help_nothing_stay_int8(tmp_path: Path) -> None:
+    written = Written(10, {})
+    written.losses["elsewhere"] = 3.0
+    trials = bench(tmp_path, written)
+    start = trials.try_plan(Int8Plan(calibrator="a"), "start")
+    assert keep_layers(trials, start, written.layers).trial is start
+
+
+def test_the_first_of_equal_plans_wins_and_none_is_written_twice(tmp_path: Path) -> None:
+    written = Written(3, {})
+    trials = bench(tmp_path, written)
+    offers = [Int8Plan(calibrator="min-max"), Int8Plan(calibrator="a"), Int8Plan(calibrator="b"), Int8Plan(calibrator="a")]
+    assert choose_plan(trials, offers).plan.calibrator == "a"
+    assert len(written.written) == 3
+
+
+@pytest.mark.parametrize(("count", "groups"), [(0, 4), (1, 4), (4, 4), (5, 4), (47, 10)])
+def test_groups_are_all_layers_in_order(count: int, groups: int) -> None:
+    parts = grouped([layer(index) for index in range(count)], groups)
+    assert [name for part in parts for name in part] == [f"l{index:02}" for index in range(count)]
+    assert len(parts) == min(count, groups) and all(parts)
+
+
+def test_share_of_macs_and_words() -> None:
+    layers = [layer(0), layer(100)]
+    plan = Int8Plan(calibrator="entropy", float_layers=("l00",), bias_correction=True, ranges={"t": (0, 1)})
+    assert float_share(layers, plan) == pytest.approx(100 / 300)
+    assert describe(plan) == "entropy, bias correction, 1 learnt ranges, 1 float layers"
+    assert short_name("__module.net.down.0.conv/aten::_convolution/Convolution") == "__module.net.down.0.conv/Convolution"
+    assert short_name("node_conv2d_3") == "node_conv2d_3"
+    assert short_name("a.B/c.D_net/e.Conv_0;;a.B/c.D_net/f.Norm_1;12") == "c.D_net/f.Norm_1"

@@ -1,0 +1,58 @@
+"""Frames held back never calibrate, and a judge's cost is 1 where a limit is just met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+
+from edgeseg.core.config import GoalsSection
+from edgeseg.core.errors import DataError
+from edgeseg.workflow.judging import MOST_HELD_BACK, Limits, hold_back, judge_by_agreement, judge_by_labels, limits_of
+
+IDS = [f"frame{index:03}" for index in range(100)]
+
+
+def test_frames_outside_the_calibration_are_held_back() -> None:
+    calibrate, held = hold_back(IDS, list(range(0, 100, 4)))
+    assert calibrate == list(range(0, 100, 4))
+    assert len(held) == MOST_HELD_BACK
+    assert not set(held) & set(calibrate)
+    assert max(held) > 90 and min(held) < 10
+
+
+def test_frames_are_taken_out_where_all_would_calibrate() -> None:
+    calibrate, held = hold_back(IDS[:33], list(range(33)))
+    assert (len(calibrate), len(held)) == (24, 9)
+    assert sorted(calibrate + held) == list(range(33))
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_very_few_frames_serve_for_both(count: int) -> None:
+    assert hold_back(IDS[:count], list(range(count))) == (list(range(count)), list(range(count)))
+
+
+def test_limits_are_the_goals() -> None:
+    limits = limits_of(GoalsSection(miou_drop=0.02, class_drop=0.1))
+    assert limits.cost(0.02, 0.05) == pytest.approx(1)
+    assert limits.cost(0.01, 0.2) == pytest.approx(2)
+    assert limits_of(GoalsSection()).cost(0.005, 0.9) == pytest.approx(0.5)
+    assert Limits(miou_drop=0.0).cost(0.0, None) <= 1 < Limits(miou_drop=0.0).cost(0.001, None)
+
+
+def test_judged_against_the_float_bundle_on_the_same_frames(tmp_path: Path) -> None:
+    parent = tiny_models.tiny_bundle(tmp_path, "null")
+    frames = [tiny_models.tiny_frame(seed, height=30, width=50) for seed in range(6)]
+    labels = [np.random.default_rng(seed).integers(0, 3, (30, 50), dtype=np.uint8) for seed in range(6)]
+    judged = judge_by_labels(parent, zip(frames, labels, strict=True), Limits())(parent)
+    assert (judged.miou_drop, judged.worst_drop, judged.agreement, judged.cost) == (0, 0, 1, 0)
+    assert judged.miou is not None and 0 < judged.miou < 1
+    assert judge_by_agreement(parent, [frame[:24, :32] for frame in frames])(parent).cost == 0
+
+
+def test_frames_without_a_labelled_pixel_are_refused(tmp_path: Path) -> None:
+    nothing = [(tiny_models.tiny_frame(0), np.full((24, 32), 255, np.uint8))]
+    with pytest.raises(DataError, match="no pixel of the training frames held back is labelled"):
+        judge_by_labels(tiny_models.tiny_bundle(tmp_path, "null"), nothing, Limits())
