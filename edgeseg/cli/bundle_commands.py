@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt
+from edgeseg.cli.options import ArithmeticOpt, BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt
 
 
 def verify(
@@ -19,13 +19,14 @@ def verify(
     split: Annotated[
         str, typer.Option("--split", metavar="SPLIT", help="train, val, test or all; default: the one the float checkpoint was measured on")
     ] = "",
+    arithmetic: ArithmeticOpt = "f32",
     json: JsonOpt = False,
 ) -> None:
     """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit code 1 if one is missed."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, ui=console)
+    outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, arithmetic=arithmetic, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())
@@ -43,13 +44,14 @@ def bench(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="measure on these images; default: the bundle's golden frames")
     ] = None,
+    arithmetic: ArithmeticOpt = "f32",
     json: JsonOpt = False,
 ) -> None:
     """Measure a bundle on this machine: latency percentiles by part, load time, memory, size."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.bench(bundle, target=target, quick=quick, threads=threads, data=data, ui=console)
+    outcome = bundles.bench(bundle, target=target, quick=quick, threads=threads, data=data, arithmetic=arithmetic, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())
@@ -66,6 +68,7 @@ def predict(
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0, max=1, help="instances: leave out objects below this; default 0.5")
     ] = None,
+    arithmetic: ArithmeticOpt = "f32",
     force: Annotated[bool, typer.Option("--force", help="replace files that are already there")] = False,
     json: JsonOpt = False,
 ) -> None:
@@ -73,7 +76,9 @@ def predict(
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.predict(bundle, source, out, target=target, overlay=overlay, force=force, min_score=min_score, ui=console)
+    outcome = bundles.predict(
+        bundle, source, out, target=target, overlay=overlay, force=force, min_score=min_score, arithmetic=arithmetic, ui=console
+    )
     console.close()
     if json:
         print_json(outcome.to_json())

@@ -23,4 +23,7 @@ DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="lab
 TargetOpt = Annotated[str, typer.Option("--target", metavar="TARGET", help="the board whose settings are used (edgeseg targets)")]
 QuickOpt = Annotated[bool, typer.Option("--quick", help="measure briefly; the result is stamped 'quick'")]
 ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of the runtime; 0 = what the target has")]
+ArithmeticOpt = Annotated[
+    str, typer.Option("--arithmetic", metavar="BITS", help="what float parts are computed in: f32 | bf16 | f16, where the runtime has it")
+]
 DEFAULT_CONFIG = Path("edgeseg.toml")

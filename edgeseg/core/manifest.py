@@ -14,6 +14,8 @@ from edgeseg.core.images import RESIZE_POLICIES
 SCHEMA: Final = 1
 FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
 PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
+LEAST_INT8_SHARE: Final = 0.9
+"""An int8 bundle of whose multiply-accumulates a runtime executes less than this in int8 is marked wherever it is shown."""
 INPUT_NAME: Final = "frame"
 OUTPUT_NAME: Final = "class_map"
 FRAME_END: Final = "frame_end/"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from edgeseg.core.images import ClassMap, Frame
+from edgeseg.core.manifest import LEAST_INT8_SHARE
 from edgeseg.report.ladder import LadderFacts
 
 ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "ap", "ap50", "ap_drop", "class_drop")
@@ -27,6 +28,19 @@ class Ratio:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatLayer:
+    """A layer that a runtime does not execute in int8."""
+
+    name: str
+    kind: str
+    precision: str
+    """In what it is executed: `f32`, `bf16`, ..."""
+    share: float
+    """Of the network's multiply-accumulates."""
+    reason: str
 
 
 def main_name(task: str) -> str:
@@ -101,6 +115,16 @@ class ResultRow:
     """Medians of the parts and of the whole, from the file's bytes to the class map at frame size."""
     speedup_vs_fp32: Ratio | None = None
     """Time of the fp32 bundle in the same runtime and place divided by this one's: above 1 = this one is faster."""
+    speedup_vs_own_float: Ratio | None = None
+    """The same against the fp32 bundle in the arithmetic that the runtime would choose by itself; `None` where that is f32 anyway."""
+    arithmetic: str = "f32"
+    """What float parts are computed in: `bf16` or `f16` where the runtime was allowed its own choice, which is then a row of its own."""
+    int8_share: float | None = None
+    """Share of the network's multiply-accumulates that the runtime was seen to execute in int8; `None` = not known, or a float bundle."""
+    int8_source: str = ""
+    """Where that was read, or why it is not known."""
+    not_int8: tuple[FloatLayer, ...] = ()
+    """The layers that make up the rest."""
 
     failed_goals: tuple[str, ...] = ()
     """Names of the goals this row misses (keys of `[goals]`, and `golden`)."""
@@ -155,8 +179,18 @@ class ResultRow:
 
     @property
     def label(self) -> str:
-        """Short name for tables: format and precision."""
-        return f"{self.format} {self.precision}"
+        """Short name for tables: format and precision, and the arithmetic where it is not f32."""
+        return f"{self.format} {self.precision}" + ("" if self.arithmetic == "f32" else f" in {self.arithmetic}")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it computes or stores with fewer bits than fp32."""
+        return self.precision != "fp32" or self.arithmetic != "f32"
+
+    @property
+    def int8_in_name_only(self) -> bool:
+        """Whether it is called int8 and less than `LEAST_INT8_SHARE` of it is executed so."""
+        return self.precision == "int8" and self.int8_share is not None and self.int8_share < LEAST_INT8_SHARE
 
     def to_json(self) -> dict[str, Any]:
         """Give the row as JSON values in a stable order; a number that is not finite becomes null (not measured)."""
@@ -174,8 +208,10 @@ class ResultRow:
         values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1", "class_ap")}
         values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
         values["failed_goals"] = tuple(values.get("failed_goals", ()))
-        if values.get("speedup_vs_fp32") is not None:
-            values["speedup_vs_fp32"] = Ratio(**values["speedup_vs_fp32"])
+        for key in ("speedup_vs_fp32", "speedup_vs_own_float"):
+            if values.get(key) is not None:
+                values[key] = Ratio(**values[key])
+        values["not_int8"] = tuple(FloatLayer(**layer) for layer in values.get("not_int8", ()))
         return cls(**values)
 
 
@@ -250,6 +286,10 @@ class PruningFacts:
     verdict: str
     latency_where: str = ""
     """Runtime and machine of the two latencies."""
+    method: str = ""
+    """How channels were chosen, and how far the cut was to go."""
+    layers: tuple[tuple[str, int, int], ...] = ()
+    """Layers that were cut: name, output channels before and after."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Final
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import GoalResult, ObjectPicture, Picture, ReportData, ResultRow, main_name
 from edgeseg.report.page_confusion import confusion_section
+from edgeseg.report.page_executed import executed_section
 from edgeseg.report.page_ladder import ABOUT as _LADDER
 from edgeseg.report.page_ladder import ladder_section
 from edgeseg.report.page_objects import objects_section
@@ -24,8 +25,8 @@ _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of {name} and of the worst class against "
                    "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
-_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "ladder": "Rungs", "time": "Time", "pictures": "Frames", "not-verified": "Not verified",
-                 "details": "Details"}
+_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs", "time": "Time", "pictures": "Frames",
+                 "not-verified": "Not verified", "details": "Details"}
 """Titles as the links at the top write them."""
 
 
@@ -41,6 +42,8 @@ def render_page(data: ReportData) -> str:
         ("classes", f"{measure} of each class", f"A fuller cell is a higher {measure}; a loss of one point or more is marked.",
          class_table(data.rows, data.float_reference, data.dataset)),
         *confusion,
+        ("int8", "What runs in int8", "Read back from each runtime, not from the file's name; the decision head is not counted.",
+         executed_section(data.rows)),
         ("ladder", "How int8 was made, rung by rung", _LADDER, ladder_section(data.ladders)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),

@@ -54,7 +54,7 @@ def bundle_tables(rows: Sequence[ResultRow]) -> Html:
 def _bundle_table(rows: Sequence[ResultRow]) -> Html:
     first = rows[0]
     more = [">AP50"] if first.task == "instance" else [">Dice", ">Boundary F1"]
-    heads = ["Bundle", f">{first.main_name}", "Worst class", *more, ">Equal to torch", ">p50", ">p90", ">p99", ">Frames / s",
+    heads = ["Bundle", f">{first.main_name}", "Worst class", *more, ">Equal to torch", ">Int8", ">p50", ">p90", ">p99", ">Frames / s",
              ">Speed-up", ">MB", ">Peak MB", "Goals"]
     about = "" if first.p50_ms is None else f"Measured on {first.measured_on} ({first.device}). "
     whys = el("ul", *(el("li", el("b", row.label), f": {row.reason}") for row in rows if row.reason and not row.recommended))
@@ -67,7 +67,7 @@ def _bundle_table(rows: Sequence[ResultRow]) -> Html:
 def _bundle_row(row: ResultRow) -> Html:
     ratio = row.speedup_vs_fp32
     speedup: Child = "-"
-    if ratio is not None and row.precision != "fp32":
+    if ratio is not None and row.reduced:
         speedup = _two(f"{ratio.value:.2f}×", f"{ratio.low:.2f} to {ratio.high:.2f}")
     worst: Child = "-"
     if row.worst_class is not None and row.worst_class_drop is not None:
@@ -80,7 +80,8 @@ def _bundle_row(row: ResultRow) -> Html:
               el("span", f"{row.runtime} {row.runtime_version}, {threads(row)}", class_="sub"), scope="row")
     agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
     regions = [percent(row.ap50, 2)] if row.task == "instance" else [percent(row.mean_dice, 2), percent(row.mean_boundary_f1, 2)]
-    accuracy = [_two(percent(row.main, 2), "" if row.main_drop is None else _change(-row.main_drop)), worst, *regions, agreement]
+    int8 = join([percent(row.int8_share), tag("below 90 %", "warn") if row.int8_in_name_only else None])
+    accuracy = [_two(percent(row.main, 2), "" if row.main_drop is None else _change(-row.main_drop)), worst, *regions, agreement, int8]
     speed = [ms(row.p50_ms), ms(row.p90_ms), ms(row.p99_ms), number(row.fps), speedup]
     rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
     cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]

@@ -6,7 +6,9 @@ The rules, in order:
 2. Where rows were measured on the target itself, the others do not count.
 3. A bundle below fp32 is considered only if it is faster than its own fp32 in the same runtime and place, with the whole
    95 % interval above 1; smaller files alone are no reason to lose accuracy.
-4. Among the rest the lowest median wins; medians within 1 % of it are a tie, and the smallest file wins.
+4. An int8 or mixed bundle also has to be faster than the fp32 bundle in the runtime's own float arithmetic (bf16 on processors that
+   have it), where that is as accurate as asked: else that is the better choice, and a row of its own.
+5. Among the rest the lowest median wins; medians within 1 % of it are a tie, and the smallest file wins.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from edgeseg.report.model import ResultRow
-from edgeseg.report.words import ms
+from edgeseg.report.words import ms, percent
 
 _TIE: Final = 1.01
 
@@ -78,9 +80,20 @@ def _obstacle(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
         return "was not measured"
     if not row.is_target_machine and any(r.is_target_machine and r.p50_ms is not None for r in rows):
         return "was measured elsewhere, while other bundles were measured on the target itself"
-    if row.precision != "fp32":
-        return _not_faster(row, rows)
+    if row.reduced:
+        return _not_faster(row, rows) or _not_faster_than_own_float(row, rows)
     return None
+
+
+def _not_faster_than_own_float(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
+    ratio = row.speedup_vs_own_float
+    if ratio is None or ratio.low > 1:
+        return None
+    own = [r for r in rows if r.precision == "fp32" and r.arithmetic != "f32" and r.accurate and _place_of(r) == _place_of(row)]
+    if not own:
+        return None
+    between = f"ratio {ratio.low:.2f} to {ratio.high:.2f}"
+    return f"is not faster than its fp32 in {own[0].arithmetic}, which the runtime chooses by itself ({between})"
 
 
 def _not_faster(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
@@ -98,9 +111,12 @@ def _not_faster(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
 
 
 def _fp32_twin(row: ResultRow, rows: Iterable[ResultRow]) -> ResultRow | None:
-    same = [r for r in rows if r.precision == "fp32" and (r.format, r.runtime, r.device, r.measured_on, r.threads)
-            == (row.format, row.runtime, row.device, row.measured_on, row.threads)]
+    same = [r for r in rows if not r.reduced and _place_of(r) == _place_of(row)]
     return same[0] if same else None
+
+
+def _place_of(row: ResultRow) -> tuple[object, ...]:
+    return row.format, row.runtime, row.device, row.measured_on, row.threads
 
 
 def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
@@ -109,12 +125,16 @@ def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
     text = f"{best.label} is {among}: {ms(best.p50_ms)} ms (median)"
     if not best.is_target_machine:
         text += f" on {best.measured_on}, which is not the target"
-    if best.speedup_vs_fp32 is not None and best.precision != "fp32":
+    if best.speedup_vs_fp32 is not None and best.reduced:
         ratio = best.speedup_vs_fp32
         text += f", {ratio.value:.2f} times as fast as its own fp32 (interval {ratio.low:.2f} to {ratio.high:.2f})"
     if best.main_drop is not None:
         points, name = round(best.main_drop * 100, 2), best.main_name
         text += f", and {'loses' if points > 0 else 'gains'} {abs(points):.2f} points of {name}" if points else f", and loses no {name}"
+    if best.int8_in_name_only:
+        text += f"; called int8, though only {percent(best.int8_share, 0)} of its multiply-accumulates run in int8 there"
+    if best.arithmetic != "f32":
+        text += f"; run it with --arithmetic {best.arithmetic}"
     if note:
         text += f"; {note}"
     return text + "."
@@ -124,7 +144,7 @@ def _int8_note(best: ResultRow, rows: list[ResultRow]) -> str:
     """Say plainly why an fp32 bundle is recommended although there are int8 ones."""
     if best.precision != "fp32":
         return ""
-    own = [r for r in rows if r.precision == "int8" and _fp32_twin(r, rows) is best]
+    own = [r for r in rows if r.precision == "int8" and _place_of(r) == _place_of(best)]
     if own and (why := _obstacle(own[0], rows)) is not None:
         return f"its int8 {why}"
     if own:  # faster than its fp32 beyond doubt, yet not chosen: within the tie and larger

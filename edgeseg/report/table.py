@@ -15,7 +15,7 @@ from edgeseg.report.recommend import recommend
 from edgeseg.report.words import equal_share, ms, number
 
 _COLUMNS: Final = {
-    "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "Dice": 160, "outline F1": 160, "agree %": 0,
+    "bundle": 0, "runtime": 100, "mIoU": 0, "drop": 0, "worst class": 128, "Dice": 160, "outline F1": 160, "agree %": 0, "int8 %": 100,
     "p50 ms": 0, "p90 ms": 0, "p99 ms": 100, "fps": 0, "MB": 0, "peak MB": 128,
 }
 """Columns, and the width of the terminal from which on each is shown."""
@@ -45,6 +45,8 @@ class RowsTable:
                 here = [row for row in rows if (row.device, row.measured_on) == place]
                 yield _place(here[0])
                 yield _table(here, best=rec.row, width=options.max_width)
+                for row in (row for row in here if row.int8_in_name_only):
+                    yield Text(f"{row.label}: only {number(row.int8_share, 1, scale=100)} % of it runs in int8", "yellow")
             yield Text.assemble(("Recommended: " if rec.row else "", "bold green"), (rec.reason, "" if rec.row else "bold red"))
 
 
@@ -60,7 +62,8 @@ def _place(row: ResultRow) -> Text:
 
 
 def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> Table:
-    wanted = [key for key, least in _COLUMNS.items() if width >= least]
+    proven = any(row.int8_share is not None for row in rows)
+    wanted = [key for key, least in _COLUMNS.items() if width >= least and (key != "int8 %" or proven)]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0) if width >= _ROOMY else (0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     for key in wanted:
@@ -84,6 +87,7 @@ def _cells(row: ResultRow) -> dict[str, str]:
         "Dice": number(row.mean_dice, 2, scale=100),
         "outline F1": number(row.mean_boundary_f1, 2, scale=100),
         "agree %": equal_share(row.agreement, 2),
+        "int8 %": number(row.int8_share, 1, scale=100) + ("!" if row.int8_in_name_only else ""),
         "p50 ms": ms(row.p50_ms),
         "p90 ms": ms(row.p90_ms),
         "p99 ms": ms(row.p99_ms),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.manifest import LEAST_INT8_SHARE
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
@@ -34,10 +36,13 @@ class Outcome:
         return self.facts
 
 
-def verify(folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", ui: Ui) -> Outcome:
+def verify(
+    folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", arithmetic: str = "f32", ui: Ui
+) -> Outcome:
     """Check a bundle's bytes and golden frames; with labelled data its accuracy, judged against the config's goals.
 
-    `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on.
+    `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on. `arithmetic` is that of float parts;
+    golden frames were answered in f32 and are not judged in another.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
@@ -46,7 +51,7 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
-    how = plan(target, manifest.format, manifest.precision)
+    how = plan(target, manifest.format, manifest.precision, precision_hint=arithmetic)
     goals, section, seed = GoalsSection(), None, 0
     if config is not None:
         loaded = load_config(config)
@@ -58,8 +63,10 @@ def verify(folder: Path, *, data: Path | None, config: Path | None, target: str,
     session = open_session(bundle, how.runtime, how.options)
     try:
         if section is None or not section.dir:
+            if arithmetic != "f32":
+                raise ConfigError(f"golden frames were answered in f32 and cannot judge {arithmetic}; add --data DIR or --config CONFIG")
             return _golden_only(bundle, check_golden(bundle, session), how.runtime)
-        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed, wanted=split)
+        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed, wanted=split, arithmetic=arithmetic)
     finally:
         session.close()
 
@@ -86,7 +93,8 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
 
 
 def _labelled(
-    bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str
+    bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str,
+    arithmetic: str,
 ) -> Outcome:
     from edgeseg.workflow.labelled import load_labelled
 
@@ -96,6 +104,8 @@ def _labelled(
     samples = _samples_of(dataset, split)
     measure = measure_objects if manifest.contract.task == "instance" else measure_classes
     found = measure(bundle, session, Labelled(dataset, samples, split), replace(goals, agreement=None), runtime, ui)
+    if arithmetic != "f32":
+        found = replace(found, findings=tuple(finding for finding in found.findings if finding.goal != "golden"))
     passed = all(finding.passed for finding in found.findings)
     lines = [*found.lines, *(f"note: {note}" for note in dataset.notes)]
     lines += [
@@ -141,7 +151,9 @@ def _judged_elsewhere(goals: GoalsSection) -> dict[str, str]:
     return {goal: words for goal, words in where.items() if getattr(goals, goal) is not None}
 
 
-def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, ui: Ui) -> Outcome:
+def bench(
+    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", ui: Ui
+) -> Outcome:
     """Measure a bundle on this machine with a target's settings, on the images of `data` or on its golden frames.
 
     Raises:
@@ -151,7 +163,7 @@ def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | 
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
-    how = plan(target, manifest.format, manifest.precision, num_threads=threads)
+    how = plan(target, manifest.format, manifest.precision, num_threads=threads, precision_hint=arithmetic)
     frames = [bundle.folder / pair.frame for pair in manifest.golden]
     if data is not None:
         from edgeseg.data.dataset import photographs
@@ -185,13 +197,28 @@ def bench(folder: Path, *, target: str, quick: bool, threads: int, data: Path | 
         *(f"  {name:<12} p50 {s.p50_ms:8.3f}  p90 {s.p90_ms:8.3f}  p99 {s.p99_ms:8.3f} ms  {s.fps:8.1f} per second" for name, s in parts),
         f"load {result.load_ms:.0f} ms, first inference {result.first_inference_ms:.1f} ms, size {result.size_bytes / 1e6:.2f} MB, "
         + ("peak memory not available" if result.peak_rss_bytes is None else f"peak memory {result.peak_rss_bytes / 1e6:.0f} MB"),
+        *executed_lines(result.executed, manifest.precision),
         "settings: " + ", ".join(f"{key}={value}" for key, value in result.settings.items()),
     ]
     return Outcome(tuple(lines), facts)
 
 
+def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[str]:
+    """What a runtime executes in int8, in lines: of a reduced bundle the share of MACs, and each layer that is not int8 with why."""
+    if executed is None or precision in ("fp32", "fp16"):
+        return []
+    share = executed["share_int8"]
+    if share is None:
+        return [f"int8: {executed['source']}"]
+    below = f", BELOW {LEAST_INT8_SHARE:.0%}" if precision == "int8" and share < LEAST_INT8_SHARE else ""
+    lines = [f"int8: {share:.1%} of multiply-accumulates{below} ({executed['source']})"]
+    lines += [f"  not int8: {one['name']} ({one['share']:.1%}, {one['precision']}): {one['reason']}" for one in executed["not_int8"]]
+    return lines
+
+
 def predict(
-    folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None, ui: Ui
+    folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
+    arithmetic: str = "f32", ui: Ui
 ) -> Outcome:
     """Write class maps, or objects, and overlays of images, a folder or a video.
 
@@ -201,7 +228,7 @@ def predict(
     from targets.predict import predict_source
 
     bundle = open_bundle(require_path(folder, what="bundle"))
-    how = plan(target, bundle.manifest.format, bundle.manifest.precision)
+    how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
     instances = bundle.manifest.contract.task == "instance"
     if min_score is not None and not instances:
         raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")

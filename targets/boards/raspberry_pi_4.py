@@ -13,7 +13,7 @@ RASPBERRY_PI_4: Final = Target(
         Run(format="tflite", runtime="tflite_runtime"),
         Run(format="onnx", runtime="onnxruntime"),
     ),
-    precisions=("fp32", "int8", "mixed"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     num_threads=4,
     arch=("aarch64",),
     matches=lambda machine: machine.board.startswith("Raspberry Pi 4"),

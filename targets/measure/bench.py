@@ -74,6 +74,25 @@ def compare(
     return SpeedRatio.from_worker(raw)
 
 
+def sweep(
+    bundles: Sequence[Bundle], how: Plan, *, timeout_s: float = FULL_TIMEOUT_S, on_progress: Progress = _silent,
+) -> tuple[float, ...]:
+    """Milliseconds of one inference of each of many small bundles, which take turns in one process, on noise.
+
+    For cost tables: what slows the machine slows all of them. The least of all calls counts (`targets.measure.loop.take_turns`).
+
+    Raises:
+        TargetError: this machine cannot run them.
+        RuntimeFailure: the runtime crashed (the signal is named) or took too long.
+    """
+    if not bundles:
+        return ()
+    request = {"job": "sweep", "bundles": [str(bundle.folder.resolve()) for bundle in bundles], "runtime": how.runtime,
+               "options": asdict(how.options)}
+    raw = run_worker(request, what=f"measuring {len(bundles)} layers with {how.runtime}", timeout_s=timeout_s, on_progress=on_progress)
+    return tuple(float(value) for value in raw["ms"])
+
+
 def _side(bundle: Bundle, how: Plan) -> dict[str, Any]:
     return {"bundle": str(bundle.folder.resolve()), "runtime": how.runtime, "options": asdict(how.options)}
 

@@ -26,6 +26,9 @@ Progress = Callable[[str, float], None]
 
 STEADY_SHARE: Final = 0.03
 _PROGRESS_EVERY_NS: Final = 250_000_000
+NUM_TURNS: Final = 9
+TURN_NS: Final = 5_000_000
+"""Least length of a turn, but for calls that take longer than a third of it."""
 
 
 def _times() -> array[int]:
@@ -140,6 +143,34 @@ def interleave(a: Callable[[], object], b: Callable[[], object], limits: Limits,
             medians[which].append(_block((a, b)[which], length, clock))
         on_progress("compare", (pair + 1) / limits.min_pairs)
     return BlockMedians(medians[0], medians[1], length)
+
+
+def take_turns(calls: Sequence[Callable[[], object]], clock: Clock, on_progress: Progress) -> list[float]:
+    """Least nanoseconds of each of many calls, which take turns in short blocks.
+
+    For calls of microseconds to milliseconds: a busy machine makes any of them longer and none shorter, and the turns lie far enough apart
+    that no call meets the busy spells alone.
+    """
+    lengths = []
+    for call in calls:
+        _least(call, 2, clock)
+        slowest = max(_least(call, 2, clock), 1.0)
+        lengths.append(max(3, min(200, int(TURN_NS / slowest))))
+    rounds: list[list[float]] = []
+    for number in range(NUM_TURNS):
+        rounds.append([_least(call, length, clock) for call, length in zip(calls, lengths, strict=True)])
+        on_progress("measure", (number + 1) / NUM_TURNS)
+    return [min(values) for values in zip(*rounds, strict=True)]
+
+
+def _least(call: Callable[[], object], length: int, clock: Clock) -> float:
+    least, before = float("inf"), clock()
+    for _ in range(length):
+        call()
+        after = clock()
+        least = min(least, after - before)
+        before = after
+    return least
 
 
 def _block(call: Callable[[], object], length: int, clock: Clock) -> float:

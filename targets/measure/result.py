@@ -91,6 +91,8 @@ class BenchResult:
     clock_resolution_ns: float
     machine: Machine
     measured_on: MeasuredOn
+    executed: Mapping[str, Any] | None = None
+    """What the runtime executes in which precision (`targets.executed.ExecutedPrecision.to_json`); `None` where it shows nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""

@@ -26,8 +26,20 @@ from edgeseg.core.errors import EdgesegError, explain_os_error
 from edgeseg.core.images import place, read_frame, to_model
 from edgeseg.core.stats import latency_stats
 from targets.boards import find_target, measured_on
+from targets.executed import executed_facts
 from targets.machine import describe_machine
-from targets.measure.loop import BlockMedians, Clock, Progress, Stream, bootstrap_ratio, cycle, interleave, measure_stream, warm_up
+from targets.measure.loop import (
+    BlockMedians,
+    Clock,
+    Progress,
+    Stream,
+    bootstrap_ratio,
+    cycle,
+    interleave,
+    measure_stream,
+    take_turns,
+    warm_up,
+)
 from targets.measure.result import FULL, QUICK, BenchResult, SpeedRatio
 from targets.runtimes import RUNTIMES, RuntimeOptions, Session, open_session
 
@@ -47,7 +59,7 @@ def main() -> None:
     def on_progress(stage: str, done: float) -> None:
         say({"stage": stage, "done": done})
 
-    jobs: dict[str, Callable[[dict[str, Any], Progress, Clock], dict[str, Any]]] = {"bench": _bench, "compare": _compare}
+    jobs: dict[str, Callable[[dict[str, Any], Progress, Clock], dict[str, Any]]] = {"bench": _bench, "compare": _compare, "sweep": _sweep}
     try:
         say({"result": jobs[request["job"]](request, on_progress, time.perf_counter_ns)})
     except EdgesegError as error:
@@ -108,7 +120,7 @@ def _bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict
         import_rss_bytes=import_rss_bytes, peak_rss_bytes=peak_rss_bytes, size_bytes=bundle.size_bytes,
         settings=settings, versions=_versions(request["runtime"]),
         clock_resolution_ns=time.get_clock_info("perf_counter").resolution * 1e9,
-        machine=machine, measured_on=measured_on(target, machine),
+        machine=machine, measured_on=measured_on(target, machine), executed=executed_facts(bundle, request["runtime"], options),
     )
     return asdict(result)
 
@@ -134,6 +146,22 @@ def _compare(request: dict[str, Any], on_progress: Progress, clock: Clock) -> di
         a_p50_ms=float(np.median(medians.a)) / 1e6, b_p50_ms=float(np.median(medians.b)) / 1e6, quick=request["quick"],
         measured_on=measured_on(target, describe_machine()),
     ))
+
+
+def _sweep(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
+    sessions, calls = [], []
+    for number, folder in enumerate(request["bundles"]):
+        bundle = open_bundle(Path(folder))
+        session = open_session(bundle, request["runtime"], RuntimeOptions(**request["options"]))
+        contract = bundle.manifest.contract
+        noise_HWC = np.random.Generator(np.random.Philox(0)).integers(0, 256, (contract.height, contract.width, 3), dtype=np.uint8)
+        sessions.append(session)
+        calls.append(cycle(session, [noise_HWC]))
+        on_progress("open", (number + 1) / len(request["bundles"]))
+    least_ns = take_turns(calls, clock, on_progress)
+    for session in sessions:
+        session.close()
+    return {"ms": [value / 1e6 for value in least_ns]}
 
 
 def _timed(clock: Clock, call: Callable[[], Any]) -> tuple[Any, int]:

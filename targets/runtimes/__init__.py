@@ -1,5 +1,6 @@
 """One SDK a file. To add one: a file with a class that satisfies `base.Runtime`, and a line here."""
 
+from collections.abc import Callable
 from typing import Final
 
 from edgeseg.core.bundle import Bundle
@@ -9,9 +10,10 @@ from targets.runtimes.litert import LiteRtRuntime
 from targets.runtimes.null import NullRuntime
 from targets.runtimes.onnxruntime import OnnxRuntime
 from targets.runtimes.openvino import OpenVinoRuntime
+from targets.runtimes.openvino import own_arithmetic as _openvino_arithmetic
 from targets.runtimes.tflite_runtime import TfliteRuntime
 
-__all__ = ["RUNTIMES", "Runtime", "RuntimeOptions", "Session", "open_session"]
+__all__ = ["RUNTIMES", "Runtime", "RuntimeOptions", "Session", "open_session", "own_arithmetic"]
 
 RUNTIMES: Final[dict[str, Runtime]] = {
     "null": NullRuntime(),
@@ -20,6 +22,15 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "litert": LiteRtRuntime(),
     "tflite_runtime": TfliteRuntime(),
 }
+
+
+_OWN_ARITHMETIC: Final[dict[str, Callable[[], str]]] = {"openvino": _openvino_arithmetic}
+"""Runtimes that choose the arithmetic of float parts by the processor, unless told."""
+
+
+def own_arithmetic(runtime: str) -> str:
+    """What a runtime would compute float parts in on this processor by its own choice: a value for `RuntimeOptions.precision_hint`."""
+    return _OWN_ARITHMETIC[runtime]() if runtime in _OWN_ARITHMETIC else "f32"
 
 
 def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Session:

@@ -5,6 +5,7 @@ Buffers are bound once (IO binding): the frame is read where it lies and the ans
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -100,6 +101,18 @@ def _session_options(ort: Any, options: RuntimeOptions) -> tuple[Any, dict[str, 
         "execution_mode": "sequential", "graph_optimization_level": "all", "precision_hint": options.precision_hint, **entries,
     }
     return pinned, record
+
+
+def profiled_session(ort: Any, bundle: Bundle, options: RuntimeOptions, prefix: Path) -> Any:  # noqa: ANN401 - an SDK
+    """A session opened as for an execution with these options, that writes its own profile to `prefix`_*.json.
+
+    Weights are not repacked, so that the profile has their types and shapes too; the optimised graph is the same.
+    """
+    session_options, _ = _session_options(ort, options)
+    session_options.add_session_config_entry("session.disable_prepacking", "1")
+    session_options.enable_profiling = True
+    session_options.profile_file_prefix = str(prefix)
+    return _open(ort, bundle, options, session_options)
 
 
 def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: Any) -> Any:  # noqa: ANN401 - an SDK module

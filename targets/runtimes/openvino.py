@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import TargetError
+from edgeseg.core.errors import TargetError, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
@@ -50,13 +50,7 @@ class OpenVinoRuntime:
             raise TargetError(f"openvino runs on cpu here, not on {options.provider}; choose provider cpu")
         with load_errors("openvino", bundle):
             ov = require("openvino", extra="intel")
-            pinned = {
-                "INFERENCE_PRECISION_HINT": options.precision_hint,
-                "INFERENCE_NUM_THREADS": options.num_threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-            }
-            compiled = ov.Core().compile_model(str(bundle.model_path), _DEVICE, pinned)
+            compiled = compile_bundle(ov, bundle, options)
             executed = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
             if executed != options.precision_hint:
                 raise TargetError(
@@ -70,6 +64,29 @@ class OpenVinoRuntime:
                 "executed_precision": executed, "executed_operators": _operator_precisions(compiled),
                 **{name: _text(compiled.get_property(name)) for name in _RECORDED},
             })
+
+
+def own_arithmetic() -> str:
+    """What OpenVINO computes float parts in on this processor when nobody tells it: `f32`, `bf16` or `f16`; imports it."""
+    with vendor_errors("openvino"):
+        ov = require("openvino", extra="intel")
+        return str(ov.Core().get_property(_DEVICE, "INFERENCE_PRECISION_HINT").to_string())
+
+
+def compile_bundle(ov: Any, bundle: Bundle, options: RuntimeOptions) -> Any:  # noqa: ANN401 - an SDK
+    """Compile with every choice pinned."""
+    return compile_model(ov, str(bundle.model_path), options)
+
+
+def compile_model(ov: Any, model: Any, options: RuntimeOptions) -> Any:  # noqa: ANN401
+    """The same for a model that was read already, or the path of one."""
+    pinned = {
+        "INFERENCE_PRECISION_HINT": options.precision_hint,
+        "INFERENCE_NUM_THREADS": options.num_threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return ov.Core().compile_model(model, _DEVICE, pinned)
 
 
 def _text(value: object) -> str:

@@ -24,10 +24,7 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
     if options.precision_hint != "f32":
         raise TargetError(f"{vendor} computes in f32, not in {options.precision_hint}; leave the precision hint out")
     with load_errors(vendor, bundle):
-        sdk = require(module, extra=extra)
-        with quiet():  # it greets on stderr
-            interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
-            interpreter.allocate_tensors()
+        interpreter = make_interpreter(bundle, options, module=module, extra=extra)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         names: dict[int, str] = _output_names(interpreter) if len(outputs) > 1 else {}
         chosen = check_ports(bundle, [_port(p, None) for p in inputs], [_port(p, names.get(int(p["index"]))) for p in outputs])
@@ -36,6 +33,15 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
             "delegate": _delegate(interpreter),
         }
         return _bind(bundle, interpreter, vendor, settings, inputs[0]["index"], [outputs[i]["index"] for i in chosen])
+
+
+def make_interpreter(bundle: Bundle, options: RuntimeOptions, *, module: str, extra: str) -> Any:  # noqa: ANN401 - an SDK object
+    """An interpreter with its tensors allocated, XNNPACK having taken what it takes."""
+    sdk = require(module, extra=extra)
+    with quiet():  # it greets on stderr
+        interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _port(details: dict[str, Any], name: str | None) -> Port:

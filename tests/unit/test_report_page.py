@@ -15,7 +15,7 @@ from report_example import CLASSES, CONFUSION, FLOAT_IOU, PALETTE, field_picture
 
 from edgeseg.report.charts import line_chart, ticks
 from edgeseg.report.html import el
-from edgeseg.report.model import GoalResult
+from edgeseg.report.model import FloatLayer, GoalResult, ResultRow
 from edgeseg.report.page import render_page
 from edgeseg.report.page_confusion import largest_confusions
 from edgeseg.report.page_pictures import difference_map, worst_first
@@ -235,3 +235,18 @@ def test_a_curve_survives_values_that_are_not_finite_and_having_one_point() -> N
 
 def test_the_same_facts_give_the_same_bytes(page: str) -> None:
     assert render_page(report()) == page
+
+
+def test_the_page_lists_what_does_not_run_in_int8() -> None:
+    layer = FloatLayer(name="conv_7", kind="convolution", precision="f32", share=0.58, reason="int8 in the file, <and> the runtime chose f32")
+    given = mark([
+        row("onnx", "fp32", 8.0), row("onnx", "int8", 4.0, int8_share=0.42, int8_source="the profile", not_int8=(layer,)),
+        row("tflite", "int8", 4.0, int8_source="not known: no such runtime"),
+    ])
+    page = render_page(replace(report(), rows=given))
+    assert "conv_7" in page
+    assert "58.00 %" in page
+    assert "&lt;and&gt; the runtime chose f32" in page
+    assert "below 90 %" in page
+    assert "not known: no such runtime" in page
+    assert ResultRow.from_json(given[1].to_json()) == given[1]

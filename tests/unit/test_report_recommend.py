@@ -111,3 +111,44 @@ def test_mark_is_blind_to_the_order_of_rows() -> None:
 
 def test_a_gain_of_miou_is_called_a_gain() -> None:
     assert "gains 0.30 points" in only(replace(row("onnx", "fp32", 5.0), miou=0.8943))[1]
+
+
+def own_float_rows(*, ratio: Ratio, p50_ms: float) -> list[ResultRow]:
+    """OpenVINO's fp32, the same in the bf16 it chooses by itself, and an int8 that is faster than fp32."""
+    return [
+        row("openvino", "fp32", 8.0),
+        row("openvino", "fp32", 4.0, bundle="openvino-fp32-bf16", arithmetic="bf16", speedup_vs_fp32=Ratio(value=2.0, low=1.9, high=2.1)),
+        row("openvino", "int8", p50_ms, speedup_vs_fp32=Ratio(value=8.0 / p50_ms, low=1.5, high=2.5), speedup_vs_own_float=ratio),
+    ]
+
+
+def test_int8_slower_than_the_runtimes_own_float_is_not_recommended() -> None:
+    """Even where a single median says otherwise: the interleaved ratio decides."""
+    (found,) = recommend(own_float_rows(ratio=Ratio(value=0.97, low=0.95, high=0.99), p50_ms=3.9))
+    assert found.row is not None
+    assert found.row.label == "openvino fp32 in bf16"
+    assert "--arithmetic bf16" in found.reason
+    assert "not faster than its fp32 in bf16" in found.reason
+
+
+def test_int8_faster_than_the_runtimes_own_float_is_recommended() -> None:
+    (found,) = recommend(own_float_rows(ratio=Ratio(value=1.6, low=1.5, high=1.7), p50_ms=2.5))
+    assert found.row is not None
+    assert found.row.label == "openvino int8"
+
+
+def test_own_float_that_misses_an_accuracy_goal_does_not_hold_int8_back() -> None:
+    rows = own_float_rows(ratio=Ratio(value=0.9, low=0.85, high=0.95), p50_ms=4.4)
+    rows[1] = replace(rows[1], failed_goals=("miou_drop",))
+    (found,) = recommend(rows)
+    assert found.row is not None
+    assert found.row.label == "openvino int8"
+
+
+def test_int8_in_name_only_is_said() -> None:
+    rows = [row("onnx", "fp32", 8.0), row("onnx", "int8", 4.0, speedup_vs_fp32=Ratio(value=2.0, low=1.9, high=2.1), int8_share=0.42)]
+    (found,) = recommend(rows)
+    assert "only 42 % of its multiply-accumulates run in int8" in found.reason
+    assert rows[1].int8_in_name_only
+    assert not replace(rows[1], precision="mixed").int8_in_name_only
+    assert not replace(rows[1], int8_share=0.93).int8_in_name_only

@@ -121,3 +121,14 @@ def test_large_numbers_and_long_names_do_not_cost_a_digit() -> None:
         text = show(width, terminal=False, given=given)
         for digits in ("12 346", "13 333", "123.46"):
             assert digits in text
+
+
+def test_the_share_that_runs_in_int8_has_a_column_and_too_little_is_said() -> None:
+    given = [row("onnx", "fp32", 8.0), row("onnx", "int8", 4.0, int8_share=0.421), row("tflite", "int8", 5.0, int8_share=0.987)]
+    text = io.StringIO()
+    Console(file=text, width=160).print(RowsTable(mark(given)))
+    shown = text.getvalue()
+    assert "int8 %" in shown
+    assert "42.1!" in shown
+    assert "98.7" in shown
+    assert "onnx int8: only 42.1 % of it runs in int8" in shown
