@@ -185,6 +185,7 @@ class QuantizeSection:
     """`[quantize]`: post-training int8."""
 
     int8: bool = opt(True, "make an int8 bundle beside each fp32 one")
+    fp16: bool = opt(False, "make a bundle with fp16 weights beside each fp32 one")
     calibration_frames: int = opt(128, "training frames used for calibration", low=1)
     rescue: str = opt("mixed", "last rung where int8 misses miou_drop or class_drop on held-back training frames: post_training = calibrators "
                       "only, mixed = also a few layers in float, qat = also fine-tuning; off = no ladder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,8 +21,8 @@ from edgeseg.workflow.pictures import spread
 from edgeseg.workflow.reference import FloatReference, model_inputs
 from edgeseg.workflow.steps import StepResult, tools
 from edgeseg.workflow.teaching import learning_values
-from targets.boards import plan
-from targets.runtimes import RUNTIMES, open_session
+from targets.boards import find_target, plan
+from targets.runtimes import RUNTIMES, open_session, own_arithmetic
 
 EXPORT_TOOLS: Final = {
     "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
@@ -43,11 +43,18 @@ class SealedBundle:
 
     step: StepResult
     bundle: Bundle
+    arithmetic: str = "f32"
+    """What its float parts are computed in; other than f32 = the same bundle once more, with the runtime's own choice (`own_float`)."""
 
     @property
     def name(self) -> str:
-        """Name of the bundle: RUN-FORMAT-PRECISION."""
-        return self.bundle.manifest.name
+        """Name of the bundle: RUN-FORMAT-PRECISION, and the arithmetic where it is not f32."""
+        return self.bundle.manifest.name + ("" if self.arithmetic == "f32" else f"-{self.arithmetic}")
+
+    @property
+    def float_twin(self) -> bool:
+        """Whether it is what others of its format are compared with: fp32, computed in f32."""
+        return self.bundle.manifest.precision == "fp32" and self.arithmetic == "f32"
 
 
 def export_all(ctx: RunContext, data: RunData, checkpoint: StepResult, reference: FloatReference | FloatInstances) -> list[SealedBundle]:
@@ -63,6 +70,24 @@ def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle], fin
     from edgeseg.workflow.rescue import quantize  # which seals with what stands here
 
     return [quantize(ctx, data, parent, final) for parent in floats] if ctx.config.quantize.int8 else []
+
+
+def own_float(ctx: RunContext, floats: list[SealedBundle]) -> list[SealedBundle]:
+    """The fp32 bundles once more where their runtime, left alone, would compute in bf16 or f16 here: what int8 has to beat.
+
+    Only where speed is measured for a target that runs the format on the CPU, and for class maps: boxes are not computed in 8 bits of
+    mantissa.
+    """
+    found = []
+    for one in floats:
+        manifest = one.bundle.manifest
+        ways = [target for target in map(find_target, ctx.config.targets) if manifest.format in target.formats]
+        if manifest.contract.task != "semantic" or not ways:
+            continue
+        arithmetic = own_arithmetic(plan("host", manifest.format, manifest.precision).runtime)
+        if arithmetic != "f32":
+            found.append(replace(one, arithmetic=arithmetic))
+    return found
 
 
 def _export(

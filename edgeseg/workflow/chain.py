@@ -13,6 +13,7 @@ from edgeseg.core.files import read_json
 from edgeseg.workflow import bundling, instance_verifying, learning, measuring, reporting, verifying
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext, open_run
+from edgeseg.workflow.halving import halve_all
 from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.reference import FloatReference, evaluate_float
@@ -62,9 +63,10 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         floats = bundling.export_all(ctx, data, final, float_reference)
         verified = [_verify(ctx, data, bundle, float_reference) for bundle in floats]
         int8 = bundling.quantize_all(ctx, data, floats, final)
-        verified += [_verify(ctx, data, bundle, float_reference) for bundle in int8]
+        others = [*bundling.own_float(ctx, floats), *halve_all(ctx, floats), *int8]
+        verified += [_verify(ctx, data, bundle, float_reference) for bundle in others]
         pruning = measuring.pruning_gain(ctx, data, trained, final)
-        measured = measuring.measure_all(ctx, data, [*floats, *int8])
+        measured = measuring.measure_all(ctx, data, [*floats, *others])
         passed = reporting.write_report(
             ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
         )
@@ -141,7 +143,7 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
         float_reference = _evaluate_float(ctx, data, final)
         bundles = bundling.export_all(ctx, data, final, float_reference)
         if verb == "quantize":
-            bundles = bundling.quantize_all(ctx, data, bundles, final)
+            bundles = [*halve_all(ctx, bundles), *bundling.quantize_all(ctx, data, bundles, final)]
         verified = [_verify(ctx, data, bundle, float_reference) for bundle in bundles]
         say = verifying if isinstance(float_reference, FloatReference) else instance_verifying
         lines = tuple(line for one in verified for line in (say.summary_line(one), *say.class_lines(one)))

@@ -34,6 +34,8 @@ class Measured:
     why_not: str
     speedup: dict[str, Any] | None
     """`SpeedRatio.to_json()` against the fp32 bundle of the same format; `None` for fp32 itself."""
+    own_speedup: dict[str, Any] | None = None
+    """The same against that bundle in the runtime's own arithmetic, where that is not f32."""
 
 
 def measure_all(ctx: RunContext, data: RunData, bundles: list[SealedBundle]) -> list[Measured]:
@@ -49,14 +51,22 @@ def measure_all(ctx: RunContext, data: RunData, bundles: list[SealedBundle]) -> 
 def _measure(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, bundles: list[SealedBundle]) -> Measured:
     manifest = bundle.bundle.manifest
     try:
-        how = plan(target, manifest.format, manifest.precision, num_threads=ctx.config.bench.threads)
+        how = _plan(ctx, target, bundle)
         result = _bench_step(ctx, data, target, bundle, how)
     except (TargetError, MissingExtraError) as error:  # said in the report, row by row; never replaced by another way to run
         ctx.ui.say(f"{target.name}: {bundle.name} not measured: {error}")
         return Measured(target.name, bundle, None, str(error), None)
-    twin = next((b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32"), None)
-    speedup = _speed_step(ctx, data, target, twin, bundle, how) if twin is not None and twin is not bundle else None
-    return Measured(target.name, bundle, result, "", speedup)
+    same = [b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32" and b is not bundle]
+    twin = next((b for b in same if b.float_twin), None)
+    own = next((b for b in same if not b.float_twin), None) if manifest.precision in ("int8", "mixed") else None
+    speedup = None if twin is None or bundle.float_twin else _speed_step(ctx, data, target, twin, bundle, how)
+    own_speedup = None if own is None else _speed_step(ctx, data, target, own, bundle, how)
+    return Measured(target.name, bundle, result, "", speedup, own_speedup)
+
+
+def _plan(ctx: RunContext, target: Target, bundle: SealedBundle) -> Plan:
+    manifest = bundle.bundle.manifest
+    return plan(target, manifest.format, manifest.precision, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
 
 
 def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, how: Plan) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBu
         write_json(output, result.to_json())
 
     name = f"bench-{target.name}-{bundle.name}"
-    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, **_place(target, how)}
+    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **_place(target, how)}
     step = ctx.steps.do(name, kind="bench", key=key, output=ctx.folder / "bench" / f"{target.name}--{bundle.name}.json", make=make)
     result: dict[str, Any] = read_json(step.output)
     return result
@@ -77,10 +87,11 @@ def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBu
 
 def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBundle, other: SealedBundle, how: Plan) -> dict[str, Any]:
     quick = ctx.config.bench.quick
-    how_fp32 = plan(target, fp32.bundle.manifest.format, "fp32", num_threads=ctx.config.bench.threads)
+    how_fp32 = _plan(ctx, target, fp32)
+    against = "fp32" if fp32.float_twin else f"fp32-{fp32.arithmetic}"
 
     def make(output: Path) -> None:
-        label = f"comparing {other.name} with its fp32"
+        label = f"comparing {other.name} with its {against}"
         ratio = compare(
             fp32.bundle,
             other.bundle,
@@ -94,8 +105,9 @@ def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBund
         write_json(output, ratio.to_json())
 
     key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **_place(target, how)}
-    output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-fp32.json"
-    step = ctx.steps.do(f"speed-{target.name}-{other.name}", kind="bench", key=key, output=output, make=make)
+    output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-{against}.json"
+    name = f"speed-{target.name}-{other.name}" + ("" if fp32.float_twin else f"-vs-{fp32.arithmetic}")
+    step = ctx.steps.do(name, kind="bench", key=key, output=output, make=make)
     ratio: dict[str, Any] = read_json(step.output)
     return ratio
 

@@ -17,6 +17,7 @@ from edgeseg.report.ladder import LadderFacts, ladder_facts
 from edgeseg.report.model import (
     CurvePoint,
     DatasetFacts,
+    FloatLayer,
     GoalResult,
     Picture,
     PruningFacts,
@@ -63,7 +64,8 @@ def write_report(
     """Write results.json, summary.json and report.html; give whether every goal was reached."""
     by_name = {one.bundle.name: one for one in verified}
     marked = mark([_row(one, by_name[one.bundle.name], reference) for one in measured])
-    rows, goals = judge_rows(marked, {name: one.findings for name, one in by_name.items()}, ctx.config.goals)
+    asked_for = {name: one.findings for name, one in by_name.items() if one.bundle.arithmetic == "f32"}  # the others are there to compare
+    rows, goals = judge_rows(marked, asked_for, ctx.config.goals)
     report = ReportData(
         run_name=ctx.config.name,
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -138,10 +140,11 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
     accuracy = instance_reporting.accuracy(verified, reference) if isinstance(reference, FloatInstances) else _accuracy(verified, reference)
     base = ResultRow(
         target=one.target,
-        bundle=manifest.name,
+        bundle=one.bundle.name,
         bundle_sha256=manifest.sha256,
         format=manifest.format,
         precision=manifest.precision,
+        arithmetic=one.bundle.arithmetic,
         runtime=verified.runtime,
         runtime_version=str(RUNTIMES[verified.runtime].version()),
         device="local",
@@ -156,9 +159,9 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
     bench = one.result
     if bench is None:
         return base
-    ratio = one.speedup
     return replace(
         base,
+        **_executed(bench.get("executed"), manifest.precision),
         runtime=bench["runtime"],
         runtime_version=bench["versions"].get(bench["runtime"], base.runtime_version),
         measured_on=bench["machine"]["cpu"],
@@ -177,8 +180,21 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
         inference_ms=bench["inference"]["p50_ms"],
         resize_back_ms=bench["resize_back"]["p50_ms"],
         end_to_end_ms=bench["end_to_end"]["p50_ms"],
-        speedup_vs_fp32=Ratio(value=ratio["ratio"], low=ratio["low"], high=ratio["high"]) if ratio else None,
+        speedup_vs_fp32=_ratio(one.speedup),
+        speedup_vs_own_float=_ratio(one.own_speedup),
     )
+
+
+def _ratio(found: dict[str, Any] | None) -> Ratio | None:
+    return None if found is None else Ratio(value=found["ratio"], low=found["low"], high=found["high"])
+
+
+def _executed(found: dict[str, Any] | None, precision: str) -> dict[str, Any]:
+    """Fields of a row that say what of a reduced bundle runs in int8."""
+    if found is None or precision in ("fp32", "fp16"):
+        return {}
+    layers = (FloatLayer(**{key: one[key] for key in ("name", "kind", "precision", "share", "reason")}) for one in found["not_int8"])
+    return {"int8_share": found["share_int8"], "int8_source": found["source"], "not_int8": tuple(layers)}
 
 
 def _dataset(ctx: RunContext, data: RunData) -> DatasetFacts:
