@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, DataSetOpt, JsonOpt, LayoutOpt, SetOpt
+from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, LayoutOpt, SetOpt
 
 if TYPE_CHECKING:
     from edgeseg.workflow.chain import StepSummary
 
+InitSetOpt = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change one value of [data] or [model], e.g. model.name=mask_rcnn"),
+]
 RestartOpt = Annotated[bool, typer.Option("--restart", help="drop a training that was interrupted and begin again")]
 
 
@@ -34,10 +38,11 @@ def init(
     all_keys: Annotated[bool, typer.Option("--all", help="write every key with its default; without --data, print them")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing config file")] = False,
     layout: LayoutOpt = "auto",
-    set_: DataSetOpt = None,
+    set_: InitSetOpt = None,
     json: JsonOpt = False,
 ) -> None:
     """Look at a folder of labelled images, say what is there, write edgeseg.toml."""
+    from edgeseg.core.errors import DataError
     from edgeseg.workflow import setup
 
     if data is None:
@@ -51,6 +56,8 @@ def init(
         print_json(found.to_json())
     else:
         print("\n".join(found.lines))
+    if not found.ok:
+        raise typer.Exit(DataError.exit_code)
 
 
 def run(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:

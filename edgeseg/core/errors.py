@@ -7,9 +7,18 @@ has a word for the case. Exit 0 = done, 1 = a goal was missed, 2 = usage or conf
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+_TEMPORARY: Final = re.compile(r"\.(.+)\.\d+\.(?:tmp|old)")
+"""`.NAME.PID.tmp` of `edgeseg.core.files`."""
+_WORK: Final = re.compile(r"\.downloads|\.[a-z]+-\w+\.tmp")
+"""Folders of ours inside one that a person named."""
+_SCRATCH: Final = re.compile(r"edgeseg-[a-z]+-\w{8}")
+"""Folders of ours in the system's place for temporary files."""
 
 
 class EdgesegError(Exception):
@@ -114,9 +123,23 @@ def telling_line(error: BaseException) -> str:
     return (telling or lines or [type(error).__name__])[0]
 
 
+def users_path(path: str) -> str:
+    """Give the path a person named for one of ours: what is being written lies beside it, under a name of our own, until it is whole."""
+    parts = path.split("/")
+    for place, part in enumerate(parts):
+        written = _TEMPORARY.fullmatch(part)
+        if written:
+            return "/".join([*parts[:place], written[1]])
+        if _WORK.fullmatch(part):
+            return "/".join(parts[:place]) or "."
+        if _SCRATCH.fullmatch(part):
+            return f"the temporary folder {'/'.join(parts[:place]) or '/'} (TMPDIR names another)"
+    return path
+
+
 def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:
     """Give the member of our tree that says what an `OSError` means to the user."""
-    path = error.filename if error.filename is not None else "?"
+    path = "?" if error.filename is None else users_path(str(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"disk full while {doing} {path}; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -93,11 +93,12 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         num_classes = max(used, default=0) + 1
         classes = tuple(f"class_{index}" for index in range(num_classes))
     problems += _strange_values(root, samples, looks, num_classes)
-    warnings += _missing_splits(scan.splits)
-    class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named), fixed=scan.fixed_classes)
-    problems += class_problems
-    warnings += class_warnings
-    warnings += imbalance(split_counts, classes)
+    if not any(problem.kind == "bad-index" for problem in scan.problems):  # else what the set lacks is in the file that cannot be read
+        warnings += _missing_splits(scan.splits)
+        class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named), fixed=scan.fixed_classes)
+        problems += class_problems
+        warnings += class_warnings
+        warnings += imbalance(split_counts, classes)
     warnings += lying(root, samples, [look.frame_hw for look in looks])
     warnings += near_duplicates(root, samples, [look.thumbnail for look in looks])
     twin_problems, twin_warnings = _twins(root, samples, looks)

@@ -93,7 +93,8 @@ class CocoLayout:
         files = {split: read_coco_file(path, name=relative(root, path)) for split, path in paths.items()}
         problems = [problem for file in files.values() for problem in file.problems]
         problems += _differing_categories(root, files)
-        names = {category.id: category.name for category in next(iter(files.values())).categories}
+        sound = next((file for file in files.values() if file.categories), None)  # a file cut in half lists none
+        names = {category.id: category.name for category in (sound.categories if sound else ())}
         background = next((key for key, name in names.items() if is_background(name)), None)
         others = [key for key in names if key != background]
         choice = choose(section.classes, (BACKGROUND if background is None else names[background], *(names[key] for key in others)))

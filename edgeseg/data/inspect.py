@@ -48,6 +48,10 @@ class Findings:
     """In words, the gravest first."""
     notes: tuple[str, ...]
     """In words: how the data are read."""
+    num_problems: int
+    """What has to be mended before a training, of what was looked at; `edgeseg data check` looks at everything."""
+    has_objects: bool
+    """Whether labels tell objects apart."""
 
     def to_json(self) -> dict[str, object]:
         """Give the findings as JSON values."""
@@ -55,7 +59,8 @@ class Findings:
             "root": str(self.root), "name": self.name, "layout": self.layout, "split_rule": self.split_rule, "num_frames": self.num_frames,
             "classes": list(self.classes), "classes_named": self.classes_named, "values_seen": list(self.values_seen),
             "frame_sizes": self.frame_sizes, "size": list(self.section.size), "resize": self.section.resize,
-            "warnings": list(self.warnings), "notes": list(self.notes),
+            "warnings": list(self.warnings), "notes": list(self.notes), "num_problems": self.num_problems,
+            "has_objects": self.has_objects,
         }
 
 
@@ -77,19 +82,21 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
     highest = max((value for value in seen if value != IGNORE_INDEX), default=0)
     named = named_classes(section, scan)
     classes = named or tuple(f"class_{index}" for index in range(highest + 1))
-    judged, _ = judge_classes(counts, classes, named=bool(named), fixed=scan.fixed_classes)
+    unread = any(problem.kind == "bad-index" for problem in scan.problems)  # what the set lacks is in the file that cannot be read
+    judged = [] if unread else judge_classes(counts, classes, named=bool(named), fixed=scan.fixed_classes)[0]
     troubles = [*scan.problems, *(problem for found in looks.values() for look in found for problem in look.problems)]
     troubles += [problem for problem in judged if problem.kind != "class-absent"]  # only some masks were read
     said = [f"{problem.file}: {problem.message}" for problem in troubles[:5]]
     if len(troubles) > 5:
         said.append(f"{len(troubles) - 5} more problems; type: edgeseg data check {folder}")
-    if named and highest >= len(named):
+    outside = bool(named) and highest >= len(named)
+    if outside:
         said.append(f"masks use the value {highest}, but {len(named)} classes are named (0..{len(named) - 1})")
     if not named and highest > 0:
         said.append("nobody names the classes; they are numbered here: give them names in [data] classes")
     size, resize, words = _suggest_size(sizes)
     said += words
-    missing = [split for split in ("train", "val") if not scan.splits.get(split)]
+    missing = [split for split in ("train", "val") if not unread and not scan.splits.get(split)]
     said += [f"no {split} frames" for split in missing]
     if "test" not in scan.splits:
         said.append('no test split: [data] eval_split is "val", so the numbers are those the best checkpoint was chosen by (optimistic)')
@@ -102,6 +109,7 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
     return Findings(
         root=root, name=scan.name, layout=layout, split_rule=scan.split_rule, classes=classes, classes_named=bool(named),
         num_frames={split: len(scan.splits[split]) for split in SPLITS if split in scan.splits}, values_seen=tuple(seen),
+        num_problems=len(troubles) + outside, has_objects=any(sample.read_instances is not None for sample in samples),
         frame_sizes={f"{w}x{h}": count for (h, w), count in sizes.most_common()}, section=suggested, warnings=tuple(said), notes=scan.notes,
     )
 

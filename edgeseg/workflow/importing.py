@@ -76,9 +76,11 @@ def import_model(request: ImportRequest, *, ui: Ui) -> Outcome:
     format_ = refuse_format(request.model, kind, source, request.format)
     pictures = open_pictures(request.data, request.classes)
     classes = request.classes or (pictures.dataset.classes if pictures.dataset else ())
+    if not classes:
+        raise ConfigError("a model file does not name its classes; type them in index order, a background included, for example "
+                          "--classes background,crop,weed, or give --data with a data set that names them")
     if len(set(classes)) != len(classes) or not 2 <= len(classes) <= 255:
-        raise ConfigError(f"--classes {','.join(classes)}: 2 to 255 different names in index order, a background included, "
-                          "for example --classes background,crop,weed, or --data with a data set that names them")
+        raise ConfigError(f"--classes {','.join(classes)}: 2 to 255 different names in index order, a background included")
     wishes = _wishes(request, classes)
     opened = source.open(request.model)
     chosen_input, chosen_output = choose_ports(opened.inputs, opened.outputs, wishes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.config import Config, GoalsSection, TrainSection, config_of, render_toml
+from edgeseg.core.config import Config, GoalsSection, ModelSection, TrainSection, config_of, render_toml
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import write_text
 from edgeseg.data.check import DataReport, check_dataset
@@ -27,9 +28,14 @@ class InitResult:
     findings: Findings
     lines: tuple[str, ...]
 
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that would stop a training."""
+        return not self.findings.num_problems
+
     def to_json(self) -> dict[str, Any]:
         """Give the findings and the path as JSON values."""
-        return {"config": str(self.config_path), **self.findings.to_json()}
+        return {"config": str(self.config_path), "ok": self.ok, **self.findings.to_json()}
 
 
 def all_defaults() -> str:
@@ -38,21 +44,29 @@ def all_defaults() -> str:
 
 
 def init(data: Path, out: Path, *, every_key: bool, force: bool, overrides: tuple[str, ...] = ()) -> InitResult:
-    """Inspect `data` and write a config that fits it to `out`; `overrides` (`--set`) say how to read the data.
+    """Inspect `data` and write a config that fits it to `out`; `overrides` (`--set`) say how to read the data, and which network.
+
+    Where something has to be mended first, the config is written all the same, and the last line names `edgeseg data check`.
 
     Raises:
-        ConfigError: `out` exists and `force` is not given, or an override is not of `[data]`.
+        ConfigError: `out` exists and `force` is not given, an override is not of `[data]` or `[model]`, or a network of objects for data
+            that do not tell them apart.
         InputMissingError, DataError: `data` holds nothing usable.
     """
-    strange = [override for override in overrides if not override.strip().startswith("data.")]
+    strange = [override for override in overrides if not override.strip().startswith(("data.", "model."))]
     if strange:
-        raise ConfigError(f"init takes --set of [data] only, not {strange[0]}; write it into {out} afterwards, or give it to edgeseg run")
-    findings = inspect_folder(data, section=config_of(overrides).data)
+        raise ConfigError(f"init takes --set of [data] and [model] only, not {strange[0]}; give it to edgeseg run, or write it into {out}")
+    wanted = config_of(overrides)
+    findings = inspect_folder(data, section=wanted.data)
     if not any(findings.num_frames.values()):
         raise DataError(f"{data}: {findings.layout} layout, and no labelled frame can be used; {findings.warnings[0]}")
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; type: edgeseg init --data {data} --force to replace it, or --out FILE for another name")
-    config = suggest(findings, data=data, out=out)
+    if wanted.model.task == "instance" and not findings.has_objects:
+        raise ConfigError(f"{wanted.model.name} finds objects one by one, and the labels of {data} are class maps, which do not tell them "
+                          "apart (docs/data.md says which layouts do); leave --set model.name out")
+    config = suggest(findings, data=data, out=out, model=wanted.model)
+    config_of((*overrides, f"data.size={list(config.data.size)}"))  # an encoder may need larger frames
     write_text(out, render_toml(config, defaults=every_key))
     counts = ", ".join(f"{split} {n}" for split, n in findings.num_frames.items())
     sizes = ", ".join(f"{size} ({n})" for size, n in list(findings.frame_sizes.items())[:4]) + (
@@ -64,12 +78,28 @@ def init(data: Path, out: Path, *, every_key: bool, force: bool, overrides: tupl
         f"classes: {', '.join(findings.classes)}",
         f"frames (width x height): {sizes}; model size {config.data.size[0]}x{config.data.size[1]} (height x width)",
         *(f"note: {warning}" for warning in findings.warnings),
-        f"wrote {out}; next: edgeseg run" + ("" if out == Path("edgeseg.toml") else f" {out}"),
+        *_about_objects(findings, config),
+        f"wrote {out}; {_next(findings, data, out, overrides)}",
     )
     return InitResult(out, findings, lines)
 
 
-def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
+def _about_objects(findings: Findings, config: Config) -> tuple[str, ...]:
+    if not findings.has_objects or config.model.task == "instance":
+        return ()
+    return ("note: the labels tell objects apart; --set model.name=mask_rcnn makes a network that finds them one by one",)
+
+
+def _next(findings: Findings, data: Path, out: Path, overrides: tuple[str, ...]) -> str:
+    if findings.num_problems:
+        given = [f"--set {shlex.quote(one)}" for one in overrides if one.startswith("data.") and one != "data.layout=auto"]
+        return f"no training will start before the data is mended; type: {' '.join(['edgeseg data check', shlex.quote(str(data)), *given])}"
+    if not (findings.num_frames.get("train") and findings.num_frames.get("val")):
+        return f"there is enough to verify a bundle with: edgeseg verify BUNDLE --data {shlex.quote(str(data))}"
+    return "next: edgeseg run" + ("" if out == Path("edgeseg.toml") else f" {out}")
+
+
+def suggest(findings: Findings, *, data: Path, out: Path, model: ModelSection) -> Config:
     """A config for what was found: enough epochs for the number of frames, goals worth having, targets of this tool."""
     num_train = findings.num_frames.get("train", 1)
     batch = max(1, min(8, num_train))
@@ -82,7 +112,8 @@ def suggest(findings: Findings, *, data: Path, out: Path) -> Config:
         targets=("host", "intel-cpu", "raspberry-pi-5"),
         data=replace(findings.section, dir=relative, eval_split=eval_split),
         train=replace(TrainSection(), batch_size=batch, epochs=epochs),
-        goals=GoalsSection(agreement=0.999, miou_drop=0.01),
+        model=model,
+        goals=GoalsSection(agreement=0.999, **{"ap_drop" if model.task == "instance" else "miou_drop": 0.01}),
     )
 
 

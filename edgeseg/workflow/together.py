@@ -121,8 +121,13 @@ def _check(config_path: Path, overrides: tuple[str, ...], processes: int, local:
     from edgeseg.training.loop import check_split
 
     section = load_config(config_path, overrides).train
+    cuda = pick_device(section, local_count=local).type == "cuda"
+    cores = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)  # two to try it out
+    if not cuda and local > cores:
+        raise ConfigError(f"{local} processes would share {cores} cores, and more than one a core only slows the training down; "
+                          f"start at most {cores}: edgeseg train --devices {cores}")
     check_split(section.batch_size, processes)
-    return pick_device(section, local_count=local).type == "cuda"
+    return cuda
 
 
 def launch(

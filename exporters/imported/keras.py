@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class KerasSource:
     def open(self, path: Path) -> OpenedKeras:
         """See `Source.open`."""
         keras = require_keras()
+        if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):  # the format is a ZIP archive; its index stands at the end
+            raise InputMissingError(f"{path} is damaged, cut off or no Keras file ({path.stat().st_size} bytes); get it again")
         try:
             with quiet():
                 model = keras.saving.load_model(str(path), compile=False, safe_mode=True)

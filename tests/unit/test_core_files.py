@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.core import files
-from edgeseg.core.errors import BusyError, InputMissingError, NoPermissionError, OutputError, explain_os_error
+from edgeseg.core.errors import BusyError, InputMissingError, NoPermissionError, OutputError, explain_os_error, users_path
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Silent
 
@@ -104,3 +104,19 @@ def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:
     assert only_train.do("s", kind="export", key={"k": 2}, output=tmp_path / "s.txt", make=make).cached
     with pytest.raises(InputMissingError, match="edgeseg export"):
         only_train.do("s", kind="export", key={"k": 3}, output=tmp_path / "s.txt", make=make)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [
+    ("runs/a/.edgeseg.toml.123.tmp", "runs/a/edgeseg.toml"),
+    ("/data/.bundle.77.tmp/golden/0.png", "/data/bundle"),
+    ("/data/.bundle.77.old", "/data/bundle"),
+    ("/home/u/.downloads/camvid.zip.part", "/home/u"),
+    (".downloads/camvid.lock", "."),
+    ("runs/a/work/.export-ab12cd_3.tmp/model.onnx", "runs/a/work"),
+    ("/tmp/edgeseg-import-a1b2c3d4/model.onnx", "the temporary folder /tmp (TMPDIR names another)"),
+    ("/home/u/edgeseg-demo/data/a.png", "/home/u/edgeseg-demo/data/a.png"),
+    ("/home/u/.config/x.tmp", "/home/u/.config/x.tmp"),
+])
+def test_messages_name_the_path_a_person_gave(ours: str, theirs: str) -> None:
+    assert users_path(ours) == theirs
+    assert theirs in str(explain_os_error(OSError(errno.ENOSPC, "no space", ours), doing="writing"))

@@ -141,7 +141,7 @@ def test_commands_say_the_layout_aloud(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--layout", "cocoo"], "did you mean 'coco'"),
     (["--layout", "voc"], "that is not the layout voc"),
-    (["--set", "train.epochs=3"], "init takes --set of [data] only"),
+    (["--set", "train.epochs=3"], "init takes --set of [data] and [model] only"),
 ])
 def test_what_init_refuses(tmp_path: Path, arguments: list[str], said: str) -> None:
     write_coco(tmp_path / "data")
@@ -162,3 +162,14 @@ def test_init_writes_no_config_where_no_frame_can_be_used(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "data")])
     assert result.exit_code == 65
     assert "3 problems found" in result.output
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_file_cut_in_half_is_one_problem_and_no_other_follows_from_it(tmp_path: Path, split: str) -> None:
+    write_coco(tmp_path / "data")
+    path = tmp_path / f"data/annotations/instances_{split}2017.json"
+    path.write_bytes(path.read_bytes()[:200])
+    report = check_dataset(DataSection(dir=str(tmp_path / "data")), seed=0)
+    assert [problem.kind for problem in report.problems] == ["bad-index"]
+    assert not report.warnings
+    assert report.classes == ("background", "leaf", "stone")

@@ -96,7 +96,7 @@ def test_an_answer_that_differs_from_the_original_leaves_nothing(tmp_path: Path)
         ({}, {"output": "logits"}, "no output 'logits'; it has 'scores'"),
         ({"shape": (None, 3, None, None)}, {}, "leaves its size open; type --size HEIGHTxWIDTH"),
         ({}, {"classes": ("a", "b")}, "no axis of 2, as --classes names 2"),
-        ({}, {"classes": ()}, "--classes : 2 to 255 different names"),
+        ({}, {"classes": ()}, "does not name its classes; type them in index order"),
         ({}, {"classes": ("a", "a", "b")}, "2 to 255 different names"),
         ({"inputs": 2}, {}, "takes 2 inputs, 'frame' .*, 'mask'"),
         ({"dtype": "float16"}, {}, "takes float16"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.encoders import encoder_of, find_encoder_weights
-from edgeseg.core.errors import ConfigError, telling_line
+from edgeseg.core.errors import ConfigError
 from edgeseg.models.encoders.base import Encoder
 
 
@@ -47,17 +47,20 @@ def load_encoder_weights(net: nn.Module, section: ModelSection) -> None:
     found = read_weights(path, where)
     given = {key: value for key, value in found.items() if not key.startswith(encoder.head_keys)}
     wanted = encoder.state_dict()
+    shapes = [
+        f"{key} {list(value.shape)}, not {list(wanted[key].shape)}"
+        for key, value in given.items() if key in wanted and value.shape != wanted[key].shape
+    ]
     faults = [
         *_fault("lacks", [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]),
         *_fault("has the unknown", [key for key in given if key not in wanted]),
-        *_fault("has another shape of", [
-            f"{key} {list(value.shape)}, not {list(wanted[key].shape)}"
-            for key, value in given.items() if key in wanted and value.shape != wanted[key].shape
-        ]),
+        *_fault("has another shape of", shapes),
     ]
     if faults:
-        wide = f" at width {section.width:g}" if section.width != 1 else ""
-        raise ConfigError(f"{where} does not fit {encoder_of(section)}{wide}: it {'; it '.join(faults)}")
+        narrowed = section.width != 1 and section.task == "semantic"  # Mask R-CNN's encoder keeps its width
+        wide = f" at width {section.width:g}" if narrowed else ""
+        hint = "; published weights are of width 1: set width = 1, or encoder_weights = \"\"" if narrowed and len(shapes) else ""
+        raise ConfigError(f"{where} does not fit {encoder_of(section)}{wide}: it {'; it '.join(faults)}{hint}")
     broken = [key for key, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if broken:
         raise ConfigError(f"{where} holds values that are not finite, first in {broken[0]}; fetch the file again")
@@ -78,10 +81,11 @@ def read_weights(path: Path, where: str) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of a pickle that cannot be read it first warns; the error says enough
             found = load_file(path) if path.suffix.lower() == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ConfigError(f"{where} cannot be read as tensors alone: it is damaged, or a whole model was saved; "
-                          "save net.state_dict() instead") from error
+        raise ConfigError(f"{where} cannot be read as tensors alone: it is damaged (get it again), or a whole model was saved "
+                          "(save net.state_dict() instead)") from error
     except (RuntimeError, EOFError, ValueError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{where} is damaged or no weights file ({telling_line(error)[:120]})") from error
+        size = path.stat().st_size
+        raise ConfigError(f"{where} is damaged, cut off or no file of weights ({size} bytes); get it again") from error
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         inside = f" (it holds {', '.join(map(str, list(found)[:3]))})" if isinstance(found, dict) else ""
         raise ConfigError(f"{where} is no table of tensors{inside}; save net.state_dict() alone")
