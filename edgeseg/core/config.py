@@ -190,6 +190,8 @@ class QuantizeSection:
     rescue: str = opt("mixed", "last rung where int8 misses miou_drop or class_drop on held-back training frames: post_training = calibrators "
                       "only, mixed = also a few layers in float, qat = also fine-tuning; off = no ladder",
                       choices=("off", "post_training", "mixed", "qat"))
+    qat_epochs: int = opt(10, "epochs of fine-tuning for int8, where that is needed", low=1)
+    qat_lr: float = opt(1e-4, "its peak learning rate", low=1e-8, high=10)
 
 
 @dataclass(frozen=True, kw_only=True)
