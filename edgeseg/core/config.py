@@ -310,7 +310,9 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     smallest = smallest_side(config.model)
     for key, value in (("[data] size", size), ("[train] crop", crop)):
         if value[0] and min(value) < smallest:
-            raise ConfigError(f"{key} = {list(value)}: {encoder_of(config.model)} needs at least {smallest} pixels a side")
+            enough = [max(side, -(-smallest // 8) * 8) for side in value]
+            raise ConfigError(f"{key} = {list(value)}: {encoder_of(config.model)} needs at least {smallest} pixels a side; "
+                              f"set {key.translate({91: None, 93: None}).replace(' ', '.')} = {enough}")
     if not any(config.train.loss.values()):
         raise ConfigError("[train] loss holds no weight above 0, so there is nothing to learn from; try loss = {ce = 1.0, dice = 0.5}")
     if config.decision.rule == "thresholds" and config.model.task != "semantic":

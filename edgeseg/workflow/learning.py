@@ -299,11 +299,16 @@ class FineTuning:
     report: dict[str, Any]
 
 
+def _unfinished(work: Path) -> bool:
+    """Whether a training left something in `work` to go on from."""
+    # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
+    return (work / "last").exists() or any(work.glob(".last.*.old"))
+
+
 def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str,  # noqa: ANN401
          tuning: FineTuning | None = None, teacher: nn.Module | None = None) -> None:
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
-    # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
-    unfinished = (work / "last").exists() or any(work.glob(".last.*.old"))
+    unfinished = _unfinished(work)
     goes_on = ctx.crew is not None and ctx.crew.goes_on(work)
     if unfinished and ctx.restart and not goes_on:
         shutil.rmtree(work)
@@ -324,10 +329,15 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
         data.learnt_from(split, task)
     if ctx.crew is not None:
         ctx.crew.begin(work, resume=unfinished)
-    result = _learn(
-        ctx.config, data, net, work, resume=unfinished, tuning=tuning, teacher=teacher, say=ctx.ui.say, on_progress=on_progress,
-        ranks=None if ctx.crew is None else ctx.crew.ranks,
-    )
+    try:
+        result = _learn(
+            ctx.config, data, net, work, resume=unfinished, tuning=tuning, teacher=teacher, say=ctx.ui.say, on_progress=on_progress,
+            ranks=None if ctx.crew is None else ctx.crew.ranks,
+        )
+    except BaseException:
+        if not _unfinished(work):  # failed before there was anything to go on from
+            shutil.rmtree(work, ignore_errors=True)
+        raise
     with atomic_folder(output) as folder:
         shutil.copytree(work / "best", folder, dirs_exist_ok=True)
         write_json(

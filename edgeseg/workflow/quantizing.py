@@ -63,6 +63,8 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
         raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
     if manifest.precision != "fp32":
         raise ConfigError(f"{folder} is {manifest.precision} already; int8 is made of an fp32 bundle")
+    if manifest.precision != "fp32":
+        raise ConfigError(f"{folder} is {manifest.precision} already; int8 is made of an fp32 bundle")
     pictures = open_pictures(data, manifest.classes)
     for note in pictures.notes:
         ui.say(f"note: {note}")
