@@ -44,6 +44,12 @@ DISTILLER_NAMES: Final = ("cwd", "kd")
 DISTILLING: Final = ("teacher", "distiller", "distill_weight", "distill_temperature")
 """Keys of `[train]` that say nothing where there is no teacher."""
 
+IMPORTANCE_NAMES: Final = ("magnitude", "bn_scale", "taylor")
+"""Names of `edgeseg.pruning.IMPORTANCES`, likewise."""
+
+PRUNE_SCOPES: Final = ("per_layer", "global")
+"""Names of `edgeseg.pruning.SCOPES`, likewise."""
+
 _MOVED: Final = {
     ("train", "ce"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
     ("train", "dice"): "weights of losses stand in one table: loss = {ce = 1.0, dice = 0.5}",
@@ -157,10 +163,30 @@ class TrainSection:
 class PruneSection:
     """`[prune]`: structured pruning before the export."""
 
-    macs_share: float = opt(1.0, "share of MACs to keep; 1 = do not prune", low=0.05, high=1)
-    round_to: int = opt(8, "channel counts are multiples of this", low=1, high=64)
-    epochs: int = opt(30, "fine-tuning after the cut", low=0)
+    macs_share: float = opt(1.0, "share of MACs to keep; 1 = do not prune to MACs", low=0.05, high=1)
+    latency_share: float = opt(1.0, "share of the measured latency to keep, in place of macs_share; 1 = do not prune to latency",
+                               low=0.02, high=1)
+    p90_ms: float = opt(0.0, "90th-percentile latency to prune to, in place of macs_share; 0 = off", low=0)
+    precision: str = opt("auto", "bundle whose latency is meant; auto = int8 where [quantize] makes it", choices=("auto", "fp32", "int8"))
+    importance: str = opt("auto", "which channels go first; auto = magnitude, and taylor for a latency",
+                          choices=("auto", *IMPORTANCE_NAMES))
+    scope: str = opt("auto", "every layer by one share, or all layers weighed at once; auto = per_layer, and global for a latency",
+                     choices=("auto", *PRUNE_SCOPES))
+    round_to: int = opt(0, "channel counts are multiples of this; 0 = 8, and for a latency what the runtime's kernels like", low=0, high=64)
+    steps: int = opt(1, "cuts, each a part of the way and followed by fine-tuning", low=1, high=20)
+    epochs: int = opt(30, "fine-tuning in all: half of it after the last cut, the rest shared by the cuts before", low=0)
     lr: float = opt(1e-3, "peak learning rate of the fine-tuning", low=1e-8, high=10)
+    teacher: bool = opt(True, "fine-tune with the unpruned network as teacher beside the labels ([train] distiller)")
+
+    @property
+    def to_latency(self) -> bool:
+        """Whether a latency says how far to cut."""
+        return self.latency_share < 1 or self.p90_ms > 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be cut."""
+        return self.macs_share < 1 or self.to_latency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +345,11 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(f"[decision] rule = 'thresholds' is for pixels; {config.model.name} answers with objects; set rule = \"argmax\"")
     if config.train.teacher and config.model.task != "semantic":
         raise ConfigError(f"[train] teacher is for networks that give a class a pixel; {config.model.name} finds objects; leave it out")
+    prune = config.prune
+    asked = [f"{key} = {getattr(prune, key):g}" for key in ("macs_share", "latency_share", "p90_ms")
+             if getattr(prune, key) != getattr(PruneSection(), key)]
+    if len(asked) > 1:
+        raise ConfigError(f"[prune] {' and '.join(asked)}: give one of them, which says how far to cut")
     if config.augment.scale[0] > config.augment.scale[1]:
         raise ConfigError(f"[augment] scale = {list(config.augment.scale)}: the first must not exceed the second")
     return config

@@ -1,28 +1,25 @@
-"""Cut whole channels until a share of the MACs is left.
-
-Channels that a sum, a product, a concatenation or a depthwise convolution ties together are one group and go together (DepGraph, Fang
-et al. 2023, arXiv:2301.12900, by torch-pruning). A group's channels are scored by the L2 norm of all weights that belong to them, and
-every group loses the same share of its channels, the lowest scores first.
-"""
+"""Cut whole channels until a share of the cost is left: MACs, or what another `LayerCost` says (milliseconds on a device)."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import torch
 from torch import Tensor, nn
 
-from edgeseg.core.errors import ConfigError, vendor_errors
-from edgeseg.core.lazy import require
+from edgeseg.core.errors import ConfigError
 from edgeseg.models import Network, channel_shapes, count_macs, count_parameters
+from edgeseg.pruning.groups import ChannelGraph
+from edgeseg.pruning.importances import IMPORTANCES, Losses
+from edgeseg.pruning.layers import LayerShape, layer_shapes
+from edgeseg.pruning.search import Kept, LayerCost, greedy, smallest, total_cost, uniform
 
-MAX_RATIO: Final = 0.95
-"""No group loses more than this share of its channels."""
-_BISECTIONS: Final = 7
-_GRAPH_HW: Final = (64, 64)
-"""The graph of dependencies does not depend on the size it is traced at; a small one is fast."""
+Search = Callable[[ChannelGraph, Mapping[str, Tensor], LayerCost, float, int], Kept]
+SCOPES: Final[dict[str, Search]] = {"global": greedy, "per_layer": uniform}
+"""Names of `[prune] scope`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +40,11 @@ class PruneReport:
     macs_before: int
     macs_after: int
     ratio: float
-    """Share of its channels that every group was asked to lose, before rounding."""
+    """Share of all channels that could be cut which are gone."""
     channels: tuple[LayerChannels, ...]
     """Every convolution that ships, in the order of the network."""
+    importance: str = "magnitude"
+    scope: str = "per_layer"
 
     @property
     def macs_share(self) -> float:
@@ -53,73 +52,94 @@ class PruneReport:
         return self.macs_after / self.macs_before
 
 
-def prune(net: nn.Module, *, macs_share: float, round_to: int, example_hw: tuple[int, int]) -> tuple[nn.Module, PruneReport]:
+def macs(name: str, shape: LayerShape) -> float:
+    """Cost of a layer in MACs."""
+    return shape.macs
+
+
+def prune(
+    net: nn.Module, *, macs_share: float, round_to: int, example_hw: tuple[int, int], importance: str = "magnitude",
+    scope: str = "per_layer", losses: Losses | None = None,
+) -> tuple[nn.Module, PruneReport]:
     """Give a pruned copy of `net` (evaluation mode) with at most `macs_share` of its MACs at `example_hw`, and what was cut.
 
     Channel counts are multiples of `round_to` wherever they were before. The class layers keep their outputs. Accuracy is lost until the
-    network is fine-tuned.
+    network is fine-tuned. `importance` is a name of `IMPORTANCES`, `scope` one of `SCOPES`; `losses` is what `taylor` asks for.
 
     Raises:
         ConfigError: so small a share would leave a layer with fewer than `round_to` channels; names the smallest one possible.
     """
-    total = count_macs(net, example_hw)
     if macs_share >= 1:
         kept = copy.deepcopy(net).eval()
-        return kept, _report(net, kept, 0.0, example_hw)
-    low, high = 0.0, MAX_RATIO
-    smallest = _cut(net, high, round_to)
-    least = count_macs(smallest, example_hw)
-    if least > macs_share * total:
-        raise ConfigError(f"[prune] macs_share = {macs_share} would empty a layer; set at least {_round_up(least / total)}, "
+        return kept, report(net, kept, 0.0, example_hw, importance=importance, scope=scope)
+    pruner = Pruner(net, example_hw, importance=importance, round_to=round_to, losses=losses)
+    check_macs_share(pruner, macs_share, net)
+    return cut_to_macs(pruner, macs_share, net, scope=scope)
+
+
+class Pruner:
+    """A network whose channels were scored once, to be cut to any budget."""
+
+    def __init__(
+        self, net: nn.Module, example_hw: tuple[int, int], *, importance: str, round_to: int, losses: Losses | None = None
+    ) -> None:
+        self.net, self.hw, self.importance, self.round_to = net, example_hw, importance, round_to
+        self.graph = ChannelGraph(net, example_hw)
+        self.scores = self.graph.scores(IMPORTANCES[importance](self.graph, losses))
+
+    def full(self, cost: LayerCost) -> float:
+        """Cost of the network as it is."""
+        return total_cost(self.graph, {}, cost)
+
+    def least(self, cost: LayerCost) -> float:
+        """Cost with every group as small as it can be."""
+        return total_cost(self.graph, self.smallest(), cost)
+
+    def cost_of(self, pruned: nn.Module, cost: LayerCost) -> float:
+        """Cost of a network that was cut from this one."""
+        return math.fsum(cost(name, shape) for name, shape in layer_shapes(pruned, self.hw).items())
+
+    def smallest(self) -> Kept:
+        """Units that each group keeps at least."""
+        return smallest(self.graph, self.scores, self.round_to)
+
+    def cut(self, cost: LayerCost, budget: float, *, scope: str) -> tuple[nn.Module, PruneReport]:
+        """Give a copy that costs at most `budget`, which must not lie below `least`."""
+        return self._cut(SCOPES[scope](self.graph, self.scores, cost, budget, self.round_to), scope)
+
+    def cut_to_least(self) -> tuple[nn.Module, PruneReport]:
+        """Give the smallest network there is, which tells what no cut can get below."""
+        return self._cut(self.smallest(), "per_layer")
+
+    def _cut(self, kept: Kept, scope: str) -> tuple[nn.Module, PruneReport]:
+        pruned = self.graph.cut(kept, self.scores)
+        units = {name: self.graph.groups[name].units for name in kept}
+        ratio = 1 - sum(kept.values()) / max(1, sum(units.values()))
+        return pruned, report(self.net, pruned, ratio, self.hw, importance=self.importance, scope=scope)
+
+
+def check_macs_share(pruner: Pruner, share: float, whole: nn.Module) -> None:
+    """Refuse a share of the MACs of `whole` that the network of `pruner` cannot be cut to.
+
+    Raises:
+        ConfigError: names the smallest share possible.
+    """
+    total = count_macs(whole, pruner.hw)
+    if pruner.least(macs) > share * total:
+        least = int(pruner.least(macs) / total * 100 + 1) / 100
+        raise ConfigError(f"[prune] macs_share = {share} would empty a layer; set at least {least}, "
                           "or a smaller round_to, or a larger [model] width")
-    best, ratio = smallest, high
-    for _ in range(_BISECTIONS):  # MACs fall in steps (whole multiples of round_to), so this finds the step, not a point
-        middle = (low + high) / 2
-        candidate = _cut(net, middle, round_to)
-        if count_macs(candidate, example_hw) <= macs_share * total:
-            best, ratio, high = candidate, middle, middle
-        else:
-            low = middle
-    return best, _report(net, best, ratio, example_hw)
 
 
-def _round_up(share: float) -> float:
-    return int(share * 100 + 1) / 100
+def cut_to_macs(pruner: Pruner, share: float, whole: nn.Module, *, scope: str) -> tuple[nn.Module, PruneReport]:
+    """Cut the network of `pruner` to a share of the MACs of `whole`, or not at all where it has no more."""
+    return pruner.cut(macs, max(share * count_macs(whole, pruner.hw), pruner.least(macs)), scope=scope)
 
 
-def _cut(net: nn.Module, ratio: float, round_to: int) -> nn.Module:
-    """Copy of `net` where every group has lost `ratio` of its channels, in evaluation mode."""
-    tp = require("torch_pruning", extra="train")
-    pruned = copy.deepcopy(net).cpu().eval().requires_grad_(True)  # the graph is read from autograd
-    names = [*getattr(net, "class_layers", ())]
-    if not names:
-        raise ConfigError("[prune] macs_share: this network does not say which layers give the class scores, so they cannot be kept whole; "
-                          "give it class_layers = (\"NAME OF THE LAYER\",), or set macs_share = 1")
-    aux = pruned.aux_layers if isinstance(pruned, Network) else ()  # cut along with the trunk, so that fine-tuning goes on with them
-    names += [name for name, _ in pruned.named_modules() if name.split(".")[0] in aux and name.endswith(".scores")]
-    # torch-pruning skips a group whole when rounding would empty it, so each layer's share is held below that.
-    # The half channel keeps int() from rounding the last `round_to` away.
-    shares = {
-        module: max(0.0, min(ratio, 1 - (round_to + 0.5) / module.out_channels))
-        for module in pruned.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-    }
-    with vendor_errors("torch-pruning"):
-        pruner = tp.pruner.BasePruner(
-            pruned, torch.zeros(1, 3, *_GRAPH_HW), importance=tp.importance.GroupMagnitudeImportance(p=2), pruning_ratio=ratio,
-            pruning_ratio_dict=shares, ignored_layers=[pruned.get_submodule(name) for name in names], round_to=round_to,
-            forward_fn=_all_outputs,
-        )
-        pruner.step()
-    for parameter in pruned.parameters():
-        parameter.grad = None
-    return pruned
-
-
-def _all_outputs(net: nn.Module, x_NCHW: Tensor) -> Any:  # noqa: ANN401 - what torch-pruning flattens
-    return net.graph_outputs(x_NCHW) if isinstance(net, Network) else net(x_NCHW)
-
-
-def _report(before: nn.Module, after: nn.Module, ratio: float, hw: tuple[int, int]) -> PruneReport:
+def report(
+    before: nn.Module, after: nn.Module, ratio: float, hw: tuple[int, int], *, importance: str, scope: str
+) -> PruneReport:
+    """What differs between two networks, of which one was cut from the other."""
     old, new = channel_shapes(before), channel_shapes(after)
     aux = before.aux_layers if isinstance(before, Network) else ()
     convolutions = [name for name, shape in old.items() if "groups" in shape and name.split(".")[0] not in aux]
@@ -127,4 +147,5 @@ def _report(before: nn.Module, after: nn.Module, ratio: float, hw: tuple[int, in
         params_before=count_parameters(before), params_after=count_parameters(after),
         macs_before=count_macs(before, hw), macs_after=count_macs(after, hw), ratio=ratio,
         channels=tuple(LayerChannels(layer=name, before=old[name]["out"], after=new[name]["out"]) for name in convolutions),
+        importance=importance, scope=scope,
     )

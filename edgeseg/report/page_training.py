@@ -75,4 +75,14 @@ def pruning_section(pruning: PruningFacts | None) -> Html:
     where = f" Latency: {pruning.latency_where}." if pruning.latency_where else ""
     about = f"Before the cut, and after it and its fine-tuning.{where}"
     heads = ["", ">before", ">after", ">what is left"]
-    return join([el("p", pruning.verdict), table(heads, body, name="Pruning, before and after", about=about)])
+    layers = [
+        el("tr", el("th", name, scope="row"), el("td", count(before), class_="n"), el("td", count(after), class_="n"),
+           el("td", percent(after / before), class_="n"))
+        for name, before, after in pruning.layers
+    ]
+    cut = table(["Layer", ">before", ">after", ">what is left"], layers, name="Output channels of the layers that were cut")
+    return join([
+        el("p", pruning.verdict), el("p", pruning.method) if pruning.method else None,
+        table(heads, body, name="Pruning, before and after", about=about),
+        el("details", el("summary", "Channels layer by layer"), cut) if layers else None,
+    ])

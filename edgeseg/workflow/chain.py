@@ -16,6 +16,7 @@ from edgeseg.workflow.context import RunContext, open_run
 from edgeseg.workflow.halving import halve_all
 from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.pruning import prune
 from edgeseg.workflow.reference import FloatReference, evaluate_float
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.together import Crew, gathered, in_group, refuse_group
@@ -58,7 +59,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         check_plan(ctx)
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
-        final = learning.prune(ctx, data, trained)
+        final = prune(ctx, data, trained)
         float_reference = _evaluate_float(ctx, data, final)
         floats = bundling.export_all(ctx, data, final, float_reference)
         verified = [_verify(ctx, data, bundle, float_reference) for bundle in floats]
@@ -112,13 +113,13 @@ def check_task(config: Config) -> None:
         return
     if config.data.resize == "tile":
         raise ConfigError(f'[data] resize = "tile" cuts the objects of {name} apart; set data.resize=letterbox (or stretch)')
-    if config.prune.macs_share < 1:
-        raise ConfigError(f"[prune] macs_share = {config.prune.macs_share:g}: {_cannot_prune(name)}")
+    if config.prune.wanted:
+        raise ConfigError(f"[prune]: {_cannot_prune(name)}")
 
 
 def _cannot_prune(name: str) -> str:
     return (f"{name} cannot be pruned: which channels belong together cannot be traced through its tables of boxes; "
-            "set macs_share = 1 and choose a smaller encoder or width")
+            "leave [prune] out and choose a smaller encoder or width")
 
 
 def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, resume: bool = True, restart: bool = False) -> StepSummary:
@@ -131,13 +132,13 @@ def step(verb: str, config_path: Path, overrides: tuple[str, ...], *, ui: Ui, re
     refuse_group(verb, os.environ)
     with open_run(config_path, overrides, ui=ui, only=frozenset(allowed[verb]), resume=resume, restart=restart) as ctx:
         check_plan(ctx)
-        if verb == "prune" and ctx.config.prune.macs_share >= 1:
+        if verb == "prune" and not ctx.config.prune.wanted:
             if ctx.config.model.task == "instance":
                 raise ConfigError(_cannot_prune(ctx.config.model.name))
             raise ConfigError(f"[prune] macs_share = 1.0 keeps everything; type: edgeseg prune {config_path} --set prune.macs_share=0.5")
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
-        final = learning.prune(ctx, data, trained)
+        final = prune(ctx, data, trained)
         if verb == "prune":
             return _learned(ctx, verb, final, measuring.pruning_gain(ctx, data, trained, final))
         float_reference = _evaluate_float(ctx, data, final)
@@ -184,7 +185,8 @@ def _learned(ctx: RunContext, verb: str, result: StepResult, gain: dict[str, Any
         facts |= {"prune": cut, "latency": gain}
         lines.append(
             f"parameters {cut['params_before']:,} -> {cut['params_after']:,}, MACs {cut['macs_before']:,} -> {cut['macs_after']:,}, "
-            f"{gain['format']} in {gain['runtime']} {gain['a_p50_ms']:.2f} -> {gain['b_p50_ms']:.2f} ms (measured on {gain['measured_on']})"
+            f"{gain['format']} {gain['precision']} in {gain['runtime']} {gain['a_p50_ms']:.2f} -> {gain['b_p50_ms']:.2f} ms "
+            f"(measured on {gain['measured_on']})"
         )
-        lines.append(measuring.gain_words(gain, cut))
+        lines += [measuring.method_words(cut), measuring.gain_words(gain, cut)]
     return StepSummary(verb, ctx.folder, (str(result.output),), tuple(lines), facts)

@@ -1,4 +1,4 @@
-"""From labelled images to the float checkpoint: data, train, prune, decide. With `reference` and `bundling` all that opens torch."""
+"""From labelled images to the float checkpoint: data, train, decide. With `pruning`, `reference` and `bundling` all that opens torch."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def train(ctx: RunContext, data: RunData) -> StepResult:
 
             check_norms(net, ctx.crew.ranks)
         teacher = load_teacher(ctx.config.train, data.dataset.classes)
-        _fit(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training", teacher=teacher)
+        fit_checkpoint(ctx, data, net, work=_train_work(ctx.folder, key), output=output, label="training", teacher=teacher)
 
     return ctx.steps.do("train", kind="train", key=key, output=ctx.folder / "checkpoints" / "trained", make=make)
 
@@ -200,40 +200,8 @@ def _new_network(config: Config, dataset: Dataset, processes_here: int) -> Any: 
     require("torch", extra="train")
     from edgeseg.models import start
 
-    _pin_torch(config.train.seed, processes_here)
+    pin_torch(config.train.seed, processes_here)
     return start(config.model, len(dataset.classes), seed=config.train.seed, size_hw=config.data.size, crop_hw=config.train.crop)
-
-
-def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
-    """Cut channels to `prune.macs_share` and fine-tune; without pruning, the trained checkpoint itself."""
-    config = ctx.config
-    if config.prune.macs_share >= 1:
-        return trained
-    key = {
-        "version": 1,
-        "checkpoint": trained.sha256,
-        "prune": asdict(config.prune),
-        "augment": asdict(config.augment),
-        "train": learning_values(config.train),
-    }
-
-    def make(output: Path) -> None:
-        require("torch_pruning", extra="train")
-        from edgeseg.pruning import prune as cut
-        from edgeseg.training.checkpoint import load_checkpoint
-
-        _pin_torch(config.train.seed, ctx.trainings_here)
-        net, _ = load_checkpoint(trained.output)
-        pruned, report = cut(net, macs_share=config.prune.macs_share, round_to=config.prune.round_to, example_hw=config.data.size)
-        ctx.ui.say(
-            f"pruned: {report.params_before:,} -> {report.params_after:,} parameters, "
-            f"{report.macs_before / 1e9:.3f} -> {report.macs_after / 1e9:.3f} GMAC"
-        )
-        work = ctx.work / f"prune-{sha256_json(key)[:12]}"
-        tuning = FineTuning(epochs=config.prune.epochs, lr=config.prune.lr, report=dataclasses.asdict(report))
-        _fit(ctx, data, pruned, work=work, output=output, label="fine-tuning", tuning=tuning)
-
-    return ctx.steps.do("prune", kind="prune", key=key, output=ctx.folder / "checkpoints" / "pruned", make=make)
 
 
 def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
@@ -255,7 +223,7 @@ def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
         from edgeseg.training.checkpoint import load_checkpoint
         from edgeseg.training.thresholds import choose_decision
 
-        _pin_torch(ctx.config.train.seed, ctx.trainings_here)
+        pin_torch(ctx.config.train.seed, ctx.trainings_here)
         net, _ = load_checkpoint(checkpoint.output)
         choice = choose_decision(
             net,
@@ -279,7 +247,7 @@ def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
     )
 
 
-def _pin_torch(seed: int, processes_here: int = 1) -> None:
+def pin_torch(seed: int, processes_here: int = 1) -> None:
     """Same threads, same seed, deterministic kernels: what bit-equal resume leans on. The machine's threads are shared out."""
     import os
 
@@ -292,11 +260,13 @@ def _pin_torch(seed: int, processes_here: int = 1) -> None:
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What differs from the first training, and the pruning report that is kept beside the checkpoint."""
+    """What differs from the first training, and the report of a pruning, which is kept beside the checkpoint."""
 
     epochs: int
     lr: float
-    report: dict[str, Any]
+    report: dict[str, Any] | None = None
+    again: str = "edgeseg prune --restart"
+    """What drops an interrupted one, for messages."""
 
 
 def _unfinished(work: Path) -> bool:
@@ -305,8 +275,10 @@ def _unfinished(work: Path) -> bool:
     return (work / "last").exists() or any(work.glob(".last.*.old"))
 
 
-def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str,  # noqa: ANN401
-         tuning: FineTuning | None = None, teacher: nn.Module | None = None) -> None:
+def fit_checkpoint(
+    ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, label: str,  # noqa: ANN401 - torch's nn.Module
+    tuning: FineTuning | None = None, teacher: nn.Module | None = None,
+) -> None:
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
     unfinished = _unfinished(work)
     goes_on = ctx.crew is not None and ctx.crew.goes_on(work)
@@ -353,7 +325,7 @@ def _fit(ctx: RunContext, data: RunData, net: Any, *, work: Path, output: Path, 
                 "best_score": result.best_score,
             },
         )
-        if tuning:
+        if tuning and tuning.report is not None:
             write_json(folder / "prune.json", tuning.report)
     shutil.rmtree(work, ignore_errors=True)
 
@@ -380,7 +352,7 @@ def _learn(
         lr=tuning.lr if tuning else None,
         teacher=teacher,
         ranks=ranks or SINGLE,
-        again="edgeseg prune --restart" if tuning else "edgeseg train --restart",
+        again=tuning.again if tuning else "edgeseg train --restart",
         say=say,
         on_progress=on_progress,
     )

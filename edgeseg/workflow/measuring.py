@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.bundle import BundleInfo, seal_bundle
 from edgeseg.core.errors import MissingExtraError, TargetError
 from edgeseg.core.files import read_json, write_json
-from edgeseg.workflow.bundling import SealedBundle, export_model, own_answer
+from edgeseg.core.lazy import require
+from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.learning import RunData, contract_of
+from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.network_latency import NetworkTimer, frame_files, place_key, precision_of
 from edgeseg.workflow.steps import StepResult
-from targets.boards import Plan, Target, find_target, measured_on, plan
-from targets.machine import describe_machine
+from targets.boards import Plan, Target, find_target, plan
 from targets.measure.bench import bench, compare
-from targets.runtimes import RUNTIMES
-from targets.runtimes.onnxruntime import available_providers
 
-_MAX_FRAMES = 64
-"""Different frames a measurement cycles through; enough to defeat a cache of one."""
+__all__ = ["Measured", "frame_files", "gain_words", "measure_all", "method_words", "pruning_gain"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBu
         write_json(output, result.to_json())
 
     name = f"bench-{target.name}-{bundle.name}"
-    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **_place(target, how)}
+    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **place_key(target, how)}
     step = ctx.steps.do(name, kind="bench", key=key, output=ctx.folder / "bench" / f"{target.name}--{bundle.name}.json", make=make)
     result: dict[str, Any] = read_json(step.output)
     return result
@@ -104,7 +100,7 @@ def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBund
         )
         write_json(output, ratio.to_json())
 
-    key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **_place(target, how)}
+    key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how)}
     output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-{against}.json"
     name = f"speed-{target.name}-{other.name}" + ("" if fp32.float_twin else f"-vs-{fp32.arithmetic}")
     step = ctx.steps.do(name, kind="bench", key=key, output=output, make=make)
@@ -113,84 +109,58 @@ def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBund
 
 
 def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: StepResult) -> dict[str, Any] | None:
-    """Latency before and after pruning, interleaved, as fp32; `None` without pruning.
+    """Latency before and after pruning, interleaved, in the precision that `[prune]` is about; `None` without pruning.
 
     Measured for the first target that this machine can run (else with the settings of `host`), in its first format; the result says which.
     """
     if pruned is trained:
         return None
-    target = next((t for t in map(find_target, ctx.config.targets) if _runs_here(t, ctx)), find_target("host"))
-    format_ = next(f for f in target.formats if f in ctx.config.export.formats)
-    how = plan(target, format_, "fp32", num_threads=ctx.config.bench.threads)
-    key = {"before": trained.sha256, "after": pruned.sha256, "format": format_, "quick": ctx.config.bench.quick, **_place(target, how)}
+    timer = NetworkTimer(ctx, data, precision_of(ctx.config))
+    quick = ctx.config.bench.quick
+    key = {
+        "before": trained.sha256, "after": pruned.sha256, "format": timer.format, "precision": timer.precision, "quick": quick,
+        **timer.place,
+    }
 
     def make(output: Path) -> None:
-        contract = contract_of(ctx.config)
-        with tempfile.TemporaryDirectory(dir=ctx.work, prefix=".gain-", suffix=".tmp") as work:
-            sides = []
-            for name, checkpoint in (("before", trained), ("after", pruned)):
-                info = BundleInfo(
-                    name=f"pruning-{name}",
-                    contract=contract,
-                    classes=data.dataset.classes,
-                    palette=data.dataset.palette,
-                    reference=None,
-                    parents=(),
-                    config_sha256="",
-                )
-                (Path(work) / f"{name}-model").mkdir()
-                model = export_model(checkpoint.output, contract, format_, Path(work) / f"{name}-model")
-                sides.append(seal_bundle(Path(work) / name, model, info, golden_frames=[], answer=own_answer))
-            ratio = compare(
-                sides[0],
-                sides[1],
-                frame_files(data),
-                target=target,
-                how_a=how,
-                how_b=how,
-                quick=ctx.config.bench.quick,
-                on_progress=_progress(ctx, "measuring what pruning gained"),
-            )
-        write_json(output, {**ratio.to_json(), "format": format_, "runtime": how.runtime, "target": target.name})
+        require("torch", extra="export")
+        from edgeseg.training.checkpoint import load_checkpoint
+
+        before, after = (timer.bundle(name, load_checkpoint(step.output)[0]) for name, step in (("before", trained), ("after", pruned)))
+        ratio = timer.compare(before, after, quick=quick)
+        write_json(output, {**ratio.to_json(), "format": timer.format, "precision": timer.precision, "runtime": timer.how.runtime,
+                            "target": timer.target.name})
 
     step = ctx.steps.do("pruning-gain", kind="prune", key=key, output=ctx.folder / "bench" / "pruning.json", make=make)
     gain: dict[str, Any] = read_json(step.output)
     return gain
 
 
-def _runs_here(target: Target, ctx: RunContext) -> bool:
-    """Whether this machine has what the target executes with, so that a latency can be measured at all."""
-    how = plan(target, next(f for f in target.formats if f in ctx.config.export.formats), "fp32")
-    return how.options.provider == "cpu" or how.options.provider in available_providers()
-
-
 def gain_words(gain: dict[str, Any], cut: dict[str, Any]) -> str:
-    """Say whether pruning paid off, in one sentence: only if the whole interval lies above 1."""
-    macs_ratio = cut["macs_before"] / max(1, cut["macs_after"])
+    """Say whether pruning paid off, only if the whole interval lies above 1, and how much of what it saves in MACs it saves in time."""
+    macs_gain = cut["macs_before"] / max(1, cut["macs_after"])
     interval = f"95 % interval {gain['low']:.2f} to {gain['high']:.2f}"
-    said = f"{gain['ratio']:.2f} times as fast ({interval}) for {macs_ratio:.2f} times fewer MACs"
+    where = f" in {gain['runtime']} {gain['precision']}" if "runtime" in gain else ""
+    said = (f"{gain['ratio']:.2f} times as fast{where} ({interval}) for {macs_gain:.2f} times fewer MACs, "
+            f"latency gain over MAC gain {gain['ratio'] / macs_gain:.2f}")
     return f"Pruning paid off: {said}." if gain["low"] > 1 else f"Pruning did not make it faster here: {said}."
 
 
-def frame_files(data: RunData) -> list[Path]:
-    """Image files of the evaluation split, spread evenly over it."""
-    samples = data.dataset.splits[data.eval_split]
-    step = max(1, len(samples) // _MAX_FRAMES)
-    return [sample.image for sample in samples[::step][:_MAX_FRAMES]]
-
-
-def _place(target: Target, how: Plan) -> dict[str, Any]:
-    """What makes a measurement another one: settings, runtime version and the machine itself."""
-    machine = describe_machine()
-    return {
-        "version": 1,
-        "target": target.name,
-        "runtime": how.runtime,
-        "runtime_version": RUNTIMES[how.runtime].version(),
-        "options": asdict(how.options),
-        "machine": measured_on(target, machine).words,
-        "cores": machine.cores,
-    }
+def method_words(cut: dict[str, Any]) -> str:
+    """Say how channels were chosen; for a latency what was asked for, predicted and measured."""
+    scope = {"global": "all layers weighed at once", "per_layer": "every layer by one share"}[cut["scope"]]
+    words = f"Channels by {cut['importance']}, {scope}, multiples of {cut['round_to']}, cuts: {cut['cuts']}."
+    found = cut.get("latency")
+    if found is None:
+        return words
+    return (
+        f"{words} Asked for {found['asked_share']:.1%} of the latency of the unpruned network in {found['runtime']} {found['precision']}; "
+        f"for the first cut the cost table foretold {found['first_predicted_share']:.1%}, measured were "
+        f"{found['first_measured_share']:.1%}; "
+        f"of {found['cuts_measured']} tried, one with {found['measured_share']:.1%} is kept: "
+        f"p90 {found['whole_p90_ms']:.2f} -> {found['measured_p90_ms']:.2f} ms. "
+        f"Cut to the least, the network would take {found['least_share']:.1%}."
+    )
 
 
 def _progress(ctx: RunContext, label: str) -> Any:  # noqa: ANN401 - targets.measure.loop.Progress

@@ -38,7 +38,7 @@ from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.ladder_words import unmet_words
 from edgeseg.workflow.learning import RunData, contract_of
-from edgeseg.workflow.measuring import Measured, gain_words
+from edgeseg.workflow.measuring import Measured, gain_words, method_words
 from edgeseg.workflow.reference import FloatReference
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.verifying import Verified
@@ -251,7 +251,9 @@ def _pruning(trained: StepResult, final: StepResult, gain: dict[str, Any] | None
         miou_before=before,
         miou_after=after,
         verdict=verdict,
-        latency_where=f"{gain['format']} fp32 in {gain['runtime']}, settings of {gain['target']}, on {gain['measured_on']}",
+        latency_where=f"{gain['format']} {gain['precision']} in {gain['runtime']}, settings of {gain['target']}, on {gain['measured_on']}",
+        method=method_words(cut),
+        layers=tuple((row["layer"], row["before"], row["after"]) for row in cut["channels"] if row["after"] != row["before"]),
     )
 
 

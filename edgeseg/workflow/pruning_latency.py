@@ -1,0 +1,190 @@
+"""Pruning to a latency: what the device takes for the network as it is and for the smallest cut, and what each layer costs in between.
+
+The sum over the cost table (`edgeseg.workflow.latency_table`) is not the time of a network: the decision head, resizes and sums are in no
+layer. So two whole networks are measured, in turns: the unpruned one and the smallest there is. Between them a cut's share of the
+latency is taken to follow the table in a straight line. What is cut is measured, and where it missed, it is cut again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.files import read_json, write_json
+from edgeseg.core.lazy import require
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.latency_table import LatencyTable, axes_of, cuttable_layers, measure_table
+from edgeseg.workflow.learning import RunData, pin_torch
+from edgeseg.workflow.network_latency import NetworkTimer, precision_of
+from edgeseg.workflow.steps import StepResult, tools
+from targets.channels import channel_step
+from targets.machine import describe_machine
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeseg.pruning import Pruner, PruneReport
+
+_TRIES: Final = 5
+"""Cuts that are measured at most, the last cut of a run; each takes seconds, its fine-tuning minutes to hours."""
+_SLACK: Final = 0.05
+"""A cut that is faster than asked by more than this share could have kept more."""
+
+
+@dataclass(frozen=True)
+class LatencyGoal:
+    """What was measured before the first cut, and how far to cut."""
+
+    sha256: str
+    facts: Mapping[str, Any]
+    share: float
+    """Of the unpruned network's latency, to keep."""
+    timer: NetworkTimer
+    table: LatencyTable
+
+    @property
+    def channel_step(self) -> int:
+        """Channels whose multiples the runtime's kernels like."""
+        return int(self.facts["channel_step"])
+
+    def predicted(self, table_ms: float) -> float:
+        """Share of the unpruned network's latency that a network takes whose layers sum up to `table_ms`."""
+        facts = self.facts
+        span = facts["table_whole_ms"] - facts["table_least_ms"]
+        return float(facts["least_share"] + (1 - facts["least_share"]) * (table_ms - facts["table_least_ms"]) / span)
+
+    def budget_ms(self, share: float) -> float:
+        """The inverse of `predicted`."""
+        facts = self.facts
+        span = facts["table_whole_ms"] - facts["table_least_ms"]
+        return float(facts["table_least_ms"] + (share - facts["least_share"]) / (1 - facts["least_share"]) * span)
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where measurements are kept that serve every run: EDGESEG_CACHE, else ~/.cache/edgeseg."""
+    return Path(environment.get("EDGESEG_CACHE") or Path.home() / ".cache" / "edgeseg")
+
+
+def latency_goal(ctx: RunContext, data: RunData, trained: StepResult) -> LatencyGoal:
+    """Measure what pruning to a latency stands on, once for a network, a runtime and a machine.
+
+    Raises:
+        ConfigError: the smallest network is not as fast as asked; says what it takes.
+    """
+    config, section = ctx.config, ctx.config.prune
+    timer = NetworkTimer(ctx, data, precision_of(config))
+    step_of_kernels = channel_step(timer.how.runtime, describe_machine().arch)
+    round_to = section.round_to or step_of_kernels
+    scored_by = "bn_scale" if section.importance == "bn_scale" else "magnitude"  # which groups can be cut at all
+    key = {
+        "version": 1, "checkpoint": trained.sha256, "precision": timer.precision, "format": timer.format, "round_to": round_to,
+        "channel_step": step_of_kernels, "cuttable_by": scored_by, "size": list(config.data.size),
+        "tools": tools("torch", "torch-pruning"), **timer.place,
+    }
+
+    def make(output: Path) -> None:
+        write_json(output, _measure(ctx, timer, trained, round_to=round_to, step=step_of_kernels, scored_by=scored_by))
+
+    step = ctx.steps.do("prune-latency", kind="prune", key=key, output=ctx.folder / "bench" / "prune-latency.json", make=make)
+    facts = read_json(step.output)
+    share = section.latency_share if section.p90_ms == 0 else section.p90_ms / facts["whole_p90_ms"]
+    _refuse_the_impossible(ctx, facts, share, timer)
+    return LatencyGoal(step.sha256, facts, min(1.0, share), timer, _table(trained, config.data.size, facts))
+
+
+def _refuse_the_impossible(ctx: RunContext, facts: Mapping[str, Any], share: float, timer: NetworkTimer) -> None:
+    least = facts["least_share"]
+    if share > least:
+        return
+    section, whole = ctx.config.prune, facts["whole_p90_ms"]
+    asked = f"p90_ms = {section.p90_ms:g}" if section.p90_ms else f"latency_share = {section.latency_share:g}"
+    possible = f"p90_ms = {_round_up(least * whole)}" if section.p90_ms else f"latency_share = {_round_up(least)}"
+    raise ConfigError(
+        f"[prune] {asked}: unpruned the network takes {whole:.2f} ms in {timer.words} here, and cut to the least it still takes "
+        f"{least * whole:.2f}; set at least {possible}, or a smaller [data] size"
+    )
+
+
+def _round_up(value: float) -> float:
+    """Two digits, upwards, and a little more, since the next measurement will differ."""
+    return int(value * 1.03 * 100 + 1) / 100
+
+
+def _measure(ctx: RunContext, timer: NetworkTimer, trained: StepResult, *, round_to: int, step: int, scored_by: str) -> dict[str, Any]:
+    require("torch_pruning", extra="train")
+    from edgeseg.pruning import Pruner
+    from edgeseg.training.checkpoint import load_checkpoint
+
+    pin_torch(ctx.config.train.seed, ctx.trainings_here)
+    net, _ = load_checkpoint(trained.output)
+    pruner = Pruner(net, ctx.config.data.size, importance=scored_by, round_to=round_to)
+    least_net, _ = pruner.cut_to_least()
+    whole, least = timer.bundle("whole", net), timer.bundle("least", least_net)
+    alone, ratio = timer.latency(whole), timer.compare(whole, least)
+    table = measure_table(
+        pruner.graph.shapes, _cuttable(pruner), step=step, format=timer.format, precision=timer.precision, how=timer.how,
+        place=timer.place, cache=cache_folder(os.environ), progress=ctx.ui.progress,
+    )
+    kept = pruner.smallest()
+    return {
+        "target": timer.target.name, "runtime": timer.how.runtime, "runtime_version": timer.place["runtime_version"],
+        "format": timer.format, "precision": timer.precision, "num_threads": timer.how.options.num_threads,
+        "measured_on": alone.measured_on.words, "is_target": alone.measured_on.is_target,
+        "whole_p50_ms": alone.inference.p50_ms, "whole_p90_ms": alone.inference.p90_ms, "least_share": 1 / ratio.ratio,
+        "channel_step": step, "round_to": round_to, "table_whole_ms": pruner.full(table),
+        "table_least_ms": sum(table(name, shape) for name, shape in pruner.graph.shapes_with(kept).items()),
+        "cuttable": {name: list(sides) for name, sides in _cuttable(pruner).items()}, "layers_ms": dict(table.ms),
+    }
+
+
+def _cuttable(pruner: Pruner) -> dict[str, tuple[bool, bool]]:
+    return cuttable_layers([
+        (touch.layer, touch.ins > 0, touch.outs > 0) for group in pruner.graph.groups.values() for touch in group.touches
+    ])
+
+
+def _table(trained: StepResult, size: tuple[int, int], facts: Mapping[str, Any]) -> LatencyTable:
+    """The table as it was measured, for the layers of the unpruned network."""
+    from edgeseg.pruning import layer_shapes
+    from edgeseg.training.checkpoint import load_checkpoint
+
+    shapes = layer_shapes(load_checkpoint(trained.output)[0], size)
+    cuttable = {name: (bool(sides[0]), bool(sides[1])) for name, sides in facts["cuttable"].items()}
+    return LatencyTable(axes_of(shapes, cuttable, facts["channel_step"]), facts["layers_ms"])
+
+
+def cut_to(
+    ctx: RunContext, goal: LatencyGoal, pruner: Pruner, share: float, *, whole: nn.Module, scope: str, last: bool
+) -> tuple[nn.Module, PruneReport, dict[str, Any]]:
+    """Cut to `share` of the latency of `whole` and measure; where the `last` cut missed it, cut more or less of the same network.
+
+    Gives the cut that keeps the most of those that are fast enough (the fastest, where none is), and what was predicted and measured.
+    """
+    aim = share
+    found: list[tuple[float, float, nn.Module, PruneReport]] = []
+    whole_bundle = goal.timer.bundle("whole", whole)
+    for number in range(1, _TRIES + 1 if last else 2):
+        budget = max(goal.budget_ms(aim), pruner.least(goal.table))
+        pruned, report = pruner.cut(goal.table, budget, scope=scope)
+        predicted = goal.predicted(pruner.cost_of(pruned, goal.table))
+        ratio = goal.timer.compare(whole_bundle, goal.timer.bundle(f"cut-{share:.4f}-{number}", pruned))
+        measured = 1 / ratio.ratio
+        ctx.ui.say(f"cut {number}: {measured:.1%} of the unpruned network's latency ({predicted:.1%} predicted, {share:.1%} asked for)")
+        found.append((measured, predicted, pruned, report))
+        if share * (1 - _SLACK) <= measured <= share:
+            break
+        aim = min(1.0, aim * share / measured * (1 - _SLACK / 4))
+    fast = [one for one in found if one[0] <= share]
+    measured, predicted, pruned, report = max(fast, key=lambda one: one[0]) if fast else min(found, key=lambda one: one[0])
+    p90_ms = goal.facts["whole_p90_ms"]
+    facts = {"latency": {
+        "asked_share": share, "predicted_share": predicted, "measured_share": measured, "first_predicted_share": found[0][1],
+        "first_measured_share": found[0][0], "cuts_measured": len(found), "whole_p90_ms": p90_ms, "predicted_p90_ms": p90_ms * predicted,
+        "measured_p90_ms": p90_ms * measured,
+        **{key: goal.facts[key] for key in ("runtime", "runtime_version", "format", "precision", "target", "measured_on", "least_share")},
+    }}
+    return pruned, report, facts
