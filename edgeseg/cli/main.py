@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from edgeseg import __version__
-from edgeseg.cli import bundle_commands, chain_commands, fact_commands, import_commands
+from edgeseg.cli import bundle_commands, chain_commands, fact_commands, import_commands, search_commands
 from edgeseg.core.errors import EdgesegError, explain_os_error
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Image segmentation onto devices: train, prune, quantize, export, verify and measure in one tool.",
 )
-for module in (chain_commands, import_commands, bundle_commands, fact_commands):
+for module in (chain_commands, search_commands, import_commands, bundle_commands, fact_commands):
     module.register(app)
 
 
@@ -51,6 +51,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 _GO_ON: Final = {
     "demo": "the same command goes on from here",
     "run": "the same command goes on from here",
+    "search": "the same command goes on from here",
     "prune": "the same command goes on from here",
     "train": "type the same command with --resume to go on from here",
     "predict": "type the same command with --force to do it again",

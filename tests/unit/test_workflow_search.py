@@ -1,0 +1,261 @@
+"""The parts of a search that decide: its space, the front, the rule that stops a training, and a journal that survives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from edgeseg.core.config import Config, GoalsSection, parse_config, render_toml
+from edgeseg.core.errors import BusyError, ConfigError, TrainingError
+from edgeseg.core.files import is_locked, lock, patient_lock
+from edgeseg.workflow.search.front import Limits, Value, choose, nearest, pareto, shortfall
+from edgeseg.workflow.search.journal import cut_torn_line, open_study
+from edgeseg.workflow.search.results import best_path, check_best, rows_of
+from edgeseg.workflow.search.space import Point, chosen_config, space_of, trial_config
+from edgeseg.workflow.search.stopping import Rival, falls_behind, is_rung
+from edgeseg.workflow.search.worker import alive, bury, rivals_of, scores_of, take
+
+POINT = Point(network="fast_scnn", width=0.5, scale=0.5, macs_share=0.7, precision="int8")
+
+
+def config(**search: object) -> Config:
+    return parse_config({"data": {"dir": "d", "size": [360, 480]}, "train": {"crop": [256, 320]}, "search": search})
+
+
+def value(miou: float, p90_ms: float, size_bytes: int = 1_000_000) -> Value:
+    return Value(miou=miou, p90_ms=p90_ms, size_bytes=size_bytes)
+
+
+def test_a_point_goes_to_its_parameters_and_back() -> None:
+    space = space_of(config(networks=["fast_scnn", "unet/resnet18"]))
+    assert len(space.points()) == 2 * 3 * 3 * 3 * 2
+    for point in space.points():
+        assert space.point_of(space.parameters(point)) == point
+    assert len({(point.folder, point.precision) for point in space.points()}) == len(space.points())
+    assert len({point.training for point in space.points()}) == 2 * 3 * 3
+
+
+def test_a_point_becomes_a_configuration() -> None:
+    chosen = chosen_config(config(), POINT)
+    assert (chosen.name, chosen.data.size, chosen.train.crop, chosen.model.width) == ("run-best", (192, 256), (128, 160), 0.5)
+    assert (chosen.prune.macs_share, chosen.quantize.int8, chosen.train.epochs) == (0.7, True, Config().train.epochs)
+    assert parse_config(tomllib.loads(render_toml(chosen, defaults=False))) == chosen
+    trial = trial_config(config(epochs=20), POINT, ("onnx",))
+    assert (trial.train.epochs, trial.train.eval_every, trial.data.eval_split, trial.export.formats) == (20, 5, "val", ("onnx",))
+
+
+def test_points_that_differ_in_pruning_or_precision_share_their_training() -> None:
+    def learnt(point: Point) -> object:
+        made = trial_config(config(), point, ("onnx",))
+        return made.model, made.train, made.data, made.augment
+
+    other = dataclasses.replace(POINT, macs_share=1.0, precision="fp32")
+    assert learnt(POINT) == learnt(other)
+    assert POINT.training == other.training
+    assert learnt(POINT) != learnt(dataclasses.replace(POINT, scale=1.0))
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"networks": ["mask_rcnn"]}, "mask_rcnn finds objects"),
+        ({"widths": []}, r"\[search\] widths = \[\]: name at least one"),
+        ({"scales": [1.0, 1]}, "each only once"),
+        ({"macs_shares": [0.0]}, "expected 0.05 to 1"),
+        ({"precisions": ["int4"]}, "one of fp32, int8"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused_in_one_line(search: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        space_of(config(**search))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_instance_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match="mask_rcnn finds objects"):
+        space_of(parse_config({"model": {"name": "mask_rcnn"}}))
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    values = [value(0.7, 30), value(0.6, 10), value(0.6, 12), value(0.65, 40), value(0.5, 9), value(0.7, 30)]
+    assert pareto(values) == [4, 1, 0]
+    assert pareto([]) == []
+
+
+def test_the_best_that_meets_the_goals_is_chosen_else_the_nearest_is_named() -> None:
+    values = [value(0.7, 30), value(0.6, 10), value(0.5, 9, 500_000)]
+    assert choose(values, Limits()) == 0
+    assert choose(values, Limits.of(GoalsSection(p90_ms=25))) == 1
+    assert choose(values, Limits.of(GoalsSection(fps=100))) == 1
+    assert choose(values, Limits.of(GoalsSection(p90_ms=25, size_mb=0.8))) == 2
+    limits = Limits.of(GoalsSection(p90_ms=8, miou=0.5))
+    assert choose(values, limits) is None
+    assert nearest(values, limits) == 2
+    assert shortfall(values[2], limits) == "p90 9 ms where 8 were asked for (+12%)"
+    assert nearest([], limits) is None
+
+
+def test_a_training_is_held_against_those_that_are_as_fast() -> None:
+    fast, slow = [Rival({5: score}, 10.0) for score in (0.3, 0.4, 0.5)], [Rival({5: 0.9}, 50.0)] * 5
+    assert "below the median 0.400 of 3 trainings" in falls_behind(0.39, 5, 20.0, [*fast, *slow])
+    assert falls_behind(0.4, 5, 20.0, [*fast, *slow]) == ""
+    assert falls_behind(0.1, 5, 9.0, [*fast, *slow]) == "", "the fastest of all is never stopped"
+    assert falls_behind(0.1, 10, 20.0, fast) == "", "nobody has come so far yet"
+    assert falls_behind(0.1, 5, 20.0, fast[:2]) == "", "two are too few to compare with"
+    assert [epoch for epoch in (0, 5, 10, 15, 20) if is_rung(epoch, 20)] == [5, 10]
+
+
+def test_a_patient_lock_waits_for_the_holder(tmp_path: Path) -> None:
+    path, told = tmp_path / "l", list[str]()
+    code = "import sys,time;from pathlib import Path;from edgeseg.core.files import lock\nwith lock(Path(sys.argv[1]),holder='other'):\n" \
+           " print('held',flush=True);sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert is_locked(path)
+        with pytest.raises(BusyError, match="other"), lock(path, holder="me"):
+            pass
+
+        def on_wait(who: str) -> None:
+            told.append(who)
+            other.kill()
+
+        with patient_lock(path, holder="me", on_wait=on_wait):
+            assert is_locked(path)
+    assert told[0].startswith("other (pid ")
+    assert not is_locked(path)
+
+
+@pytest.mark.parametrize(("before", "after"), [(b"", b""), (b'{"a":1}\n', b'{"a":1}\n'), (b'{"a":1}\n{"b', b'{"a":1}\n'), (b'{"a', b""),
+                                               (b"x" * 9000 + b"\n" + b"\0" * 9000, b"x" * 9000 + b"\n")])
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, before: bytes, after: bytes) -> None:
+    path = tmp_path / "journal.log"
+    path.write_bytes(before)
+    assert cut_torn_line(path) == len(before) - len(after)
+    assert path.read_bytes() == after
+
+
+def test_a_journal_goes_on_after_a_torn_line_and_refuses_damage_and_other_searches(tmp_path: Path) -> None:
+    path, said = tmp_path / "journal.log", list[str]()
+    space = space_of(config(widths=[0.5, 1.0], scales=[1.0], macs_shares=[1.0]))
+    study = open_study(path, {"seed": 1}, say=said.append)
+    taken = take(study, space, "me", seed=0)
+    assert taken is not None
+    study.tell(taken[0], [0.5, 10.0])
+    with path.open("ab") as stream:
+        stream.write(b'{"op_code":4,"wor')
+    again = open_study(path, {"seed": 1}, say=said.append)
+    assert [trial.values for trial in again.get_trials()] == [[0.5, 10.0]]
+    assert len(said) == 1
+    assert "its 17 bytes were cut off" in said[0]
+    with path.open("ab") as stream:  # torn while the search runs: by another worker that died
+        stream.write(b'{"op_')
+    study.set_user_attr("note", 1)
+    assert len(said) == 2
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+    with pytest.raises(TrainingError, match=r"is of another search: seed was 1, now 2; set it back .* --restart"):
+        open_study(path, {"seed": 2}, say=said.append)
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([lines[0], lines[1][:9], *lines[2:]]))
+    with pytest.raises(TrainingError, match=r"damaged at line 2 of \d+ .* --restart"):
+        open_study(path, {"seed": 1}, say=said.append)
+
+
+def test_every_point_is_tried_once_and_then_the_space_is_empty(tmp_path: Path) -> None:
+    space = space_of(config(widths=[0.5, 1.0], scales=[0.5, 1.0], macs_shares=[1.0]))
+    study = open_study(tmp_path / "journal.log", {}, say=print)
+    seen = []
+    while (taken := take(study, space, "me", seed=3)) is not None:
+        trial, point = taken
+        seen.append(point)
+        study.tell(trial, [0.1 * len(seen), 10.0])
+    assert seen[0] == Point(network="fast_scnn", width=1.0, scale=1.0, macs_share=1.0, precision="fp32")
+    assert sorted(seen, key=repr) == sorted(space.points(), key=repr)
+
+
+def test_the_trial_of_a_dead_worker_is_tried_again_three_times_at_most(tmp_path: Path) -> None:
+    space = space_of(config(widths=[0.5, 1.0], scales=[1.0], macs_shares=[1.0], precisions=["fp32"]))
+    study, said = open_study(tmp_path / "journal.log", {}, say=print), list[str]()
+    points = []
+    with alive(tmp_path) as name:
+        living = take(study, space, name, seed=0)
+        assert living is not None
+        for _ in range(3):
+            taken = take(study, space, "dead-worker", seed=0)
+            assert taken is not None
+            points.append(taken[1])
+            bury(study, tmp_path, say=said.append)
+    assert points[0] == points[1] == points[2] != living[1]
+    assert len(said) == 2
+    rows = rows_of(study.get_trials(), space, config(), Limits())
+    assert [(row.state, row.note) for row in rows] == [("running", ""), ("failed", "its process died 3 times")]
+    assert take(study, space, "me", seed=0) is None
+
+
+def test_a_training_that_gets_further_each_time_is_never_given_up(tmp_path: Path) -> None:
+    space = space_of(config(widths=[0.5], scales=[1.0], macs_shares=[1.0], precisions=["fp32"]))
+    study = open_study(tmp_path / "journal.log", {}, say=print)
+    for epoch in range(5):
+        taken = take(study, space, "dead-worker", seed=0)
+        assert taken is not None
+        taken[0].set_user_attr("scores", {str(epoch): 0.1})
+        bury(study, tmp_path, say=print)
+
+
+def test_two_processes_may_write_one_journal(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from edgeseg.workflow.search.journal import open_study\n"
+        "study = open_study(Path(sys.argv[1]), {}, say=print)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for i in range(40):\n"
+        "    trial = study.ask(); trial.set_user_attr('by', sys.argv[2]); study.tell(trial, [0.5, float(i + 1)])\n"
+    )
+    path = tmp_path / "journal.log"
+    open_study(path, {}, say=print)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.communicate("go\n", timeout=120)
+        assert worker.returncode == 0
+    trials = open_study(path, {}, say=print).get_trials()
+    assert sorted(trial.number for trial in trials) == list(range(80))
+    assert {name: sum(t.user_attrs["by"] == name for t in trials) for name in ("a", "b")} == {"a": 40, "b": 40}
+    assert all(trial.state.name == "COMPLETE" for trial in trials)
+
+
+def test_trials_tell_each_other_how_their_trainings_went(tmp_path: Path) -> None:
+    space = space_of(config(widths=[0.5], scales=[0.5, 1.0], macs_shares=[0.7, 1.0], precisions=["fp32"]))
+    study = open_study(tmp_path / "journal.log", {}, say=print)
+    for bound_ms in (4.0, 3.0, 2.0, 1.0):
+        taken = take(study, space, "me", seed=0)
+        assert taken is not None
+        taken[0].set_user_attr("bound_ms", bound_ms)
+        taken[0].set_user_attr("scores", {"5": bound_ms / 10})
+    trials = [trial for trial in study.get_trials() if not trial.user_attrs.get("lost")]
+    names = {trial.user_attrs["training"] for trial in trials}
+    assert len(names) == 2
+    for name in names:
+        (rival,) = rivals_of(trials, but=name)
+        theirs = [trial for trial in trials if trial.user_attrs["training"] != name]
+        assert rival.p90_ms == min(trial.user_attrs["bound_ms"] for trial in theirs)
+        assert set(scores_of(trials, name)) == {5}
+
+
+def test_a_file_that_no_search_wrote_is_not_replaced(tmp_path: Path) -> None:
+    path = best_path(tmp_path / "edgeseg.toml")
+    assert path.name == "edgeseg-best.toml"
+    check_best(path)
+    path.write_text("name = 'mine'\n")
+    with pytest.raises(ConfigError, match="was not written by a search"):
+        check_best(path)
