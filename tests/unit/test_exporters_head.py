@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgeseg.core.manifest import Contract
 from edgeseg.models import decide, upsample_logits
-from exporters.head import DECISIONS, FASTEST, BandedHead, ResizeHead, bilinear_matrix, fastest, head_for
+from exporters.head import DECISIONS, FASTEST, BandedHead, CellHead, ResizeHead, bilinear_matrix, cells_fit, fastest, head_for
 
 
 def smooth(channels: int, h: int, w: int, *, seed: int) -> Tensor:
@@ -157,3 +157,49 @@ def test_the_plain_head_is_the_reference() -> None:
 def test_every_format_has_a_form() -> None:
     for format in FASTEST:
         assert {fastest(format, 2), fastest(format, 3), fastest(format, 19)} <= set(DECISIONS)
+
+
+CELL_SIZES = [((12, 16), (96, 128)), ((6, 9), (24, 36)), ((5, 7), (40, 28)), ((1, 1), (8, 8)), ((9, 20), (36, 320))]
+
+
+@pytest.mark.parametrize("classes", [3, 11, 19])
+@pytest.mark.parametrize("size", CELL_SIZES)
+def test_cells_answer_as_resize_and_argmax(classes: int, size: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    (h, w), (height, width) = size
+    contract = Contract(height=height, width=width)
+    assert cells_fit((h, w), contract, classes)
+    head = CellHead(classes, (h, w), contract)
+    for scores in (smooth(classes, h, w, seed=3), torch.randn(1, classes, h, w, generator=torch.Generator().manual_seed(4))):
+        assert_same(head(scores), upsample_logits(scores, (height, width)), contract)
+
+
+def test_cells_of_one_class_everywhere() -> None:
+    scores = torch.zeros(1, 4, 5, 6)
+    scores[:, 2:] = 1.5  # classes 2 and 3 tie everywhere: the first of equals
+    assert bool((CellHead(4, (5, 6), Contract(height=40, width=48))(scores) == 2).all())
+
+
+def test_cells_with_thresholds() -> None:
+    thresholds = (0.6, 0.25, 0.1, 0.05)
+    contract = Contract(height=80, width=96, decision="thresholds", thresholds=thresholds)
+    scores = smooth(4, 10, 12, seed=12)
+    wide = upsample_logits(scores, (80, 96))
+    got = CellHead(4, (10, 12), contract)(scores)
+    assert float((got != decide(wide, contract)).float().mean()) < 1e-4
+    assert float((got != wide.argmax(1)).float().mean()) > 0.02
+
+
+@pytest.mark.parametrize(
+    ("scores_hw", "size", "classes"),
+    [((24, 32), (48, 64), 5), ((23, 31), (90, 122), 5), ((6, 8), (42, 56), 5), ((12, 16), (96, 128), 2), ((40, 50), (40, 50), 5)],
+    ids=["too small a factor", "uneven", "odd", "two classes", "full size"],
+)
+def test_cells_do_not_fit_everywhere(scores_hw: tuple[int, int], size: tuple[int, int], classes: int) -> None:
+    assert not cells_fit(scores_hw, Contract(height=size[0], width=size[1]), classes)
+    assert isinstance(head_for("onnx", (1, classes, *scores_hw), Contract(height=size[0], width=size[1])), BandedHead)
+
+
+def test_only_runtimes_that_take_sizes_at_run_time_get_cells() -> None:
+    contract = Contract(height=96, width=128)
+    heads = {format: type(head_for(format, (1, 5, 12, 16), contract)) for format in FASTEST}
+    assert heads == {"onnx": CellHead, "openvino": BandedHead, "tflite": BandedHead}
