@@ -120,7 +120,7 @@ def train(
 
 
 def prune(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, restart: RestartOpt = False, json: JsonOpt = False) -> None:
-    """Cut channels of the trained network to prune.macs_share, fine-tune, and measure what it gained."""
+    """Cut channels of the trained network to a share of its MACs or to a latency, fine-tune, and measure what it gained."""
     _step("prune", config, set_, json, restart=restart)
 
 

@@ -157,6 +157,16 @@ def _table(trained: StepResult, size: tuple[int, int], facts: Mapping[str, Any])
     return LatencyTable(axes_of(shapes, cuttable, facts["channel_step"]), facts["layers_ms"])
 
 
+@dataclass(frozen=True)
+class _Try:
+    """A cut and its shares of the unpruned network's latency."""
+
+    predicted: float
+    measured: float
+    net: nn.Module
+    report: PruneReport
+
+
 def cut_to(
     ctx: RunContext, goal: LatencyGoal, pruner: Pruner, share: float, *, whole: nn.Module, scope: str, last: bool
 ) -> tuple[nn.Module, PruneReport, dict[str, Any]]:
@@ -164,27 +174,30 @@ def cut_to(
 
     Gives the cut that keeps the most of those that are fast enough (the fastest, where none is), and what was predicted and measured.
     """
-    aim = share
-    found: list[tuple[float, float, nn.Module, PruneReport]] = []
+    aim, found = share, list[_Try]()
     whole_bundle = goal.timer.bundle("whole", whole)
     for number in range(1, _TRIES + 1 if last else 2):
-        budget = max(goal.budget_ms(aim), pruner.least(goal.table))
-        pruned, report = pruner.cut(goal.table, budget, scope=scope)
-        predicted = goal.predicted(pruner.cost_of(pruned, goal.table))
-        ratio = goal.timer.compare(whole_bundle, goal.timer.bundle(f"cut-{share:.4f}-{number}", pruned))
-        measured = 1 / ratio.ratio
+        net, report = pruner.cut(goal.table, max(goal.budget_ms(aim), pruner.least(goal.table)), scope=scope)
+        if any(report.channels == one.report.channels for one in found):  # channels go in steps, and there is none in between
+            break
+        predicted = goal.predicted(pruner.cost_of(net, goal.table))
+        measured = 1 / goal.timer.compare(whole_bundle, goal.timer.bundle(f"cut-{share:.4f}-{number}", net)).ratio
         ctx.ui.say(f"cut {number}: {measured:.1%} of the unpruned network's latency ({predicted:.1%} predicted, {share:.1%} asked for)")
-        found.append((measured, predicted, pruned, report))
+        found.append(_Try(predicted, measured, net, report))
         if share * (1 - _SLACK) <= measured <= share:
             break
-        aim = min(1.0, aim * share / measured * (1 - _SLACK / 4))
-    fast = [one for one in found if one[0] <= share]
-    measured, predicted, pruned, report = max(fast, key=lambda one: one[0]) if fast else min(found, key=lambda one: one[0])
-    p90_ms = goal.facts["whole_p90_ms"]
-    facts = {"latency": {
-        "asked_share": share, "predicted_share": predicted, "measured_share": measured, "first_predicted_share": found[0][1],
-        "first_measured_share": found[0][0], "cuts_measured": len(found), "whole_p90_ms": p90_ms, "predicted_p90_ms": p90_ms * predicted,
-        "measured_p90_ms": p90_ms * measured,
-        **{key: goal.facts[key] for key in ("runtime", "runtime_version", "format", "precision", "target", "measured_on", "least_share")},
-    }}
-    return pruned, report, facts
+        aim = min(1.0, share * predicted / measured) if measured < share else min(aim, predicted) * share / measured
+    fast = [one for one in found if one.measured <= share]
+    chosen = max(fast, key=lambda one: one.measured) if fast else min(found, key=lambda one: one.measured)
+    return chosen.net, chosen.report, {"latency": _latency_facts(goal, share, found, chosen)}
+
+
+def _latency_facts(goal: LatencyGoal, share: float, found: list[_Try], chosen: _Try) -> dict[str, Any]:
+    whole_p90_ms = goal.facts["whole_p90_ms"]
+    places = ("runtime", "runtime_version", "format", "precision", "target", "measured_on", "least_share")
+    return {
+        "asked_share": share, "predicted_share": chosen.predicted, "measured_share": chosen.measured,
+        "first_predicted_share": found[0].predicted, "first_measured_share": found[0].measured, "cuts_measured": len(found),
+        "whole_p90_ms": whole_p90_ms, "predicted_p90_ms": whole_p90_ms * chosen.predicted,
+        "measured_p90_ms": whole_p90_ms * chosen.measured, **{key: goal.facts[key] for key in places},
+    }
