@@ -1,12 +1,11 @@
 """Rungs of the rescue ladder that need no training: which calibrator, and which layers stay float. The answers decide, never tensor errors.
 
 Every trial is a model file that the caller's judge runs in the real runtime on frames held back from calibration. Layers are tried in at
-most `GROUPS` groups of neighbours, so that a ladder costs at most `MOST_TRIALS` trials however deep the network is.
+most `WINDOWS` windows of neighbours, so that a ladder costs at most `MOST_TRIALS` trials however deep the network is.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,10 +18,10 @@ from quantization.base import Int8Writer
 from quantization.plan import Int8Plan
 from quantization.tensors import LayerFacts
 
-GROUPS: Final = 10
-"""Groups of neighbouring layers that are made float one at a time."""
+WINDOWS: Final = 8
+"""Windows of neighbouring layers that are made float one at a time."""
 MOST_TRIALS: Final = 24
-"""Trials of `keep_layers`: one a group, then adding groups, then leaving layers out again."""
+"""Trials of `keep_layers`: one a window, then joining windows, then leaving layers out again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,50 +111,68 @@ class Kept:
 
     trial: Trial
     gains: tuple[tuple[tuple[str, ...], float], ...]
-    """Layers of each group, and by how much the cost falls when it alone is float; the largest first."""
+    """Layers of each window, and by how much the cost falls when it alone is float; the largest first."""
 
 
-def keep_layers(bench: Bench, start: Trial, layers: Sequence[LayerFacts], *, groups: int = GROUPS) -> Kept:
+def keep_layers(bench: Bench, start: Trial, layers: Sequence[LayerFacts], *, windows: int = WINDOWS) -> Kept:
     """Rung b: make float the layers that the answers need, and no more.
 
-    Each group of neighbours is made float alone; then the groups that helped are added, the most helpful first, until the goals are
-    reached; then layers of them are left out again, those with most MACs first, while the goals stay reached.
+    Each window of neighbours is made float alone; then windows that helped are joined, the most helpful first, until the goals are reached;
+    then layers are made int8 again, halves first and single ones last, while the goals stay reached.
     """
-    parts = grouped(layers, groups)
+    parts = overlapping(layers, windows)
     macs = {layer.name: layer.macs for layer in layers}
+    before = len(bench.tried)
 
     def attempt(names: Sequence[str], label: str) -> Trial:
         wanted = set(names)
         return bench.try_plan(replace(start.plan, float_layers=tuple(layer.name for layer in layers if layer.name in wanted)), label)
 
-    def gain(part: Sequence[str]) -> float:
-        return start.judged.cost - attempt(part, f"float: {_span(part)}").judged.cost
+    def may_try() -> bool:
+        return len(bench.tried) - before < MOST_TRIALS
 
-    gains = [(part, gain(part)) for part in parts]
+    trials = [(part, attempt(part, f"float: {_span(part)}")) for part in parts]
+    gains = [(part, start.judged.cost - trial.judged.cost) for part, trial in trials]
     gains.sort(key=lambda pair: (-pair[1], sum(macs[name] for name in pair[0])))
-    first = len(bench.tried) - len(parts)
     best, chosen = start, list[str]()
     for part, gained in gains:
-        if gained <= 0 or best.judged.reached or len(bench.tried) - first >= MOST_TRIALS:
+        if gained <= 0 or best.judged.reached or not may_try():
             break
-        trial = attempt([*chosen, *part], f"float: {len(chosen) + len(part)} layers, the most helpful groups")
+        joined = [*chosen, *(name for name in part if name not in chosen)]
+        trial = attempt(joined, f"float: {len(joined)} layers, the most helpful windows")
         if trial.judged.cost < best.judged.cost:
-            best, chosen = trial, [*chosen, *part]
-    for name in sorted(chosen, key=lambda name: -macs[name]):
-        if not best.judged.reached or len(chosen) == 1 or len(bench.tried) - first >= MOST_TRIALS:
-            break
-        rest = [other for other in chosen if other != name]
-        trial = attempt(rest, f"float: {len(rest)} layers, one left out")
-        if trial.judged.reached:
-            best, chosen = trial, rest
-    return Kept(trial=best, gains=tuple((tuple(part), round(gained, 6)) for part, gained in gains))
+            best, chosen = trial, joined
+    best = _shrink(best, [layer.name for layer in layers if layer.name in set(chosen)], attempt, may_try)
+    return Kept(trial=best, gains=tuple((part, round(gained, 6)) for part, gained in gains))
 
 
-def grouped(layers: Sequence[LayerFacts], groups: int) -> list[tuple[str, ...]]:
-    """Cut layers into at most `groups` runs of neighbours, as equal in number as can be."""
-    count = min(groups, len(layers))
-    edges = [round(index * len(layers) / count) for index in range(count + 1)] if count else []
-    return [tuple(layer.name for layer in layers[a:b]) for a, b in itertools.pairwise(edges)]
+def _shrink(best: Trial, chosen: list[str], attempt: Callable[[Sequence[str], str], Trial], may_try: Callable[[], bool]) -> Trial:
+    """Make int8 again what the goals do not need (delta debugging: Zeller and Hildebrandt 2002, doi:10.1109/32.988498)."""
+    size = len(chosen) // 2
+    while best.judged.reached and size >= 1:
+        for first in range(0, len(chosen), size):
+            rest = chosen[:first] + chosen[first + size :]
+            if not rest or not may_try():
+                continue
+            trial = attempt(rest, f"float: {len(rest)} layers, {len(chosen) - len(rest)} left out")
+            if trial.judged.reached:
+                best, chosen = trial, rest
+                size = min(size, len(chosen))
+                break
+        else:
+            size //= 2
+    return best
+
+
+def overlapping(layers: Sequence[LayerFacts], windows: int) -> list[tuple[str, ...]]:
+    """At most `windows` windows of neighbouring layers that cover all, each overlapping the next by half.
+
+    So that of two neighbours, between which an activation needs float, both are in one window.
+    """
+    names = [layer.name for layer in layers]
+    step = max(1, -(-len(names) // (windows + 1)))
+    starts = range(0, max(len(names) - step, 1), step) if names else range(0)
+    return [tuple(names[first : first + 2 * step]) for first in starts]
 
 
 def float_share(layers: Sequence[LayerFacts], plan: Int8Plan) -> float:

@@ -29,7 +29,7 @@ from quantization.instances import Operation, float_operations
 from quantization.plan import AUTO, Int8Plan
 from quantization.ranges import RangeFinder, check_float_layers
 from quantization.tensors import TENSORS
-from quantization.tensors.onnx import float_activations
+from quantization.tensors.onnx import activations, float_activations
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 OFFERS = tuple(
@@ -74,7 +74,7 @@ class OnnxWriter:
         floats = check_float_layers(plan, self.layers, self.floats)
         path = workdir / "model.onnx"
         with vendor_errors("onnxruntime.quantization"), quiet():
-            self._quantize(plan, self.ranges.find(plan), [*sorted(self.floats), *floats], path)
+            self._quantize(plan, self.ranges.find(plan), sorted(self.floats | self._with_followers(floats)), path)
         scheme = {
             **plan_facts(plan, floats, used=self.ranges.names), "form": "QDQ", "activations": f"uint8, per tensor, {plan.activations}",
             "num_frames": self.num_frames, "frame": "as it is, scale 1, zero point 0" if self.raw else "float, then quantized",
@@ -84,6 +84,18 @@ class OnnxWriter:
             folder=workdir, files=(path.name,), entry=path.name, format="onnx", precision="mixed" if floats else "int8", scheme=scheme,
             tools=versions("onnx", "onnxruntime"),
         )
+
+    def _with_followers(self, layers: Sequence[str]) -> set[str]:
+        """Float layers, and the operations without weights that only they feed: between two of them nothing is rounded."""
+        graph = require("onnx", extra="export").load(str(self.bundle.model_path)).graph
+        weighted, moving = {layer.name for layer in self.layers}, set(activations(graph))
+        producer = {output: node.name for node in graph.node for output in node.output}
+        found = set(layers)
+        for node in graph.node:
+            sources = [producer[name] for name in node.input if name in moving]
+            if node.name not in weighted and sources and all(source in found for source in sources):
+                found.add(node.name)
+        return found
 
     def _quantize(self, plan: Int8Plan, ranges: dict[str, Ranges], excluded: list[str], output: Path) -> None:
         onnx, ort_quantization = require("onnx", extra="export"), require("onnxruntime.quantization", extra="export")

@@ -97,10 +97,22 @@ class TfliteWriter:
             ".*", all_kinds, activation_num_bits=8, weight_num_bits=8,
             weight_granularity=granularity.CHANNELWISE if plan.weights == "per-channel" else granularity.TENSORWISE,
         )
-        kept = [f"^({'|'.join(map(re.escape, sorted(floats)))});?$"] if floats else []
+        kept = [f"^({'|'.join(map(re.escape, sorted(self._with_followers(floats))))});?$"] if floats else []
         for scope in (*self.floats, *kept):
             quantizer.update_quantization_recipe(scope, all_kinds, algorithm_key=algorithm.NO_QUANTIZE)
         return quantizer
+
+    def _with_followers(self, layers: Sequence[str]) -> set[str]:
+        """Float layers, and the operations without weights that only they feed: between two of them nothing is rounded."""
+        read = read_graph(self.bundle.model_path)
+        weighted = {layer.name for layer in self.layers}
+        made = {int(output): read.scope(operator) for operator in read.graph.operators for output in operator.outputs}
+        found = set(layers)
+        for operator in read.graph.operators:
+            sources = [made[int(index)] for index in operator.inputs if int(index) in made]
+            if read.scope(operator) not in weighted and sources and all(source in found for source in sources):
+                found.add(read.scope(operator))
+        return found
 
     def _finder(self) -> RangeFinder:
         """Ranges of all tensors that the quantizer wants to know of."""

@@ -26,7 +26,7 @@ from targets.runtimes import open_session
 
 MOST_HELD_BACK: Final = 36
 """Frames held back, at most: each trial answers them all."""
-_ENOUGH: Final = 12
+_ENOUGH: Final = 8
 """With fewer frames outside the calibration, frames are taken out of it."""
 _HELD_BACK_EVERY: Final = 4
 _FEWEST: Final = 8
@@ -34,7 +34,7 @@ _FEWEST: Final = 8
 _FEWEST_OF_A_CLASS: Final = 4
 """The worst class is one that occurs in so many of the frames held back: the IoU of a class in one frame is luck."""
 _MIOU_DROP: Final = 0.01
-"""One point, where `[goals] miou_drop` is not set."""
+"""One point, where no limit is asked for."""
 _SMALLEST: Final = 1e-4
 _SAME: Final = 0.02
 """Share of pixels that may change where there are no labels."""
@@ -42,22 +42,32 @@ _SAME: Final = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What int8 may lose."""
+    """What int8 may lose; `None` = that was not asked for."""
 
-    miou_drop: float = _MIOU_DROP
+    miou_drop: float | None = None
     class_drop: float | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether any was asked for."""
+        return self.miou_drop is not None or self.class_drop is not None
+
     def cost(self, miou_drop: float, worst_drop: float | None) -> float:
-        """At most 1 where both are kept, and by how much the worse of the two is missed or kept."""
-        costs = [miou_drop / max(self.miou_drop, _SMALLEST)]
+        """At most 1 where all that was asked for is kept; by how much the worst of it is missed or kept. Not asked: a point of mIoU."""
+        limit = self.miou_drop if self.asked else _MIOU_DROP
+        costs = [] if limit is None else [miou_drop / max(limit, _SMALLEST)]
         if self.class_drop is not None and worst_drop is not None:
             costs.append(worst_drop / max(self.class_drop, _SMALLEST))
-        return max(costs)
+        return max(costs, default=0.0)
+
+    def facts(self) -> dict[str, float | None]:
+        """For the manifest and for step keys."""
+        return {"miou_drop": self.miou_drop, "class_drop": self.class_drop}
 
 
 def limits_of(goals: GoalsSection) -> Limits:
     """Limits of a run's goals."""
-    return Limits(miou_drop=_MIOU_DROP if goals.miou_drop is None else goals.miou_drop, class_drop=goals.class_drop)
+    return Limits(miou_drop=goals.miou_drop, class_drop=goals.class_drop)
 
 
 def hold_back(ids: Sequence[str], chosen: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -34,13 +34,15 @@ def rung_words(rung: Mapping[str, Any]) -> str:
 
 def unmet_words(ladder: Mapping[str, Any]) -> str:
     """What is left to do where the goals are missed."""
-    goals = ladder["goals"]
-    asked = f"miou_drop {goals['miou_drop']:g}" + (f" and class_drop {goals['class_drop']:g}" if goals["class_drop"] is not None else "")
+    asked = " and ".join(f"{goal} {limit:g}" for goal, limit in ladder["goals"].items() if limit is not None)
+    if not asked:
+        return ("that is more than a point, and no goal says how much it may be; to have it rescued, type: "
+                "edgeseg run --set goals.miou_drop=0.01")
     last = ladder["last_rung"]
-    if last == "qat" or any(rung["rung"].startswith("qat") for rung in ladder["rungs"]):
-        return (f"{asked} cannot be met by int8 here, the best found is kept; use the fp32 bundle, train for int8 longer "
+    if last == "qat":
+        return (f"{asked} cannot be met in int8 here, the best found is kept; use the fp32 bundle, train for int8 longer "
                 "(--set quantize.qat_epochs=N), or relax the goal")
-    following = {"post_training": "mixed", "mixed": "qat"}.get(last, "qat")
+    following = {"post_training": "mixed", "mixed": "qat"}[last]
     why = "keeps the layers that need it float" if following == "mixed" else "fine-tunes the network for int8"
     return (f"{asked} is missed on the last rung allowed, the best found is kept; type: edgeseg run --set quantize.rescue={following}, "
             f"which {why}")

@@ -62,9 +62,7 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
     if manifest.format not in QUANTIZERS:
         raise ConfigError(f"{folder} is a bundle of format {manifest.format}; int8 is made of {', '.join(QUANTIZERS)}")
     if manifest.precision != "fp32":
-        raise ConfigError(f"{folder} is {manifest.precision} already; int8 is made of an fp32 bundle")
-    if manifest.precision != "fp32":
-        raise ConfigError(f"{folder} is {manifest.precision} already; int8 is made of an fp32 bundle")
+        raise ConfigError(f"{folder} is {manifest.precision} already; only an fp32 bundle can be quantized")
     pictures = open_pictures(data, manifest.classes)
     for note in pictures.notes:
         ui.say(f"note: {note}")
@@ -101,8 +99,8 @@ def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: 
     )
     climbed = climb(request, work / "kept")
     ladder = {
-        "judged_on": training.held_back, "goals": {"miou_drop": limits.miou_drop, "class_drop": limits.class_drop},
-        "last_rung": request.last, "reached": climbed.reached, "rungs": list(climbed.rungs),
+        "judged_on": training.held_back, "goals": limits.facts(), "last_rung": request.last, "reached": climbed.reached,
+        "rungs": list(climbed.rungs),
     }
     for line in kept_lines(manifest.format, ladder):
         ui.say(line)

@@ -74,11 +74,11 @@ def _hashed(ids: list[str]) -> dict[str, Any]:
 def _rescue(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None, chosen: Chosen) -> StepResult:
     manifest, section = parent.bundle.manifest, ctx.config.quantize
     limits, last = limits_of(ctx.config.goals), section.rescue
-    if last == "qat" and (final is None or manifest.contract.task != "semantic"):
+    if last == "qat" and final is None:
         last = "mixed"
-    if last == "mixed" and manifest.contract.task != "semantic":
+    if last != "off" and (manifest.contract.task != "semantic" or not limits.asked):  # nothing asks for more than the best calibrator
         last = "post_training"
-    goals = {"miou_drop": limits.miou_drop, "class_drop": limits.class_drop}
+    goals = limits.facts()
     training = {"epochs": section.qat_epochs, "lr": section.qat_lr} if last == "qat" else {}
     key = {
         "version": 3, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),

@@ -9,7 +9,7 @@ import tiny_models
 
 from edgeseg.core.bundle import Bundle, ModelFiles
 from quantization import Int8Plan
-from quantization.ladder import MOST_TRIALS, Bench, Judged, choose_plan, describe, float_share, grouped, keep_layers, short_name
+from quantization.ladder import MOST_TRIALS, Bench, Judged, choose_plan, describe, float_share, keep_layers, overlapping, short_name
 from quantization.tensors import LayerFacts
 
 
@@ -50,7 +50,7 @@ def test_finds_the_two_layers_that_matter(tmp_path: Path) -> None:
     assert {"l07", "l30"} <= set(kept.trial.plan.float_layers)
     assert len(kept.trial.plan.float_layers) <= 5
     assert len(trials.tried) - 1 <= MOST_TRIALS
-    assert kept.gains[0][1] == pytest.approx(1.5) and "l07" in kept.gains[0][0]
+    assert kept.gains[0][1] == pytest.approx(1.6) and {"l07", "l12"} <= set(kept.gains[0][0])
     assert kept.trial.size_bytes == 100 + len(kept.trial.plan.float_layers)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("trial-")]
 
@@ -81,11 +81,26 @@ def test_the_first_of_equal_plans_wins_and_none_is_written_twice(tmp_path: Path)
     assert len(written.written) == 3
 
 
-@pytest.mark.parametrize(("count", "groups"), [(0, 4), (1, 4), (4, 4), (5, 4), (47, 10)])
-def test_groups_are_all_layers_in_order(count: int, groups: int) -> None:
-    parts = grouped([layer(index) for index in range(count)], groups)
-    assert [name for part in parts for name in part] == [f"l{index:02}" for index in range(count)]
-    assert len(parts) == min(count, groups) and all(parts)
+@pytest.mark.parametrize(("count", "windows"), [(0, 4), (1, 4), (2, 8), (4, 4), (5, 4), (47, 8)])
+def test_windows_cover_all_and_hold_every_two_neighbours(count: int, windows: int) -> None:
+    parts = overlapping([layer(index) for index in range(count)], windows)
+    assert len(parts) <= windows
+    assert {name for part in parts for name in part} == {f"l{index:02}" for index in range(count)}
+    for index in range(count - 1):
+        assert any({f"l{index:02}", f"l{index + 1:02}"} <= set(part) for part in parts)
+
+
+def test_finds_two_neighbours_that_help_only_together(tmp_path: Path) -> None:
+    written = Written(9, {})
+    trials = bench(tmp_path, written)
+
+    def judge(bundle: Bundle) -> Judged:
+        together = {"l03", "l04"} <= set(bundle.manifest.scheme["floats"])
+        return Judged(cost=0.5 if together else 3.0)
+
+    trials.judge = judge
+    kept = keep_layers(trials, trials.try_plan(Int8Plan(calibrator="a"), "start"), written.layers)
+    assert kept.trial.plan.float_layers == ("l03", "l04")
 
 
 def test_share_of_macs_and_words() -> None:

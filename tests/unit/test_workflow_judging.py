@@ -39,6 +39,7 @@ def test_limits_are_the_goals() -> None:
     assert limits.cost(0.02, 0.05) == pytest.approx(1)
     assert limits.cost(0.01, 0.2) == pytest.approx(2)
     assert limits_of(GoalsSection()).cost(0.005, 0.9) == pytest.approx(0.5)
+    assert limits_of(GoalsSection(class_drop=0.1)).cost(0.5, 0.05) == pytest.approx(0.5)
     assert Limits(miou_drop=0.0).cost(0.0, None) <= 1 < Limits(miou_drop=0.0).cost(0.001, None)
 
 
