@@ -11,15 +11,23 @@ from pathlib import Path
 import pytest
 import tomllib
 
-from edgeseg.core.config import Config, GoalsSection, parse_config, render_toml
+from edgeseg.core.config import Config, GoalsSection, load_config, parse_config, render_toml
 from edgeseg.core.errors import BusyError, ConfigError, TrainingError
 from edgeseg.core.files import is_locked, lock, patient_lock
+from edgeseg.data.dataset import load_dataset
+from edgeseg.data.synthetic import write_field
+from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.search.front import Limits, Value, choose, nearest, pareto, shortfall
 from edgeseg.workflow.search.journal import cut_torn_line, open_study
-from edgeseg.workflow.search.results import best_path, check_best, rows_of
+from edgeseg.workflow.search.results import best_path, check_best, conclude, rows_of
 from edgeseg.workflow.search.space import Point, chosen_config, space_of, trial_config
+from edgeseg.workflow.search.speed import Stopwatch
 from edgeseg.workflow.search.stopping import Rival, falls_behind, is_rung
+from edgeseg.workflow.search.trial import Environment
 from edgeseg.workflow.search.worker import alive, bury, rivals_of, scores_of, take
+from edgeseg.workflow.steps import Steps
+from edgeseg.workflow.ui import Silent
 
 POINT = Point(network="fast_scnn", width=0.5, scale=0.5, macs_share=0.7, precision="int8")
 
@@ -250,6 +258,43 @@ def test_trials_tell_each_other_how_their_trainings_went(tmp_path: Path) -> None
         theirs = [trial for trial in trials if trial.user_attrs["training"] != name]
         assert rival.p90_ms == min(trial.user_attrs["bound_ms"] for trial in theirs)
         assert set(scores_of(trials, name)) == {5}
+
+
+def test_a_search_ends_with_the_best_that_meets_the_goals_or_says_by_how_much_none_does(tmp_path: Path) -> None:
+    write_field(tmp_path / "data", seed=1, counts={"train": 1, "val": 1}, size_hw=(32, 32))
+    (tmp_path / "edgeseg.toml").write_text("[data]\ndir = 'data'\nsize = [64, 64]\n[search]\nscales = [0.5, 1.0]\nmacs_shares = [1.0]\n")
+    found = load_config(tmp_path / "edgeseg.toml")
+    space, folder, best = space_of(found), tmp_path / "runs" / "run" / "search", best_path(tmp_path / "edgeseg.toml")
+    folder.mkdir(parents=True)
+    data = RunData(load_dataset(found.data, seed=0), "val", 0, folder, Silent())
+    study = open_study(folder / "journal.log", {}, say=print)
+    for miou, p90_ms in ((0.6, 30.0), (0.5, 10.0), (0.4, 20.0)):
+        taken = take(study, space, "me", seed=0)
+        assert taken is not None
+        taken[0].set_user_attr("value", dataclasses.asdict(value(miou, p90_ms)))
+        taken[0].set_user_attr("places", [{"p90_ms": p90_ms, "low_ms": p90_ms - 1, "high_ms": p90_ms + 1}])
+        study.tell(taken[0], [miou, p90_ms])
+
+    def end(**goals: float) -> Outcome:
+        limits = Limits.of(GoalsSection(**goals))
+        env = Environment(found, folder, data, (), Stopwatch(folder, Steps(folder, Silent()), [], Silent()), limits, 1, Silent())
+        return conclude(env, study, space, best, "3 points were tried")
+
+    met = end(p90_ms=25)
+    assert (met.passed, met.facts["front"]) == (True, [row["trial"] for row in met.facts["trials"] if row["miou"] in (0.6, 0.5)])
+    chosen = next(row for row in met.facts["trials"] if row["chosen"])
+    assert chosen["miou"] == 0.5
+    written = load_config(best)
+    assert (written.name, list(written.data.size), written.model.width) == ("run-best", chosen["size_hw"], chosen["width"])
+    assert written.data.dir == found.data.dir
+    assert str(tmp_path) not in best.read_text()
+
+    missed = end(p90_ms=8)
+    assert not missed.passed
+    assert "Nearest: trial" in missed.facts["verdict"]
+    assert "p90 10 ms where 8 were asked for (+25%)" in missed.facts["verdict"]
+    assert not best.exists(), "an earlier choice does not stay behind"
+    assert end().facts["chosen"] is not None, "without goals the best mIoU is chosen"
 
 
 def test_a_file_that_no_search_wrote_is_not_replaced(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any, Final
 from edgeseg import __version__
 from edgeseg.core.config import Config, load_config
 from edgeseg.core.errors import BusyError, ConfigError
-from edgeseg.core.files import is_locked, patient_lock, read_json, sweep_temporaries, write_json
+from edgeseg.core.files import is_locked, patient_lock, sweep_temporaries
 from edgeseg.core.lazy import require
 from edgeseg.workflow import learning
 from edgeseg.workflow.bundles import Outcome
@@ -28,14 +27,14 @@ from edgeseg.workflow.search.front import Limits
 from edgeseg.workflow.search.journal import open_study
 from edgeseg.workflow.search.results import best_path, check_best, conclude
 from edgeseg.workflow.search.space import Space, model_of, size_of, space_of
-from edgeseg.workflow.search.speed import Place, Speed, Stopwatch, places_of, smallest, tools_of, untrained
+from edgeseg.workflow.search.speed import Place, Stopwatch, places_of, smallest, tools_of, untrained
 from edgeseg.workflow.search.trial import Environment
 from edgeseg.workflow.search.worker import Budget, alive, work
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Ui
 
 _BUSY_LOAD: Final = 0.5
-"""Runnable processes a core above which the baseline was not measured on an idle machine."""
+"""Other processes a core above which the baseline was not measured on an idle machine."""
 _GOALS: Final = ("miou", "p90_ms", "fps", "size_mb")
 """Goals that steer the search; the others are judged by the run that follows."""
 
@@ -125,7 +124,7 @@ def _living(folder: Path) -> int:
 def _environment(config: Config, space: Space, folder: Path, workers: int, ui: Ui) -> Environment:
     """Check and decode the data, measure the baselines, refuse goals that nothing could meet; all of it cached."""
     if not _living(folder):
-        for part in ("", "work", "baseline", "untrained", ".steps"):
+        for part in ("", "work", "baseline", "bench", ".steps"):
             sweep_temporaries(folder / part)
     _check_networks(config, space)
     steps = Steps(folder, ui)
@@ -164,24 +163,19 @@ def _baseline(env: Environment, place: Place) -> None:
     key = {"model": asdict(config.model.portable), "size": list(config.data.size), "tools": tools_of(place.format, "fp32")}
     idle = env.stopwatch.idle(place, lambda target: untrained(config, env.data, place.format, "fp32", target), key)
     if idle["load"] > _BUSY_LOAD:
-        env.ui.say(f"warning: the machine was busy when the baseline was measured ({idle['load']:.1f} processes a core); latencies may be "
-                   "too high by as much as it was slowed down; their order is right")
+        env.ui.say(f"warning: the machine was busy when the baseline was measured ({idle['load']:.1f} other processes a core): latencies "
+                   "may be too high by as much as it was slowed down, their order is right; to measure it again, remove "
+                   f"{env.folder / 'baseline'} and add --restart")
 
 
 def _check_floor(env: Environment, place: Place, scale: float) -> None:
     """Refuse a goal that even the smallest network misses."""
     sized = replace(env.config, data=replace(env.config.data, size=size_of(env.config, scale)))
-    contract, output = contract_of(sized), env.folder / "untrained" / f"smallest--{place.targets[0]}-{place.format}.json"
+    contract, limits = contract_of(sized), env.limits
     num_scores = 1 if env.config.model.one_score else len(env.data.dataset.classes)
-
-    def make(output: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgeseg-search-") as work:
-            bundle = smallest(contract, env.data, num_scores, place.format, Path(work) / "bundle")
-            write_json(output, asdict(env.stopwatch.measure(bundle, place, precision="fp32")))
-
-    key = {"contract": asdict(contract), "scores": num_scores, "tools": tools_of(place.format, "fp32"), **place.facts()}
-    step = env.stopwatch.steps.do(f"smallest-{place.targets[0]}-{place.format}", kind="bench", key=key, output=output, make=make)
-    floor, limits = Speed(**read_json(step.output)), env.limits
+    key = {"contract": asdict(contract), "scores": num_scores, "tools": tools_of(place.format, "fp32")}
+    floor = env.stopwatch.measure(env.stopwatch.steps, "smallest", key, place,
+                                  lambda work: smallest(contract, env.data, num_scores, place.format, work / "bundle"))
     what = f"a network of one convolution at {contract.height}x{contract.width} in {place.how.runtime}"
     if limits.p90_ms is not None and limits.p90_ms < floor.low_ms:
         goal = "p90_ms" if env.config.goals.p90_ms == limits.p90_ms else "fps"
@@ -201,6 +195,7 @@ def _identity(env: Environment) -> dict[str, Any]:
     for section in ("search", "data", "augment", "train", "prune", "decision", "quantize", "goals"):
         values: Mapping[str, Any] = asdict(getattr(config, section))
         flat |= {f"{section}.{key}": value for key, value in values.items() if key not in dropped.get(section, ())}
+    flat["train.teacher"] = Path(config.train.teacher).name
     flat |= {f"model.{key}": value for key, value in asdict(config.model.portable).items()}
     for place in env.places:
         facts = place.facts()

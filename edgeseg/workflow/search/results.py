@@ -136,7 +136,7 @@ def _report(env: Environment, rows: tuple[SearchRow, ...], verdict: str, passed:
         measured.append(
             f"{', '.join(place.targets)}: {place.format} in {facts['runtime']} {facts['runtime_version']}, {place.how.options.num_threads} "
             f"threads, on {facts['machine']}: in blocks between those of the untrained network of [model], whose p90 was "
-            f"{idle['p90_ms']:.3g} ms before the first training, with {idle['load']:.1f} runnable processes a core."
+            f"{idle['p90_ms']:.3g} ms before the first training, with {idle['load']:.1f} other processes a core."
         )
     running = sum(row.state == "running" for row in rows)
     notes = ["Times are quick measurements of one inference at model size; edgeseg run measures the chosen point in full."]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,12 +98,12 @@ class Stopwatch:
     ui: Ui
 
     def idle(self, place: Place, make_baseline: Callable[[Path], Bundle], key: dict[str, Any]) -> dict[str, Any]:
-        """Latency of the baseline (`p50_ms`, `p90_ms`, `load` = runnable processes a core), measured once and before any training."""
+        """Latency of the baseline, measured once and before any training: `p50_ms`, `p90_ms`, `load` = other processes a core."""
 
         def make(output: Path) -> None:
             with patient_lock(self.folder / "measuring.lock", holder="edgeseg search"), atomic_folder(output) as folder:
-                load = os.getloadavg()[0] / (os.cpu_count() or 1)
                 bundle = make_baseline(folder / "bundle")
+                load = others_running()
                 result = bench(bundle, self.frames, target=place.targets[0], how=place.how, quick=True,
                                on_progress=self._show("the baseline"))
                 write_json(folder / "idle.json", {"p50_ms": result.inference.p50_ms, "p90_ms": result.inference.p90_ms, "load": load})
@@ -110,16 +111,29 @@ class Stopwatch:
         self.steps.do(f"baseline-{_slug(place)}", kind="bench", key={**key, **place.facts()}, output=self._baseline(place), make=make)
         return self.baseline_facts(place)
 
-    def measure(self, bundle: Bundle, place: Place, *, precision: str) -> Speed:
-        """Measure a bundle against the baseline, one at a time on this machine."""
-        baseline, idle = open_bundle(self._baseline(place) / "bundle"), self.baseline_facts(place)
+    def measure(self, steps: Steps, name: str, key: dict[str, Any], place: Place, make_bundle: Callable[[Path], Bundle]) -> Speed:
+        """Measure a bundle against the baseline, one at a time on this machine; as step `name` of `steps`, done once for `key`.
+
+        What is kept is the ratio, so that a baseline that is measured again corrects all of it. `make_bundle` is given an empty folder.
+        """
+        def make(output: Path) -> None:
+            with tempfile.TemporaryDirectory(prefix="edgeseg-search-") as work:
+                write_json(output, self._compare(make_bundle(Path(work)), place))
+
+        output = steps.folder / "bench" / f"{name}--{_slug(place)}.json"
+        found = read_json(steps.do(f"{name}--{_slug(place)}", kind="bench", key={**key, **place.facts()}, output=output, make=make).output)
+        p90_ms = float(self.baseline_facts(place)["p90_ms"])
+        return Speed(p90_ms=p90_ms / found["ratio"], low_ms=p90_ms / found["high"], high_ms=p90_ms / found["low"],
+                     size_bytes=found["size_bytes"])
+
+    def _compare(self, bundle: Bundle, place: Place) -> dict[str, Any]:
+        baseline, precision = open_bundle(self._baseline(place) / "bundle"), bundle.manifest.precision
         how = plan(place.targets[0], place.format, precision, num_threads=place.how.options.num_threads)
         lock = self.folder / "measuring.lock"
         with patient_lock(lock, holder="edgeseg search", on_wait=lambda who: self.ui.say(f"waiting: {who} measures")):
             ratio = compare(baseline, bundle, self.frames, target=place.targets[0], how_a=place.how, how_b=how, quick=True,
                             on_progress=self._show(bundle.manifest.name))
-        p90_ms = float(idle["p90_ms"])
-        return Speed(p90_ms=p90_ms / ratio.ratio, low_ms=p90_ms / ratio.high, high_ms=p90_ms / ratio.low, size_bytes=bundle.size_bytes)
+        return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "size_bytes": bundle.size_bytes}
 
     def baseline_facts(self, place: Place) -> dict[str, Any]:
         """What `idle` wrote."""
@@ -131,6 +145,23 @@ class Stopwatch:
 
     def _show(self, what: str) -> Callable[[str, float], None]:
         return lambda stage, done: self.ui.progress(f"measuring {what}: {stage}", round(100 * min(done, 1.0)), 100)
+
+
+def others_running(samples: int = 20) -> float:
+    """Processes that could run besides this one, a core: the mean of a few looks within 0.2 s.
+
+    The load average would still count what this process itself did in the minute before.
+    """
+    cores = os.cpu_count() or 1
+    try:
+        seen = []
+        for _ in range(samples):
+            runnable = Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0]
+            seen.append(max(0, int(runnable) - 1))
+            time.sleep(0.01)
+    except OSError:  # not Linux
+        return max(0.0, os.getloadavg()[0] - 1) / cores
+    return sum(seen) / samples / cores
 
 
 def _slug(place: Place) -> str:

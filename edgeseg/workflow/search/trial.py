@@ -6,14 +6,13 @@ killed goes on where it stopped.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.config import Config
-from edgeseg.core.files import patient_lock, read_json, sweep_temporaries, write_json, write_text
+from edgeseg.core.files import patient_lock, sweep_temporaries, write_text
 from edgeseg.workflow import bundling, learning, verifying
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
@@ -165,30 +164,18 @@ def _bound(env: Environment, point: Point, config: Config) -> float:
 
 
 def _untrained_speed(env: Environment, point: Point, config: Config, place: Place) -> Speed:
-    name = f"{point.training}-{point.precision}--{place.targets[0]}-{place.format}"
     key = {
         "model": asdict(config.model.portable), "size": list(config.data.size), "precision": point.precision,
-        "tools": tools_of(place.format, point.precision), **place.facts(),
+        "tools": tools_of(place.format, point.precision),
     }
-
-    def make(output: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgeseg-search-") as work:
-            bundle = untrained(config, env.data, place.format, point.precision, Path(work) / "bundle")
-            write_json(output, asdict(env.stopwatch.measure(bundle, place, precision=point.precision)))
-
-    step = env.stopwatch.steps.do(f"untrained-{name}", kind="bench", key=key, output=env.folder / "untrained" / f"{name}.json", make=make)
-    return Speed(**read_json(step.output))
+    return env.stopwatch.measure(
+        env.stopwatch.steps, f"untrained-{point.training}-{point.precision}", key, place,
+        lambda work: untrained(config, env.data, place.format, point.precision, work / "bundle"),
+    )
 
 
 def _speed(env: Environment, ctx: RunContext, bundle: SealedBundle, place: Place) -> Speed:
-    name = f"{place.targets[0]}--{bundle.name}"
-
-    def make(output: Path) -> None:
-        write_json(output, asdict(env.stopwatch.measure(bundle.bundle, place, precision=bundle.bundle.manifest.precision)))
-
-    key = {"bundle": bundle.step.sha256, **place.facts()}
-    step = ctx.steps.do(f"speed-{name}", kind="bench", key=key, output=ctx.folder / "bench" / f"{name}.json", make=make)
-    return Speed(**read_json(step.output))
+    return env.stopwatch.measure(ctx.steps, f"speed-{bundle.name}", {"bundle": bundle.step.sha256}, place, lambda work: bundle.bundle)
 
 
 def _context(env: Environment, config: Config, name: str, *, hook: Callable[[TrainProgress], None] | None = None) -> RunContext:
