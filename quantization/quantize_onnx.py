@@ -24,6 +24,7 @@ from edgeseg.core.manifest import FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from quantization.base import FLOAT_REASON, Int8Writer, check_request, plan_facts, resolve
 from quantization.calibrators import Ranges
+from quantization.graph_onnx import read_pixels_in_blocks
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
 from quantization.instances import Operation, float_operations
 from quantization.plan import AUTO, Int8Plan
@@ -112,6 +113,7 @@ class OnnxWriter:
         model = onnx.load(str(output))
         if self.raw:
             _feed_uint8(model.graph, self.raw)
+        read_pixels_in_blocks(model)
         for node in model.graph.node:
             node.ClearField("doc_string")
         model.graph.ClearField("value_info")
