@@ -87,7 +87,8 @@ def render_search_page(data: SearchReport) -> str:
     head = {None: "No goals were set", True: "A point meets the goals", False: "No point meets the goals"}[data.passed]
     css_class = {None: "verdict", True: "verdict good", False: "verdict bad"}[data.passed]
     sections = [
-        _section("front", "mIoU against latency", "The dashed line joins the points that no other one beats.", _plot(data)),
+        _section("front", "mIoU against latency", "The dashed line joins the points that no other one beats; figures are "
+                 "trials.", _plot(data)),
         _section("points", "Points that were tried", f"mIoU on val after {data.epochs} epochs: it ranks points, and says little of what a "
                  "full training reaches.", join([facts(list(data.pairs.items())), _table(data)])),
         _section("measured", "How it was measured", "", el("ul", *(el("li", line) for line in (*data.measured, *data.notes)))),
@@ -118,7 +119,7 @@ def _plot(data: SearchReport) -> Html:
     dots = [
         Dot(x=row.p90_ms, y=row.miou, css="chosen" if row.chosen else "front" if row.on_front else "behind",
             said=f"trial {row.trial}: {row.words}: mIoU {percent(row.miou, 2)}, p90 {ms(row.p90_ms)} ms",
-            label=f"trial {row.trial}" if row.chosen or row.on_front else "")
+            label=str(row.trial) if row.chosen or row.on_front else "")
         for row in data.rows if row.miou is not None and row.p90_ms is not None
     ]
     return scatter(dots, title="mIoU on val over the 90th percentile of latency", x_name="p90 in ms, logarithmic",

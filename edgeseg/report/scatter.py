@@ -13,6 +13,8 @@ from edgeseg.report.html import Child, Html, el, join, svg
 _WIDTH: Final = 760
 _HEIGHT: Final = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 20, 14, 40
+_LABEL_WIDTH: Final = 22
+_LABEL_HEIGHT: Final = 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,20 @@ def scatter(dots: Sequence[Dot], *, title: str, x_name: str, x_limit: float | No
     for dot in drawn:
         marks.append(svg("circle", svg("title", dot.said), cx=px(dot.x), cy=py(dot.y), r=6 if dot.css == "chosen" else 4,
                          class_=f"dot {dot.css}"))
-        if dot.label:
-            marks.append(svg("text", dot.label, x=px(dot.x) + 7, y=py(dot.y) - 7, class_="value"))
+    written: list[tuple[float, float]] = []
+    for dot in sorted(drawn, key=lambda dot: dot.css != "chosen"):  # where two would cover each other, the first is written
+        x, y = px(dot.x) + 7, py(dot.y) - 7
+        if dot.label and all(abs(x - other_x) > _LABEL_WIDTH or abs(y - other_y) > _LABEL_HEIGHT for other_x, other_y in written):
+            written.append((x, y))
+            marks.append(svg("text", dot.label, x=x, y=y, class_="value"))
     chart = svg("svg", svg("title", title), join(grid), join(marks), viewbox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", class_="chart")
     return el("figure", el("figcaption", title), chart)
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
+    factors = (1, 2, 5) if high / low > 30 else (1, 1.5, 2, 3, 5, 7)
+    return [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
 
 
 def _staircase(steps: Sequence[tuple[float, float]], px: Callable[[float], float], py: Callable[[float], float]) -> str:
