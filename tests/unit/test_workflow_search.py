@@ -24,7 +24,7 @@ from edgeseg.workflow.search.results import best_path, check_best, conclude, row
 from edgeseg.workflow.search.space import Point, chosen_config, space_of, trial_config
 from edgeseg.workflow.search.speed import Stopwatch
 from edgeseg.workflow.search.stopping import Rival, falls_behind, is_rung
-from edgeseg.workflow.search.trial import Environment
+from edgeseg.workflow.search.trial import Dropped, Environment, Hook, Watch
 from edgeseg.workflow.search.worker import alive, bury, rivals_of, scores_of, take
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Silent
@@ -295,6 +295,31 @@ def test_a_search_ends_with_the_best_that_meets_the_goals_or_says_by_how_much_no
     assert "p90 10 ms where 8 were asked for (+25%)" in missed.facts["verdict"]
     assert not best.exists(), "an earlier choice does not stay behind"
     assert end().facts["chosen"] is not None, "without goals the best mIoU is chosen"
+
+
+def test_a_training_is_stopped_while_it_runs_and_by_what_it_had_reached_before(tmp_path: Path) -> None:
+    from edgeseg.training.loop import TrainProgress
+
+    def at(epoch: int, score: float | None, scored_epoch: int) -> TrainProgress:
+        return TrainProgress(epoch=epoch, num_epochs=20, step=epoch, num_steps=20, loss=1.0, metric="mIoU", score=score,
+                             scored_epoch=scored_epoch, best_score=score, lr=0.1, seconds_left=1.0)
+
+    rivals, noted = [Rival({5: 0.5, 10: 0.6, 15: 0.7}, 10.0)] * 3, list[object]()
+    watch = Watch(note=lambda key, what: noted.append((key, what)), rivals=lambda: rivals, scores=dict)
+    hook = Hook(20, True, 30.0, watch)
+    hook(at(1, None, 0))
+    hook(at(5, 0.55, 5))
+    hook(at(6, 0.55, 5))
+    assert noted == [("scores", {"5": 0.55})], "each score is noted once"
+    with pytest.raises(Dropped, match=r"after 10 epochs mIoU 0\.300, below the median 0\.600") as caught:
+        hook(at(10, 0.3, 10))
+    assert caught.value.kind == "stopped"
+    again = Hook(20, True, 30.0, dataclasses.replace(watch, scores=lambda: {5: 0.55, 10: 0.3}))
+    with pytest.raises(Dropped, match="after 10 epochs"):
+        again(at(11, None, 0))
+    Hook(20, True, 9.0, dataclasses.replace(watch, scores=lambda: {10: 0.3}))(at(11, None, 0))  # faster than all of them
+    Hook(20, False, 30.0, watch)(at(10, 0.3, 10))
+    Hook(20, True, 30.0, watch)(at(15, 0.3, 15))  # most of it is paid for
 
 
 def test_a_file_that_no_search_wrote_is_not_replaced(tmp_path: Path) -> None:

@@ -93,7 +93,8 @@ def evaluate(env: Environment, point: Point, watch: Watch) -> Outcome:
     with patient_lock(lock, holder="edgeseg search", on_wait=lambda who: env.ui.say(f"waiting: {who} has {point.training}")):
         bound_ms = _bound(env, point, config)
         watch.note("bound_ms", bound_ms)
-        trained = learning.train(_context(env, config, point.training, hook=_Hook(env, point, bound_ms, watch)), env.data)
+        hook = Hook(config.train.epochs, env.config.search.stop_early, bound_ms, watch)
+        trained = learning.train(_context(env, config, point.training, hook=hook), env.data)
         ctx = _context(env, config, point.folder)
         final = prune(ctx, env.data, trained)
         reference = evaluate_float(ctx, env.data, final, learning.decide(ctx, env.data, final))
@@ -113,17 +114,18 @@ def evaluate(env: Environment, point: Point, watch: Watch) -> Outcome:
     return Outcome(value, places)
 
 
-class _Hook:
-    """Watches a training: notes each validation score, and ends the training where it falls behind."""
+class Hook:
+    """Watches a training of `epochs`: notes each validation score, and ends it (`Dropped`) where it falls behind, if `stop`."""
 
-    def __init__(self, env: Environment, point: Point, bound_ms: float, watch: Watch) -> None:
-        self._epochs, self._stop = env.config.search.epochs, env.config.search.stop_early
+    def __init__(self, epochs: int, stop: bool, bound_ms: float, watch: Watch) -> None:
+        self._epochs, self._stop = epochs, stop
         self._bound_ms, self._watch = bound_ms, watch
         self._scores = dict(watch.scores())
         self._told = 0
         self._begun = False
 
     def __call__(self, now: TrainProgress) -> None:
+        """Take what the training loop reports; see `RunContext.on_training`."""
         if not self._begun:  # only now, since a finished training costs nothing more
             self._begun = True
             for epoch in sorted(self._scores):
