@@ -92,7 +92,8 @@ def point_name(shape: LayerShape) -> str:
         few, many = many, few
     groups = "depthwise " if shape.depthwise else f"groups {shape.groups} " if shape.groups > 1 else ""
     dilated = f" dilation {shape.dilation[0]}x{shape.dilation[1]}" if shape.dilation != (1, 1) else ""
-    return (f"{shape.kind} {groups}{shape.kernel[0]}x{shape.kernel[1]}{dilated} {few}>{many} "
+    stride = f" stride {shape.stride[0]}x{shape.stride[1]}" if shape.stride != (1, 1) else ""
+    return (f"{shape.kind} {groups}{shape.kernel[0]}x{shape.kernel[1]}{stride}{dilated} {few}>{many} "
             f"{shape.in_hw[0]}x{shape.in_hw[1]}>{shape.out_hw[0]}x{shape.out_hw[1]}")
 
 

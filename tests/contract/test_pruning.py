@@ -1,4 +1,5 @@
-"""Every network that gives a class a pixel can be pruned: it is sound, keeps its classes, exports and answers as in torch."""
+"""Every network that gives a class a pixel can be pruned: it is sound, keeps its classes, comes back from disk, trains on, exports and
+answers as in torch."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ from edgeseg.core.bundle import BundleInfo, seal_bundle
 from edgeseg.core.config import ModelSection
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import agreement
-from edgeseg.models import MODELS, Network, build, count_macs
+from edgeseg.models import MODELS, Network, build, channel_shapes, count_macs, fold
+from edgeseg.models.outputs import Outputs
 from edgeseg.pruning import Pruner, layer_shapes
 from edgeseg.pruning.prune import macs
+from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from edgeseg.training.evaluate import torch_predictor
 from edgeseg.workflow.bundling import own_answer
 from edgeseg.workflow.zoo_worker import settle
@@ -57,10 +60,25 @@ def test_pruned_network_exports_and_answers_as_in_torch(name: str, tmp_path: Pat
         if isinstance(module, nn.Conv2d):
             assert tuple(module.weight.shape[:2]) == (module.out_channels, module.in_channels // module.groups)
 
+    contract, names = Contract(height=HW[0], width=HW[1]), ("a", "b", "c", "d")
+    meta = CheckpointMeta(
+        model=CASES[name], num_classes=4, classes=names, palette=((0, 0, 0),) * 4, contract=contract, config_sha256="0" * 64,
+        dataset="none", dataset_sha256="0" * 64,
+    )
+    save_checkpoint(tmp_path / "checkpoint", pruned, meta)
+    loaded, _ = load_checkpoint(tmp_path / "checkpoint")
+    assert channel_shapes(loaded) == channel_shapes(pruned)
+    x = torch.randn(1, 3, 45, 67)
+    with torch.inference_mode():
+        expected = pruned(x)
+        assert torch.equal(loaded(x), expected)
+        torch.testing.assert_close(fold(loaded)(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    out = loaded.train()(torch.randn(2, 3, 64, 64))
+    (out.main if isinstance(out, Outputs) else out).mean().backward()  # fine-tuning works
+
     settle(pruned, frames)
-    contract = Contract(height=HW[0], width=HW[1])
     (tmp_path / "model").mkdir()
-    info = BundleInfo(name="pruned", contract=contract, classes=("a", "b", "c", "d"), palette=((0, 0, 0),) * 4, reference=None, parents=(),
+    info = BundleInfo(name="pruned", contract=contract, classes=names, palette=((0, 0, 0),) * 4, reference=None, parents=(),
                       config_sha256="")
     bundle = seal_bundle(tmp_path / "bundle", EXPORTERS["openvino"](pruned, contract, tmp_path / "model"), info, golden_frames=[],
                          answer=own_answer)

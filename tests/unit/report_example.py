@@ -93,7 +93,9 @@ def report(**changes: object) -> ReportData:
         pruning=PruningFacts(params_before=1_140_000, params_after=610_000, macs_before=570_000_000, macs_after=310_000_000,
                              latency_before_ms=10.0, latency_after_ms=7.2, miou_before=0.893, miou_after=0.8913,
                              latency_where="ONNX Runtime on Intel Xeon 2.10 GHz",
-                             verdict="Pruning kept 54 % of the MACs and made a frame 28 % faster."),
+                             verdict="Pruning kept 54 % of the MACs and made a frame 28 % faster.",
+                             method="Channels by taylor, all layers weighed at once, multiples of 16, cuts: 2.",
+                             layers=(("downsample.0.conv", 32, 16), ("extract.0.body.0.conv", 384, 208))),
         float_reference=FloatReference(
             split="test", num_frames=60, miou=0.8913, iou=FLOAT_IOU, pixel_accuracy=0.971, mean_dice=0.9412,
             dice=(0.98, 0.948, 0.896, None), mean_boundary_f1=0.8234, boundary_f1=(0.9, 0.84, 0.731, None), confusion=CONFUSION,

@@ -1,6 +1,4 @@
-"""Pruning of every network: sound shapes, the share reached, the classes untouched, a checkpoint that comes back."""
-
-from pathlib import Path
+"""Pruning to a share of the MACs: the share reached, the classes untouched, the least important first; tests/contract has every network."""
 
 import pytest
 import torch
@@ -8,21 +6,10 @@ from torch import nn
 
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.manifest import Contract
-from edgeseg.models import MODELS, build, channel_shapes, count_macs, fold
-from edgeseg.models.outputs import Outputs
+from edgeseg.models import build, count_macs
 from edgeseg.pruning import prune
-from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 
-NARROW = {
-    "unet": ModelSection(name="unet", width=0.25, depth=3),
-    **{name: ModelSection(name=name, width=0.5) for name in ("bisenet_v2", "ddrnet_23_slim", "pidnet_s", "effnet_lite")},
-    **{name: ModelSection(name=name, width=0.25) for name in ("fcn32s", "fcn16s", "fcn8s")},
-}
-
-
-def section_of(name: str) -> ModelSection:
-    return NARROW.get(name, ModelSection(name=name))
+NARROW = {"unet": ModelSection(name="unet", width=0.25, depth=3), "bisenet_v2": ModelSection(name="bisenet_v2", width=0.5)}
 
 
 def test_macs_by_hand() -> None:
@@ -37,10 +24,9 @@ def test_macs_of_fast_scnn_are_the_measured_half_giga() -> None:
     assert count_macs(build(ModelSection(), 11), (360, 480)) == pytest.approx(0.57e9, rel=0.02)
 
 
-@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.task == "semantic"])
-def test_pruned_network_is_sound_and_comes_back_from_disk(name: str, tmp_path: Path) -> None:
-    section = section_of(name)
-    net = build(section, 5)
+@pytest.mark.parametrize("name", ["fast_scnn", "unet", "bisenet_v2"])
+def test_every_layer_loses_its_share(name: str) -> None:
+    net = build(NARROW.get(name, ModelSection(name=name)), 5)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     pruned, report = prune(net, macs_share=0.6, round_to=8, example_hw=(96, 128))
 
@@ -52,25 +38,6 @@ def test_pruned_network_is_sound_and_comes_back_from_disk(name: str, tmp_path: P
     assert [row.after for row in classes] == [5] * len(net.class_layers)
     assert all(row.after % 8 == 0 for row in report.channels if row not in classes)
     assert any(row.after < row.before for row in report.channels)
-    for module in pruned.modules():
-        if isinstance(module, nn.Conv2d):
-            assert tuple(module.weight.shape[:2]) == (module.out_channels, module.in_channels // module.groups)
-
-    meta = CheckpointMeta(
-        model=section, num_classes=5, classes=("a", "b", "c", "d", "e"), palette=((0, 0, 0),) * 5, contract=Contract(height=96, width=128),
-        config_sha256="0" * 64, dataset="none", dataset_sha256="0" * 64,
-    )
-    saved = save_checkpoint(tmp_path / "pruned", pruned, meta)
-    loaded, loaded_meta = load_checkpoint(tmp_path / "pruned")
-    assert loaded_meta == saved.meta
-    assert channel_shapes(loaded) == channel_shapes(pruned)
-    x = torch.randn(1, 3, 45, 67)
-    with torch.inference_mode():
-        expected = pruned(x)
-        assert torch.equal(loaded(x), expected)
-        torch.testing.assert_close(fold(loaded)(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-    out = loaded.train()(torch.randn(2, 3, 64, 64))
-    (out.main if isinstance(out, Outputs) else out).mean().backward()  # fine-tuning works
 
 
 def test_least_important_channels_go_first() -> None:
