@@ -18,6 +18,7 @@ from edgeseg.data.base import SPLITS, Problem, Sample, relative
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.dataset import named_classes, scan_dataset
 from edgeseg.data.examine import Examined, examine
+from edgeseg.data.orientation import turned
 from edgeseg.data.store import explain_strange
 from edgeseg.data.suspicions import absent, imbalance, lying, near_duplicates
 
@@ -100,6 +101,7 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
         warnings += class_warnings
         warnings += imbalance(split_counts, classes)
     warnings += lying(root, samples, [look.frame_hw for look in looks])
+    warnings += turned(root, samples, [look.agreement for look in looks])
     warnings += near_duplicates(root, samples, [look.thumbnail for look in looks])
     twin_problems, twin_warnings = _twins(root, samples, looks)
     sizes = Counter(f"{look.frame_hw[1]}x{look.frame_hw[0]}" for look in looks if look.frame_hw is not None)

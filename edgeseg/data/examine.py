@@ -17,6 +17,7 @@ from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, read_class_map, read_f
 from edgeseg.core.instances import InstanceLabel
 from edgeseg.data.base import Problem, Sample, relative
 from edgeseg.data.labels import LOSSY_SUFFIXES
+from edgeseg.data.orientation import edge_agreement
 from edgeseg.data.store import size_mismatch
 from edgeseg.data.suspicions import thumbnail
 
@@ -38,6 +39,8 @@ class Examined:
     """Hash of the decoded frame, so that a renamed or re-saved PNG is still recognised."""
     thumbnail: NDArray[np.uint8] | None = None
     """See `edgeseg.data.suspicions.thumbnail`."""
+    agreement: NDArray[np.float64] | None = None
+    """See `edgeseg.data.orientation.edge_agreement`."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -77,6 +80,8 @@ def examine(root: Path, sample: Sample) -> Examined:
             found.problems.append(_unreadable(root, sample.label, error, kind="unreadable" if indices else "bad-label"))
         else:
             _examine_label(root, sample, label, found, image_header, mask_header)
+            if found.frame_hw == label.shape:
+                found.agreement = edge_agreement(frame, label)
     for path, header in ((sample.image, image_header), (sample.label, mask_header)):
         if header is not None and header.num_pictures > 1:
             found.warnings.append(Problem(file=relative(root, path), kind="several-pictures",

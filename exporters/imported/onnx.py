@@ -21,6 +21,8 @@ from edgeseg.core.vendors import quiet, versions
 from exporters.imported import openvino as as_openvino
 from exporters.imported.base import Facts, Port, Reading
 from exporters.imported.ends import ANSWER_NAME, X_NAME, AnswerEnd, FrameEnd, answer_example, frame_example, to_onnx
+from exporters.imported.onnx_stem import fold_onnx
+from exporters.imported.stem import RawEnd, said, why_not
 from exporters.to_onnx import IR_VERSION, OPSET, strip
 
 _NEWEST_EVERYWHERE: Final = 21
@@ -118,15 +120,19 @@ class SettledOnnx:
         onnx = require("onnx", extra="export")
         path = workdir / "model.onnx"
         with vendor_errors("onnx"), quiet():
-            frame_end = to_onnx(FrameEnd(reading), frame_example(reading), (INPUT_NAME, X_NAME))
+            body = onnx.ModelProto()
+            body.CopyFrom(self._model)
+            stem = why_not(reading, quantized=self.facts.quantized) or fold_onnx(body, reading)
+            feed = FrameEnd(reading) if isinstance(stem, str) else RawEnd(reading, stem.borders)
+            frame_end = to_onnx(feed, frame_example(reading), (INPUT_NAME, X_NAME))
             answer_end = to_onnx(AnswerEnd(reading, format), answer_example(reading), (ANSWER_NAME, OUTPUT_NAME))
-            model = join(onnx, frame_end, self._model, answer_end)
+            model = join(onnx, frame_end, body, answer_end)
             strip(model)
             onnx.checker.check_model(model, full_check=True)
             onnx.save_model(model, str(path))
         return ModelFiles(
             folder=workdir, files=(path.name,), entry=path.name, format=format, precision="int8" if self.facts.quantized else "fp32",
-            scheme={}, tools=versions("torch", "onnx", "onnxscript"),
+            scheme=said(stem), tools=versions("torch", "onnx", "onnxscript"),
         )
 
     def _write_openvino(self, reading: Reading, workdir: Path) -> ModelFiles:

@@ -16,6 +16,8 @@ from edgeseg.core.manifest import FRAME_END, INPUT_NAME, OUTPUT_NAME
 from edgeseg.core.vendors import quiet, versions
 from exporters.imported.base import Facts, Port, Reading
 from exporters.imported.ends import AnswerEnd, FrameEnd, answer_example, frame_example, to_openvino
+from exporters.imported.openvino_stem import fold_openvino
+from exporters.imported.stem import RawEnd, said, why_not
 
 _PASSING: Final = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Interpolate", "Convert", "Result"})
 
@@ -110,7 +112,9 @@ def write(body: Any, reading: Reading, workdir: Path, *, quantized: bool) -> Mod
     """Join the ends to `body` (one input, one output; it is used up) and save."""
     ov = require("openvino", extra="export")
     path = workdir / "model.xml"
-    frame_end = to_openvino(FrameEnd(reading), frame_example(reading))
+    stem = why_not(reading, quantized=quantized) or fold_openvino(body, reading)
+    feed = FrameEnd(reading) if isinstance(stem, str) else RawEnd(reading, stem.borders)
+    frame_end = to_openvino(feed, frame_example(reading))
     for index, operation in enumerate(frame_end.get_ordered_ops()):
         operation.set_friendly_name(f"{FRAME_END}{operation.get_type_name()}_{index}")
     answer_end = to_openvino(AnswerEnd(reading, "openvino"), answer_example(reading))
@@ -127,7 +131,7 @@ def write(body: Any, reading: Reading, workdir: Path, *, quantized: bool) -> Mod
     ov.save_model(model, path, compress_to_fp16=False)
     return ModelFiles(
         folder=workdir, files=(path.name, path.with_suffix(".bin").name), entry=path.name, format="openvino",
-        precision="int8" if quantized else "fp32", scheme={}, tools=versions("torch", "openvino"),
+        precision="int8" if quantized else "fp32", scheme=said(stem), tools=versions("torch", "openvino"),
     )
 
 
