@@ -57,6 +57,7 @@ TIME_FIELDS: Final = frozenset(
         "resize_back_ms",
         "end_to_end_ms",
         "speedup_vs_fp32",
+        "speedup_vs_own_float",
         "recommended",
         "reason",
     }

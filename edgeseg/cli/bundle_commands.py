@@ -20,13 +20,25 @@ def verify(
         str, typer.Option("--split", metavar="SPLIT", help="train, val, test or all; default: the one the float checkpoint was measured on")
     ] = "",
     arithmetic: ArithmeticOpt = "f32",
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="compare torch, onnx, the float bundle and this one rung by rung; BUNDLE may be a run's folder")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", metavar="DIR", help="with --ladder: the checkpoint it was made from, if not in its run")
+    ] = None,
     json: JsonOpt = False,
 ) -> None:
     """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit code 1 if one is missed."""
-    from edgeseg.workflow import bundles
+    from edgeseg.workflow import bundles, parity
 
     console = Console(quiet=json)
-    outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, arithmetic=arithmetic, ui=console)
+    if ladder:
+        outcome = parity.verify_ladder(
+            bundle, data=data, config=config, checkpoint=checkpoint, target=target, split=split, arithmetic=arithmetic, ui=console
+        )
+    else:
+        bundles.refuse_without_ladder(bundle, checkpoint)
+        outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, arithmetic=arithmetic, ui=console)
     console.close()
     if json:
         print_json(outcome.to_json())

@@ -60,12 +60,17 @@ def init(
         raise typer.Exit(DataError.exit_code)
 
 
-def run(config: ConfigArg = DEFAULT_CONFIG, set_: SetOpt = None, json: JsonOpt = False) -> None:
+def run(
+    config: ConfigArg = DEFAULT_CONFIG,
+    set_: SetOpt = None,
+    ladder: Annotated[bool, typer.Option("--ladder", help="compare every bundle with torch rung by rung, for the report")] = False,
+    json: JsonOpt = False,
+) -> None:
     """Run the whole chain: cached step by step, resumable, exit code 1 if a goal is missed."""
     from edgeseg.workflow import chain
 
     console = Console(quiet=json)
-    summary = chain.run(config, tuple(set_ or ()), ui=console)
+    summary = chain.run(config, tuple(set_ or ()), ladder=ladder, ui=console)
     console.close()
     _show(summary.folder, json)
     if not summary.passed:

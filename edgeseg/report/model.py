@@ -392,6 +392,8 @@ class ReportData:
     config_toml: str
     settings: Mapping[str, str] = field(default_factory=dict)
     """Facts about the run that are neither configuration nor version (calibration frames and their hash, for example)."""
+    parity: tuple[Mapping[str, Any], ...] = ()
+    """Parity ladders of bundles, as `edgeseg.workflow.parity` writes them; empty = not climbed."""
     ladders: tuple[LadderFacts, ...] = ()
     """How int8 of each format was made."""
 

@@ -13,6 +13,7 @@ from edgeseg.report.page_executed import executed_section
 from edgeseg.report.page_ladder import ABOUT as _LADDER
 from edgeseg.report.page_ladder import ladder_section
 from edgeseg.report.page_objects import objects_section
+from edgeseg.report.page_parity import parity_section
 from edgeseg.report.page_parts import table, tag
 from edgeseg.report.page_pictures import pictures_section
 from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, speed_bars
@@ -25,8 +26,8 @@ _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of {name} and of the worst class against "
                    "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
-_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs", "time": "Time", "pictures": "Frames",
-                 "not-verified": "Not verified", "details": "Details"}
+_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs", "parity": "Parity", "time": "Time",
+                 "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
 """Titles as the links at the top write them."""
 
 
@@ -45,6 +46,8 @@ def render_page(data: ReportData) -> str:
         ("int8", "What runs in int8", "Read back from each runtime, not from the file's name; the decision head is not counted.",
          executed_section(data.rows)),
         ("ladder", "How int8 was made, rung by rung", _LADDER, ladder_section(data.ladders)),
+        ("parity", "Parity ladder", "The same frames from torch to each bundle, every rung against the one below it.",
+         parity_section(data.parity)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),
         ("pictures", "Frames and answers", "The worst ones first.", _pictures(data)),

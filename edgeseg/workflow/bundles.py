@@ -71,6 +71,18 @@ def verify(
         session.close()
 
 
+def refuse_without_ladder(folder: Path, checkpoint: Path | None) -> None:
+    """Refuse what only --ladder understands.
+
+    Raises:
+        ConfigError: a checkpoint was given, or the folder of a run.
+    """
+    if checkpoint is not None:
+        raise ConfigError("--checkpoint goes with --ladder")
+    if (folder / "bundles").is_dir() and not (folder / "manifest.json").exists():
+        raise ConfigError(f"{folder} is the folder of a run; give one of {folder / 'bundles'}, or add --ladder for all of them")
+
+
 def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
     task = bundle.manifest.contract.task
     finding = at_least("golden", golden_limit(task), share)

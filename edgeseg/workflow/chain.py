@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
-from edgeseg.workflow import bundling, instance_verifying, learning, measuring, reporting, verifying
+from edgeseg.workflow import bundling, instance_verifying, learning, measuring, parity, reporting, verifying
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext, open_run
 from edgeseg.workflow.halving import halve_all
@@ -48,8 +48,8 @@ class StepSummary:
         return {"step": self.verb, "run": str(self.folder), "outputs": list(self.outputs), **self.facts}
 
 
-def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
-    """Do every step that is not done yet, then the report.
+def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, ui: Ui) -> RunSummary:
+    """Do every step that is not done yet, then the report; with `ladder` the parity ladder of every bundle stands in it.
 
     Raises:
         ConfigError, InputMissingError, DataError, ...: before anything long starts, where that can be known.
@@ -68,6 +68,9 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ui: Ui) -> RunSummary:
         verified += [_verify(ctx, data, bundle, float_reference) for bundle in others]
         pruning = measuring.pruning_gain(ctx, data, trained, final)
         measured = measuring.measure_all(ctx, data, [*floats, *others])
+        if ladder:
+            resolved = ctx.folder / "edgeseg.toml"
+            parity.verify_ladder(ctx.folder, data=None, config=resolved, checkpoint=None, target="host", split=data.eval_split, ui=ui)
         passed = reporting.write_report(
             ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
         )

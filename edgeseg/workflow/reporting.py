@@ -39,6 +39,7 @@ from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.ladder_words import unmet_words
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.measuring import Measured, gain_words, method_words
+from edgeseg.workflow.parity import climbed_ladders
 from edgeseg.workflow.reference import FloatReference
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.verifying import Verified
@@ -81,6 +82,7 @@ def write_report(
         goals=tuple(goals),
         not_verified=tuple(_not_verified(rows, data, measured)),
         versions=_versions(final, verified, measured),
+        parity=tuple(climbed_ladders(ctx.folder, {one.bundle.bundle.manifest.sha256 for one in verified})),
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
         settings={**_decision(reference, data), **_settings(verified)},
         ladders=_ladders(verified),

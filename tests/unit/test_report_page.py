@@ -238,7 +238,7 @@ def test_the_same_facts_give_the_same_bytes(page: str) -> None:
 
 
 def test_the_page_lists_what_does_not_run_in_int8() -> None:
-    layer = FloatLayer(name="conv_7", kind="convolution", precision="f32", share=0.58, reason="int8 in the file, <and> the runtime chose f32")
+    layer = FloatLayer(name="conv_7", kind="convolution", precision="f32", share=0.58, reason="int8 in the file, <and> chose f32")
     given = mark([
         row("onnx", "fp32", 8.0), row("onnx", "int8", 4.0, int8_share=0.42, int8_source="the profile", not_int8=(layer,)),
         row("tflite", "int8", 4.0, int8_source="not known: no such runtime"),
@@ -246,7 +246,26 @@ def test_the_page_lists_what_does_not_run_in_int8() -> None:
     page = render_page(replace(report(), rows=given))
     assert "conv_7" in page
     assert "58.00 %" in page
-    assert "&lt;and&gt; the runtime chose f32" in page
+    assert "&lt;and&gt; chose f32" in page
     assert "below 90 %" in page
     assert "not known: no such runtime" in page
     assert ResultRow.from_json(given[1].to_json()) == given[1]
+
+
+def test_the_page_shows_the_parity_ladder_and_whom_it_blames() -> None:
+    rung = {
+        "name": "torch", "how": "torch on the CPU, f32", "compared_with": "", "logit_sqnr_db": None, "logit_cosine": None,
+        "agreement": None, "agreement_with_lowest": None, "boundary_agreement": None, "class_iou": {}, "miou_labels": 0.9,
+        "fallen": [], "blame": None,
+    }
+    fallen = {
+        **rung, "name": "onnx int8", "compared_with": "torch", "agreement": 0.91, "agreement_with_lowest": 0.91, "boundary_agreement": 0.8,
+        "class_iou": {"soil": 0.99, "weed": 0.5, "stone": None}, "logit_sqnr_db": 8.25, "logit_cosine": 0.93, "fallen": ["pixel agreement"],
+        "blame": {"words": "Add #31 '<add>': range clipped"},
+    }
+    ladder = {"bundle": "field-onnx-int8", "num_frames": 3, "frames": "golden frames", "rungs": [rung, fallen], "notes": ["no fp32 rung"]}
+    page = render_page(replace(report(), parity=(ladder,)))
+    assert "Add #31 &#x27;&lt;add&gt;&#x27;: range clipped" in page or "Add #31 '&lt;add&gt;': range clipped" in page
+    for words in ("weed 50.00 %", "91.000 %", "8.2", "fell off", "no fp32 rung", "the reference"):
+        assert words in page
+    assert "edgeseg run --ladder" in render_page(report())

@@ -30,7 +30,8 @@ def test_an_int8_bundle_runs_in_int8(format: str) -> None:
     found = executed(bundle, RUNTIME_OF[format], ONE_THREAD)
     assert found is not None
     case = CASES["fast_scnn"]
-    assert sum(layer.macs for layer in found.layers) == count_macs(trained("fast_scnn"), (case.contract.height, case.contract.width))
+    macs = count_macs(trained("fast_scnn"), (case.contract.height, case.contract.width))
+    assert macs <= sum(layer.macs for layer in found.layers) < 1.25 * macs  # an int8 file may pad the frame's three channels
     assert found.share_int8 is not None
     assert found.share_int8 > 0.9
     for layer in found.layers:
@@ -46,6 +47,8 @@ def test_float_under_the_name_int8_is_seen(format: str) -> None:
     assert found is not None
     assert found.share_int8 == 0
     assert {layer.precision for layer in found.layers} == {"f32"}
+    case = CASES["fast_scnn"]
+    assert sum(layer.macs for layer in found.layers) == count_macs(trained("fast_scnn"), (case.contract.height, case.contract.width))
     facts = found.to_json()
     assert len(facts["not_int8"]) == len(found.layers)
     assert sum(one["share"] for one in facts["not_int8"]) == pytest.approx(1)
