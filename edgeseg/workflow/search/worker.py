@@ -66,7 +66,7 @@ def work(env: Environment, study: Any, space: Space, name: str, budget: Budget) 
             if time.monotonic() >= budget.deadline:
                 return "the time is up"
             if sum(counts(trial) for trial in study.get_trials(deepcopy=False)) >= budget.trials:
-                return f"{budget.trials} points were tried"
+                return f"{budget.trials} point{'s were' if budget.trials > 1 else ' was'} tried"
             taken = take(study, space, name, seed=env.config.train.seed)
             if taken is None:
                 return f"all {len(space.points())} points of the space were tried"
