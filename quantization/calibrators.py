@@ -20,6 +20,7 @@ from quantization.statistics import TensorStatistics
 Ranges = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Lowest and highest value of each row, float64 [K]."""
 Calibrator = Callable[[TensorStatistics], Ranges]
+_Array = NDArray[np.float64]
 
 _LEVELS: Final = 256
 _SHARES: Final = np.linspace(0.2, 1.0, 41)
@@ -71,7 +72,7 @@ CALIBRATORS: Final[dict[str, Calibrator]] = {
 }
 
 
-def _best_share(seen: TensorStatistics, cost: Callable[[NDArray[np.float64], float, float, float, float], float]) -> Ranges:
+def _best_share(seen: TensorStatistics, costs: Callable[[_Array, _Array, _Array, _Array], _Array]) -> Ranges:
     """Clip each row at the magnitude, one of `_SHARES` of the largest, that costs least; the largest of equal ones.
 
     Values that are exactly 0 are exact in every range: the bin of 0 counts as much as the one beside it.
@@ -85,32 +86,38 @@ def _best_share(seen: TensorStatistics, cost: Callable[[NDArray[np.float64], flo
         zero = int(-low / (high - low) * len(weights_B))
         if 0 <= zero < len(weights_B) - 1:
             weights_B[zero] = min(weights_B[zero], weights_B[zero + 1])
-        limits = _SHARES[::-1] * max(-low, high)
-        ends = [(max(float(low_K[row]), -limit), min(float(high_K[row]), limit)) for limit in limits]
-        low_K[row], high_K[row] = ends[int(np.argmin([cost(weights_B, low, high, *pair) for pair in ends]))]
+        limits_A = _SHARES[::-1] * max(-low, high)
+        starts_A, ends_A = np.maximum(low_K[row], -limits_A), np.minimum(high_K[row], limits_A)
+        best = int(np.argmin(costs(weights_B, np.linspace(low, high, len(weights_B) + 1), starts_A, ends_A)))
+        low_K[row], high_K[row] = starts_A[best], ends_A[best]
     return low_K, high_K
 
 
-def _squared_error(counts_B: NDArray[np.float64], low: float, high: float, start: float, end: float) -> float:
-    """Mean over the values of (value - nearest level)^2; within the range a step's square over 12."""
-    centres = low + (np.arange(len(counts_B)) + 0.5) * (high - low) / len(counts_B)
-    clipped = np.maximum(start - centres, 0) ** 2 + np.maximum(centres - end, 0) ** 2
-    step = (end - start) / (_LEVELS - 1)
-    inside = (centres >= start) & (centres <= end)
-    return float((counts_B * (clipped + inside * step**2 / 12)).sum() / max(1, counts_B.sum()))
+def _squared_error(weights_B: _Array, edges: _Array, starts_A: _Array, ends_A: _Array) -> _Array:
+    """Mean over the values of (value - nearest level)^2, for each range; within it a step's square over 12. `edges` = those of the bins."""
+    centres_B = (edges[1:] + edges[:-1]) / 2
+    below_AB, above_AB = starts_A[:, None] - centres_B, centres_B - ends_A[:, None]
+    clipped_AB = np.maximum(np.maximum(below_AB, above_AB), 0) ** 2
+    rounded_A = ((ends_A - starts_A) / (_LEVELS - 1)) ** 2 / 12
+    cost_A: _Array = (np.where(clipped_AB > 0, clipped_AB, rounded_A[:, None]) @ weights_B) / max(1.0, float(weights_B.sum()))
+    return cost_A
 
 
-def _divergence(counts_B: NDArray[np.float64], low: float, high: float, start: float, end: float) -> float:
-    """KL(P || Q) over the bins inside [start, end]; infinite where fewer bins than levels lie there."""
-    bins = len(counts_B)
-    width = (high - low) / bins
-    first, last = max(0, int(np.floor((start - low) / width))), min(bins, int(np.ceil((end - low) / width)))
-    if last - first < min(_LEVELS, bins):
+def _divergence(weights_B: _Array, edges: _Array, starts_A: _Array, ends_A: _Array) -> _Array:
+    """KL(P || Q) over the bins of each range; infinite where fewer bins than levels lie there."""
+    first_A = np.searchsorted(edges, starts_A, side="right") - 1
+    last_A = np.searchsorted(edges, ends_A, side="left")
+    pairs = zip(np.maximum(first_A, 0), np.minimum(last_A, len(weights_B)), strict=True)
+    return np.array([_divergence_of(weights_B, int(first), int(last)) for first, last in pairs])
+
+
+def _divergence_of(weights_B: _Array, first: int, last: int) -> float:
+    if last - first < min(_LEVELS, len(weights_B)):
         return float("inf")
-    inside = counts_B[first:last]
+    inside = weights_B[first:last]
     wanted = inside.copy()
-    wanted[0] += counts_B[:first].sum()
-    wanted[-1] += counts_B[last:].sum()
+    wanted[0] += weights_B[:first].sum()
+    wanted[-1] += weights_B[last:].sum()
     level = np.arange(last - first) * _LEVELS // (last - first)
     occupied = inside > 0
     totals = np.bincount(level, weights=inside, minlength=_LEVELS)
