@@ -1,6 +1,6 @@
 """Int8 ONNX graphs in the form that ONNX Runtime runs fastest; the answers stay what they were, bit for bit.
 
-Facts about ONNX Runtime 1.31.1 on x86-64 (AVX-512 VNNI), one thread, us; the command is `python -m benchmarks.int8_speed --layers`:
+Facts about ONNX Runtime 1.31.1 on x86-64 (AVX-512 VNNI), one thread, us; the command is `python -m benchmarks.layer_times BUNDLE`:
 a 3x3 convolution of stride 2 from the frame's 3 channels to 32 takes 910 in float and 1461 in int8 at 360x480, since the int8 kernel
 copies its input 3 bytes at a time. Reading 4 pixels as one of 12 channels, which moves no byte, it takes 700.
 """
