@@ -9,14 +9,13 @@ AP50 of 0.8 for objects. `ceiling` is the mIoU of the labels themselves at model
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,12 +76,12 @@ RECIPES: Final[dict[str, Recipe]] = {
     "coco, labelme with category id 0": Recipe(folder="coco/extra-labelme3", size=(192, 256)),
     "voc, palette": Recipe(folder="voc/coco128-as-voc", min_class_share=0.02),
     "voc, palette and void (labelme)": Recipe(folder="voc/labelme-voc2011", size=(192, 256)),
-    "voc, mode L": Recipe(folder="voc/rock-L-mode", size=(256, 256), crop=(128, 128), batch_size=4, epochs=120, lr=4e-3, model=UNET),
+    "voc, mode L": Recipe(folder="voc/rock-L-mode", size=(256, 256), crop=(128, 128), batch_size=4, epochs=120, lr=4e-3,
+                           model=replace(UNET, width=0.25)),
     "cityscapes 2048x1024": Recipe(folder="cityscapes", splits=("train",), min_share=0.01, size=(192, 384), epochs=100),
     "cityscapes 256x128": Recipe(folder="cityscapes", splits=("val",), min_share=0.01, size=(128, 256), epochs=120),
     "folder, JPEG masks (kvasir)": Recipe(folder="kvasir-jpeg-masks", size=(96, 128), lr=4e-3, model=UNET),
     "coco, objects": Recipe(folder="coco", min_side=24, size=(192, 256), epochs=25, batch_size=4, model=MASK_RCNN),
-    "voc, objects": Recipe(folder="voc/coco128-as-voc", min_side=24, size=(192, 256), epochs=25, batch_size=4, model=MASK_RCNN),
 }
 
 
@@ -105,9 +104,9 @@ def chosen(recipe: Recipe, root: Path) -> Dataset:
     if recipe.model.task == "semantic" and data.classes != placeholders(len(data.classes)):
         shown = _classes_shown([sample for sample in fitting if sample.id in ids], data, recipe.min_share)
         if len(shown) < len(data.classes):
-            data = load_dataset(dataclasses.replace(section, classes=shown), seed=0, need=())
+            data = load_dataset(replace(section, classes=shown), seed=0, need=())
     kept = tuple(sample for samples in data.splits.values() for sample in samples if sample.id in ids)
-    return dataclasses.replace(data, splits={"train": kept, "val": kept})
+    return replace(data, splits={"train": kept, "val": kept})
 
 
 def _shares(sample: Sample, data: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from edgeseg.core.manifest import Contract
 from edgeseg.models import build, normalise
 from edgeseg.models.mask_rcnn import InstanceContractModule, MaskRcnn
 from exporters import EXPORTERS
+from quantization import QUANTIZERS
 from targets.runtimes import RuntimeOptions, open_session
 
 CONTRACT: Final = Contract(height=61, width=90, task="instance", max_instances=6)
@@ -97,6 +98,19 @@ def test_finds_what_torch_finds(format: str) -> None:
         np.testing.assert_allclose(got.scores_K, wanted.scores_K, atol=1e-4)
         np.testing.assert_allclose(got.boxes_K4, wanted.boxes_K4, atol=1e-2)
         assert np.abs(got.masks_Khw.astype(int) - wanted.masks_Khw).max() <= 1
+    session.close()
+
+
+@on_every_format
+def test_int8_is_smaller_answers_and_says_what_stays_float(format: str, tmp_path: Path) -> None:
+    fp32 = exported(format)
+    model = QUANTIZERS[format](fp32, frames_of(4, 100), tmp_path)
+    assert model.precision == "int8"
+    assert "boxes, scores" in str(model.scheme["float_reason"])
+    int8 = sealed(model)
+    assert int8.size_bytes < 0.7 * fp32.size_bytes
+    session = open_session(int8, RUNTIME_OF[format], RuntimeOptions())
+    assert max(len(as_instances(session.run(frame))) for frame in frames_of(4, 9000)) > 0
     session.close()
 
 
