@@ -3,7 +3,8 @@
 This file holds what semantic models need and what both tasks share; `targets.verify_instances` has the rest.
 
 A class absent from the labels is "not evaluated" (`None`), never 0 or 1, and takes no part in a drop. A drop is only given
-where the reference was measured on the same frames.
+where the reference was measured on the same frames. mIoU and its drops are judged by the bad side of their 95 % interval
+(`edgeseg.core.bootstrap`); `targets.judging` has the judges.
 
 Legend: N = frames, C = classes, H/W = rows/columns of the frame, h/w = rows/columns at model size.
 """
@@ -17,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.core.bootstrap import Intervals, intervals, same_labels
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import BundleError, DataError
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
 from edgeseg.core.instance_metrics import Matches, match
@@ -78,6 +79,8 @@ class VerifyResult:
     frames: tuple[FrameScore, ...]
     confusions_NCC: NDArray[np.int64]
     """One confusion matrix a frame, rows = label; at frame size."""
+    intervals: Intervals
+    """Of mIoU and IoU; of the drops too where the reference's confusion matrices of the same frames were given."""
 
     @property
     def golden_passed(self) -> bool:
@@ -99,7 +102,7 @@ class VerifyResult:
             **values, "iou": dict(zip(self.classes, self.iou, strict=True)),
             "dice": dict(zip(self.classes, self.dice, strict=True)),
             "boundary_f1": dict(zip(self.classes, self.boundary_f1, strict=True)),
-            "class_drop": dict(zip(self.classes, self.class_drop, strict=True)),
+            "class_drop": dict(zip(self.classes, self.class_drop, strict=True)), "intervals": self.intervals.to_json(self.classes),
             "not_evaluated": list(self.not_evaluated), "confusion": self.confusions_NCC.sum(axis=0).tolist(),
             "frames": [{"name": f.name, "miou": f.miou, "agreement": f.agreement} for f in self.frames],
         }
@@ -107,7 +110,7 @@ class VerifyResult:
 
 def verify(
     session: Session, bundle: Bundle, labelled: Iterable[LabelledFrame], *,
-    reference_maps: Iterable[ClassMap | Sequence[ClassMap]] | None = None,
+    reference_maps: Iterable[ClassMap | Sequence[ClassMap]] | None = None, reference_NCC: NDArray[np.int64] | None = None,
     dataset_sha256: str | None = None, split: str | None = None, on_frame: Callable[[int], None] = lambda done: None,
 ) -> VerifyResult:
     """Answer every labelled frame and compare with label, reference answers and golden frames. Streams: one frame at a time.
@@ -117,12 +120,13 @@ def verify(
         bundle: the same, for contract, classes, reference and golden frames.
         labelled: frames and labels at frame size.
         reference_maps: torch's class maps at model size in the same order, one a frame or (for tiles) a sequence a frame.
+        reference_NCC: the float network's confusion matrices of the same frames in the same order; without them drops have no interval.
         dataset_sha256: hash of the data set `labelled` is from; the drop is only given if the manifest's reference is from it too.
         split: likewise.
         on_frame: called with the number of frames done.
 
     Raises:
-        DataError: no frames, no labelled pixel, or fewer reference answers than frames.
+        DataError: no frames, no labelled pixel, fewer reference answers than frames, or a `reference_NCC` of other labels.
         BundleError: the model answered a class that the manifest does not have.
     """
     contract, num_classes = bundle.manifest.contract, len(bundle.manifest.classes)
@@ -158,6 +162,9 @@ def verify(
         before - after if before is not None and after is not None else None
         for before, after in zip(reference.iou if reference else (None,) * num_classes, total.iou, strict=True)
     )
+    before_NCC = reference_NCC if reference else None
+    if before_NCC is not None and not same_labels(before_NCC, confusions_NCC):
+        raise DataError("the float network was measured on other labels than these; measure it again: edgeseg run")
     return VerifyResult(
         bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, format=bundle.manifest.format,
         precision=bundle.manifest.precision, classes=bundle.manifest.classes, num_frames=len(scores), miou=total.miou, iou=total.iou,
@@ -166,7 +173,7 @@ def verify(
         miou_drop=reference.miou - total.miou if reference else None, class_drop=class_drop,
         worst_class_drop=max((drop for drop in class_drop if drop is not None), default=None),
         agreement=float(np.mean(matched)) if matched else None, golden_agreement=check_golden(bundle, session),
-        frames=tuple(scores), confusions_NCC=confusions_NCC,
+        frames=tuple(scores), confusions_NCC=confusions_NCC, intervals=intervals(confusions_NCC, before_NCC),
     )
 
 
@@ -225,78 +232,3 @@ def comparable(
     if dataset_sha256 is not None and dataset_sha256 != reference.dataset_sha256:
         return None
     return None if split is not None and split != reference.split else reference
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One goal, and whether it was reached."""
-
-    goal: str
-    """Key of `[goals]`, or `golden`."""
-    limit: float
-    got: float | None
-    """`None` = could not be evaluated, which does not pass."""
-    passed: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Give all fields."""
-        return {"goal": self.goal, "limit": self.limit, "got": self.got, "passed": self.passed}
-
-
-def at_least(goal: str, limit: float, got: float | None) -> Finding:
-    """Judge a number that should reach `limit`."""
-    return Finding(goal=goal, limit=limit, got=got, passed=got is not None and got >= limit)
-
-
-def at_most(goal: str, limit: float, got: float | None) -> Finding:
-    """Judge a number that should not exceed `limit`."""
-    return Finding(goal=goal, limit=limit, got=got, passed=got is not None and got <= limit)
-
-
-def judge(result: VerifyResult, goals: GoalsSection) -> tuple[Finding, ...]:
-    """Judge the accuracy goals that were set, and always the golden frames; see `judge_accuracy`."""
-    return judge_accuracy(
-        precision=result.precision, golden_agreement=result.golden_agreement, agreement=result.agreement, miou=result.miou,
-        miou_drop=result.miou_drop, worst_class_drop=result.worst_class_drop, goals=goals,
-    )
-
-
-def judge_accuracy(
-    *, precision: str, golden_agreement: float, agreement: float | None, miou: float | None, miou_drop: float | None,
-    worst_class_drop: float | None, goals: GoalsSection, task: str = "semantic", ap: float | None = None, ap50: float | None = None,
-    ap_drop: float | None = None,
-) -> tuple[Finding, ...]:
-    """Judge the accuracy goals that were set, and always the golden frames. `agreement` is a goal of fp32 bundles only.
-
-    `worst_class_drop` is of IoU, with task `instance` of AP.
-
-    Speed and size (`p90_ms`, `fps`, `size_mb`) belong to the recommended bundle of a target: `judge_speed`.
-    """
-    findings = [at_least("golden", golden_limit(task), golden_agreement)]
-    if goals.agreement is not None and precision == "fp32":
-        findings.append(at_least("agreement", goals.agreement, agreement))
-    if goals.miou is not None:
-        findings.append(at_least("miou", goals.miou, miou))
-    if goals.miou_drop is not None:
-        findings.append(at_most("miou_drop", goals.miou_drop, miou_drop))
-    if goals.ap is not None:
-        findings.append(at_least("ap", goals.ap, ap))
-    if goals.ap50 is not None:
-        findings.append(at_least("ap50", goals.ap50, ap50))
-    if goals.ap_drop is not None:
-        findings.append(at_most("ap_drop", goals.ap_drop, ap_drop))
-    if goals.class_drop is not None:
-        findings.append(at_most("class_drop", goals.class_drop, worst_class_drop))
-    return tuple(findings)
-
-
-def judge_speed(*, p90_ms: float | None, fps: float | None, size_bytes: int | None, goals: GoalsSection) -> tuple[Finding, ...]:
-    """Judge the goals of speed and size that were set, for the recommended bundle of a target."""
-    findings = []
-    if goals.p90_ms is not None:
-        findings.append(at_most("p90_ms", goals.p90_ms, p90_ms))
-    if goals.fps is not None:
-        findings.append(at_least("fps", goals.fps, fps))
-    if goals.size_mb is not None:
-        findings.append(at_most("size_mb", goals.size_mb, None if size_bytes is None else size_bytes / 1e6))
-    return tuple(findings)

@@ -21,8 +21,9 @@ from edgeseg.core.instance_metrics import SAME_SCORE, ApCounter, InstanceScore, 
 from edgeseg.core.instances import InstanceLabel, Instances, as_instances
 from edgeseg.core.manifest import InstanceReference
 from edgeseg.core.paste import to_frame_boxes
+from targets.judging import Finding, judge_accuracy
 from targets.runtimes.base import Session
-from targets.verify import Finding, check_golden, comparable, golden_limit, judge_accuracy
+from targets.verify import check_golden, comparable, golden_limit
 
 LabelledObjects = tuple[str, Frame, InstanceLabel]
 """Name, frame, and its labelled objects at frame size."""
@@ -77,6 +78,7 @@ class InstanceVerifyResult:
             **values, "task": "instance", **asdict(self.score), "class_ap": dict(zip(self.classes, self.score.class_ap, strict=True)),
             "class_drop": dict(zip(self.classes, self.class_drop, strict=True)), "not_evaluated": absent,
             "miou": None, "no_miou": NO_MIOU, "reference_miou": None, "miou_drop": None, "pixel_accuracy": None,
+            "intervals": None,
             "iou": dict.fromkeys(self.classes), "frames": [asdict(frame) for frame in self.frames],
         }
 

@@ -9,6 +9,7 @@ import typer
 
 from edgeseg.cli.console import Console, print_json
 from edgeseg.cli.options import ArithmeticOpt, BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt
+from edgeseg.core.errors import goals_exit_code
 
 
 def verify(
@@ -28,7 +29,7 @@ def verify(
     ] = None,
     json: JsonOpt = False,
 ) -> None:
-    """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit code 1 if one is missed."""
+    """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit 1: one missed, 3: undecided."""
     from edgeseg.workflow import bundles, parity
 
     console = Console(quiet=json)
@@ -44,8 +45,9 @@ def verify(
         print_json(outcome.to_json())
     else:
         print("\n".join(outcome.lines))
-    if not outcome.passed:
-        raise typer.Exit(1)
+    code = goals_exit_code(passed=outcome.passed, undecided=outcome.undecided)
+    if code:
+        raise typer.Exit(code)
 
 
 def bench(

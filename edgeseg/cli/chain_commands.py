@@ -10,6 +10,7 @@ import typer
 
 from edgeseg.cli.console import Console, print_json
 from edgeseg.cli.options import DEFAULT_CONFIG, ConfigArg, DataOpt, JsonOpt, LayoutOpt, SetOpt
+from edgeseg.core.errors import goals_exit_code
 
 if TYPE_CHECKING:
     from edgeseg.workflow.chain import StepSummary
@@ -66,15 +67,16 @@ def run(
     ladder: Annotated[bool, typer.Option("--ladder", help="compare every bundle with torch rung by rung, for the report")] = False,
     json: JsonOpt = False,
 ) -> None:
-    """Run the whole chain: cached step by step, resumable, exit code 1 if a goal is missed."""
+    """Run the whole chain: cached step by step, resumable, exit code 1 if a goal is missed, 3 if one is not decided."""
     from edgeseg.workflow import chain
 
     console = Console(quiet=json)
     summary = chain.run(config, tuple(set_ or ()), ladder=ladder, ui=console)
     console.close()
     _show(summary.folder, json)
-    if not summary.passed:
-        raise typer.Exit(1)
+    code = goals_exit_code(passed=summary.passed, undecided=summary.undecided)
+    if code:
+        raise typer.Exit(code)
 
 
 def _step(verb: str, config: Path, overrides: Sequence[str] | None, json: bool, **options: bool) -> None:

@@ -213,8 +213,10 @@ class QuantizeSection:
     int8: bool = opt(True, "make an int8 bundle beside each fp32 one")
     fp16: bool = opt(False, "make a bundle with fp16 weights beside each fp32 one")
     calibration_frames: int = opt(128, "training frames used for calibration", low=1)
-    rescue: str = opt("mixed", "last rung where int8 misses miou_drop or class_drop on held-back training frames: post_training = calibrators "
-                      "only, mixed = also a few layers in float, qat = also fine-tuning; off = no ladder",
+    calibration: str = opt("cover", "how they are chosen: cover = so that they show all classes and all light; spread = evenly over ids",
+                           choices=("cover", "spread"))
+    rescue: str = opt("mixed", "last rung where int8 misses miou_drop or class_drop on held-back training frames: post_training = "
+                      "calibrators only, mixed = also a few layers in float, qat = also fine-tuning; off = no ladder",
                       choices=("off", "post_training", "mixed", "qat"))
     qat_epochs: int = opt(10, "epochs of fine-tuning for int8, where that is needed", low=1)
     qat_lr: float = opt(1e-4, "its peak learning rate", low=1e-8, high=10)

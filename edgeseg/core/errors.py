@@ -1,7 +1,7 @@
 """The one error tree. Every message says what was got, what would do and what to type next.
 
 Only `edgeseg.cli.main` prints these and exits; everybody else raises. The exit codes follow `sysexits.h` where it
-has a word for the case. Exit 0 = done, 1 = a goal was missed, 2 = usage or configuration.
+has a word for the case. Exit 0 = done, 1 = a goal was missed, 2 = usage or configuration, 3 = a goal is not decided and none was missed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,17 @@ class GoalMissed(EdgesegError):
     """Everything ran, and a number in `[goals]` was not reached."""
 
     exit_code = 1
+
+
+class GoalUndecided(EdgesegError):
+    """Everything ran, no goal was missed, and the frames measured on are too few to say that one was reached."""
+
+    exit_code = 3
+
+
+def goals_exit_code(*, passed: bool, undecided: bool) -> int:
+    """Exit code of a verb that judges goals; `undecided` = none was missed, and at least one is not decided."""
+    return 0 if passed else GoalUndecided.exit_code if undecided else GoalMissed.exit_code
 
 
 class ConfigError(EdgesegError):

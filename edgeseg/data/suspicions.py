@@ -51,7 +51,7 @@ def near_duplicates(root: Path, samples: Sequence[Sample], thumbnails: Sequence[
     by_split = {split: [i for i, sample in enumerate(samples) if sample.split == split and thumbnails[i] is not None] for split in SPLITS}
     for i, first in enumerate(SPLITS):
         for second in SPLITS[i + 1 :]:
-            pairs = _look_alikes(by_split[first], by_split[second], thumbnails)
+            pairs = look_alikes(by_split[first], by_split[second], thumbnails)
             if not pairs:
                 continue
             shown = "; ".join(f"{relative(root, samples[b].image)} and {relative(root, samples[a].image)}" for a, b in pairs[:3])
@@ -63,7 +63,7 @@ def near_duplicates(root: Path, samples: Sequence[Sample], thumbnails: Sequence[
     return warnings
 
 
-def _look_alikes(first: list[int], second: list[int], thumbnails: Sequence[NDArray[np.uint8] | None]) -> list[tuple[int, int]]:
+def look_alikes(first: list[int], second: list[int], thumbnails: Sequence[NDArray[np.uint8] | None]) -> list[tuple[int, int]]:
     """For each of `second` the nearest of `first`, where it is near enough; not where the thumbnails are one and flat."""
     if not first or not second:
         return []

@@ -127,7 +127,15 @@ class ResultRow:
     """The layers that make up the rest."""
 
     failed_goals: tuple[str, ...] = ()
-    """Names of the goals this row misses (keys of `[goals]`, and `golden`)."""
+    """Names of the goals this row does not reach (keys of `[goals]`, and `golden`)."""
+    undecided_goals: tuple[str, ...] = ()
+    """Those of them that are not decided: the frames are too few to say."""
+    drop_interval: tuple[float, float] | None = None
+    """95 % interval of the drop of mIoU; `None` = not known, as for AP."""
+    worst_class_interval: tuple[float, float] | None = None
+    """Likewise of `worst_class_drop`."""
+    class_drop_intervals: tuple[tuple[float, float] | None, ...] = ()
+    """Likewise of each class's drop; `None` = it does not occur, or in one frame only."""
     recommended: bool = False
     reason: str = ""
     """Why it is recommended, or why not; one sentence, filled in by `recommend.mark`."""
@@ -207,7 +215,10 @@ class ResultRow:
         values = {key: value for key, value in raw.items() if key in known}
         values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1", "class_ap")}
         values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
-        values["failed_goals"] = tuple(values.get("failed_goals", ()))
+        values |= {key: tuple(values.get(key, ())) for key in ("failed_goals", "undecided_goals")}
+        for key in ("drop_interval", "worst_class_interval"):
+            values[key] = None if values.get(key) is None else tuple(values[key])
+        values["class_drop_intervals"] = tuple(None if pair is None else tuple(pair) for pair in values.get("class_drop_intervals", ()))
         for key in ("speedup_vs_fp32", "speedup_vs_own_float"):
             if values.get(key) is not None:
                 values[key] = Ratio(**values[key])
@@ -366,6 +377,15 @@ class GoalResult:
     passed: bool
     where: str
     """The bundle or target `got` comes from."""
+    low: float | None = None
+    high: float | None = None
+    """The 95 % interval it was judged by, by its bad side; `None` = judged as measured."""
+    undecided: bool = False
+    """Not passed and not missed: the interval holds the limit."""
+    more_frames: int | None = None
+    """About how many more frames would decide it."""
+    about: str = ""
+    """In words: the class it is about, what is not decided, or why there is no interval."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -401,3 +421,8 @@ class ReportData:
     def passed(self) -> bool:
         """Whether every goal was reached (vacuously so with no goals)."""
         return all(goal.passed for goal in self.goals)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no goal was missed and at least one is not decided."""
+        return not self.passed and all(goal.passed or goal.undecided for goal in self.goals)

@@ -19,13 +19,16 @@ from edgeseg.report.page_pictures import pictures_section
 from edgeseg.report.page_results import bundle_tables, class_table, recommended_cards, speed_bars
 from edgeseg.report.page_training import dataset_section, pruning_section, training_section
 from edgeseg.report.recommend import recommend
-from edgeseg.report.words import goal_words, percent
+from edgeseg.report.words import goal_words, percent, verdict_word
 
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The browser itself refuses anything from outside, should a mistake ever ask for it."""
 
 _BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures: the change of {name} and of the worst class against "
                    "float, in points, and the interval of the speed-up against fp32 in the same runtime.")
+_INTERVALS: Final = ("In brackets the 95 % interval over images (paired bootstrap). A goal is passed where the whole interval keeps the "
+                     "limit, missed where none of it does, and else not decided: too few images. Each interval is of its own number; "
+                     "that all of them hold at once is less certain.")
 _SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs", "parity": "Parity", "time": "Time",
                  "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
 """Titles as the links at the top write them."""
@@ -65,10 +68,11 @@ def render_page(data: ReportData) -> str:
            _footer(data), class_="wrap"),
     )
     css = files("edgeseg.report").joinpath("page.css").read_text(encoding="utf-8")
+    outcome = "passed" if data.passed else "not decided" if data.undecided else "goals missed"
     head = el(
         "head", el("meta", charset="utf-8"), el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"), el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{data.run_name}: {'passed' if data.passed else 'goals missed'} (edgeseg report)"), Html(f"<style>{css}</style>"),
+        el("title", f"{data.run_name}: {outcome} (edgeseg report)"), Html(f"<style>{css}</style>"),
     )
     return "<!DOCTYPE html>\n" + el("html", head, body, lang="en") + "\n"
 
@@ -92,15 +96,16 @@ def _header(data: ReportData, nav: Html) -> Html:
 
 
 def _verdict(data: ReportData) -> Html:
-    missed = [goal for goal in data.goals if not goal.passed]
+    missed = [goal for goal in data.goals if not goal.passed and not goal.undecided]
+    undecided = [goal for goal in data.goals if goal.undecided]
     count = len(data.goals)
     if not data.goals:
         return el("div", el("h2", "No goals were set"), el("p", "Numbers below are measured, but nothing said what they had to be. "
                   "Set some under [goals] in edgeseg.toml."), class_="verdict")
-    if missed:
-        lines = [el("li", *_goal_line(goal)) for goal in missed]
-        return el("div", el("h2", f"{len(missed)} of {count} goals missed" if count > 1 else "The goal was missed"), el("ul", *lines),
-                  class_="verdict bad")
+    if missed or undecided:
+        lines = [el("li", *_goal_line(goal)) for goal in (*missed, *undecided)]
+        return el("div", el("h2", _not_reached(len(missed), len(undecided), count)), el("ul", *lines),
+                  class_="verdict bad" if missed else "verdict open")
     caveats = _caveats(data.rows)
     reference = data.float_reference
     measured = f"{percent(reference.main, 2)} {main_name(reference.task)}"
@@ -109,9 +114,18 @@ def _verdict(data: ReportData) -> Html:
               el("p", caveats) if caveats else None, class_="verdict good")
 
 
+def _not_reached(missed: int, undecided: int, count: int) -> str:
+    if count == 1:
+        return "The goal was missed" if missed else "The goal is not decided"
+    parts = [f"{missed} of {count} goals missed"] if missed else []
+    parts += [f"{undecided} not decided" if missed else f"{undecided} of {count} goals not decided"] if undecided else []
+    return ", ".join(parts)
+
+
 def _goal_line(goal: GoalResult) -> list[Child]:
     name, wanted, got = goal_words(goal)
-    return [el("b", name), f": {got}, wanted {wanted}", f" ({goal.where})" if goal.where else None]
+    said = f"; not decided: {goal.about}" if goal.undecided else f"; {goal.about}" if goal.about else ""
+    return [el("b", name), f": {got}, wanted {wanted}", f" ({goal.where})" if goal.where else None, said or None]
 
 
 def _caveats(rows: tuple[ResultRow, ...]) -> str:
@@ -134,9 +148,11 @@ def _goal_table(data: ReportData) -> Html:
     body = []
     for goal in data.goals:
         name, wanted, got = goal_words(goal)
-        result = tag("passed", "good") if goal.passed else tag("missed", "bad")
+        result = join([tag(verdict_word(goal), "good" if goal.passed else "warn" if goal.undecided else "bad"),
+                       el("span", goal.about, class_="sub") if goal.about else None])
         body.append(el("tr", el("th", name, scope="row"), *(el("td", cell, class_="keep") for cell in (wanted, got, goal.where, result))))
-    return table(["Goal", "Wanted", "Got, at its worst", "Where", "Result"], body, name="Goals")
+    about = _INTERVALS if any(goal.low is not None for goal in data.goals) else ""
+    return table(["Goal", "Wanted", "Got, at its worst", "Where", "Result"], body, name="Goals", about=about)
 
 
 def _not_verified(data: ReportData) -> Html:

@@ -9,7 +9,7 @@ from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import SPEED_PARTS, DatasetFacts, FloatReference, ResultRow
 from edgeseg.report.page_parts import facts, swatch, table, tag
 from edgeseg.report.recommend import Recommendation
-from edgeseg.report.words import MISSING, equal_share, megabytes, ms, number, percent, threads
+from edgeseg.report.words import MISSING, equal_share, megabytes, ms, number, percent, points_between, threads
 
 PART_NAMES = {"decode_ms": "decode", "resize_ms": "resize", "inference_ms": "inference", "resize_back_ms": "resize back"}
 _PART_CSS = dict(zip(SPEED_PARTS, ("p1", "p2", "p3", "p4"), strict=True))
@@ -71,9 +71,12 @@ def _bundle_row(row: ResultRow) -> Html:
         speedup = _two(f"{ratio.value:.2f}×", f"{ratio.low:.2f} to {ratio.high:.2f}")
     worst: Child = "-"
     if row.worst_class is not None and row.worst_class_drop is not None:
-        worst = _two(row.worst_class, _change(-row.worst_class_drop))
+        worst = _two(row.worst_class, _change(-row.worst_class_drop), points_between(row.worst_class_interval))
     if row.failed_goals:
-        goals = join([tag("missed", "bad"), el("span", ", ".join(row.failed_goals), class_="sub")])
+        missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
+        parts = [tag("missed", "bad"), el("span", ", ".join(missed), class_="sub")] if missed else []
+        open_ = [tag("not decided", "warn"), el("span", ", ".join(row.undecided_goals), class_="sub")] if row.undecided_goals else []
+        goals = join([*parts, *open_])
     else:
         goals = tag("passed", "good") if row.verified else tag("not verified", "warn")
     name = el("th", row.label, tag("recommended", "good") if row.recommended else None, el("br"),
@@ -81,15 +84,16 @@ def _bundle_row(row: ResultRow) -> Html:
     agreement = MISSING if row.agreement is None else f"{equal_share(row.agreement, 3)} %"
     regions = [percent(row.ap50, 2)] if row.task == "instance" else [percent(row.mean_dice, 2), percent(row.mean_boundary_f1, 2)]
     int8 = join([percent(row.int8_share), tag("below 90 %", "warn") if row.int8_in_name_only else None])
-    accuracy = [_two(percent(row.main, 2), "" if row.main_drop is None else _change(-row.main_drop)), worst, *regions, agreement, int8]
+    change = "" if row.main_drop is None else _change(-row.main_drop)
+    accuracy = [_two(percent(row.main, 2), change, points_between(row.drop_interval)), worst, *regions, agreement, int8]
     speed = [ms(row.p50_ms), ms(row.p90_ms), ms(row.p99_ms), number(row.fps), speedup]
     rest = [number(row.size_bytes, 2, scale=1e-6), number(row.peak_rss_bytes, 0, scale=1e-6)]
     cells = [el("td", cell, class_="keep" if cell is worst else "n") for cell in (*accuracy, *speed, *rest)]
     return el("tr", name, *cells, el("td", goals), class_="best" if row.recommended else None)
 
 
-def _two(above: str, below: str) -> Html:
-    return join([above, el("span", below, class_="sub") if below else None])
+def _two(above: str, *below: str) -> Html:
+    return join([above, *(el("span", line, class_="sub") for line in below if line)])
 
 
 def _change(value: float) -> str:

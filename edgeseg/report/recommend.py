@@ -75,7 +75,8 @@ def _obstacle(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
     if not row.verified:
         return "was not compared with torch"
     if not row.accurate:
-        return f"misses {_and(row.failed_goals)}"
+        missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
+        return f"misses {_and(missed)}" if missed else f"is not decided on {_and(row.undecided_goals)}: too few images"
     if row.p50_ms is None:
         return "was not measured"
     if not row.is_target_machine and any(r.is_target_machine and r.p50_ms is not None for r in rows):

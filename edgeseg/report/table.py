@@ -100,4 +100,8 @@ def _cells(row: ResultRow) -> dict[str, str]:
 def _goals(row: ResultRow) -> Text:
     if not row.verified:
         return Text("not verified", "yellow")
-    return Text("missed: " + ", ".join(row.failed_goals), "red") if row.failed_goals else Text("passed", "green")
+    missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
+    open_ = "not decided: " + ", ".join(row.undecided_goals)
+    if missed:
+        return Text("missed: " + ", ".join(missed) + (f"; {open_}" if row.undecided_goals else ""), "red")
+    return Text(open_, "yellow") if row.undecided_goals else Text("passed", "green")

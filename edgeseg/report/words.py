@@ -80,7 +80,24 @@ GOALS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
 def goal_words(goal: GoalResult) -> tuple[str, str, str]:
     """Give a goal's name, what was wanted and what was got, in words."""
     name, sense, show = GOALS.get(goal.goal, (goal.goal, "limit", lambda v: f"{v:g}"))
-    return name, f"{sense} {show(goal.limit)}", "not evaluated" if goal.got is None else show(goal.got)
+    return name, f"{sense} {show(goal.limit)}", "not evaluated" if goal.got is None else show(goal.got) + _between(goal, show)
+
+
+def _between(goal: GoalResult, show: Callable[[float], str]) -> str:
+    return "" if goal.low is None or goal.high is None else f" ({show(goal.low)} to {show(goal.high)})"
+
+
+def verdict_word(goal: GoalResult) -> str:
+    """Give `passed`, `not decided` or `missed`."""
+    return "passed" if goal.passed else "not decided" if goal.undecided else "missed"
+
+
+def points_between(interval: tuple[float, float] | None) -> str:
+    """Format the interval of a drop as a change in points, `-0.28 to -0.15`; nothing where there is none."""
+    if interval is None:
+        return ""
+    worse, better = (number(-value, 2, scale=100) for value in (interval[1], interval[0]))
+    return f"{worse} to {better}"
 
 
 def threads(row: ResultRow) -> str:

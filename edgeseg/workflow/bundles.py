@@ -7,17 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, InputMissingError, require_path
-from edgeseg.core.manifest import LEAST_INT8_SHARE
+from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
+from edgeseg.core.metrics import score
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.instances import MIN_SCORE
+from targets.judging import Finding, at_least
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
-from targets.verify import at_least, check_golden, golden_limit
+from targets.verify import check_golden, golden_limit
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset, Sample
@@ -30,6 +35,8 @@ class Outcome:
     lines: tuple[str, ...]
     facts: dict[str, Any]
     passed: bool = True
+    undecided: bool = False
+    """Not passed, though nothing was missed: a goal is not decided."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the facts as JSON values."""
@@ -115,15 +122,13 @@ def _labelled(
     split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
     samples = _samples_of(dataset, split)
     measure = measure_objects if manifest.contract.task == "instance" else measure_classes
-    found = measure(bundle, session, Labelled(dataset, samples, split), replace(goals, agreement=None), runtime, ui)
+    on = Labelled(dataset, samples, split, float_confusions(bundle))
+    found = measure(bundle, session, on, replace(goals, agreement=None), runtime, ui)
     if arithmetic != "f32":
         found = replace(found, findings=tuple(finding for finding in found.findings if finding.goal != "golden"))
     passed = all(finding.passed for finding in found.findings)
     lines = [*found.lines, *(f"note: {note}" for note in dataset.notes)]
-    lines += [
-        f"{'passed' if f.passed else 'MISSED'}: {f.goal}: limit {f.limit:g}, got {'not evaluated' if f.got is None else f'{f.got:.5g}'}"
-        for f in found.findings
-    ]
+    lines += [finding_line(finding) for finding in found.findings]
     elsewhere = _judged_elsewhere(goals)
     lines += [f"not judged here: goal {goal} ({where})" for goal, where in elsewhere.items()]
     facts = {
@@ -135,7 +140,31 @@ def _labelled(
         "goals": [f.to_json() for f in found.findings],
         "not_judged": elsewhere,
     }
-    return Outcome(tuple(lines), facts, passed)
+    return Outcome(tuple(lines), facts, passed, undecided=not passed and all(f.passed or f.undecided for f in found.findings))
+
+
+def finding_line(finding: Finding) -> str:
+    """One line on a goal: what it came to, the limit, the value with its interval, and what is not decided."""
+    how = "passed" if finding.passed else "NOT DECIDED" if finding.undecided else "MISSED"
+    got = "not evaluated" if finding.got is None else f"{finding.got:.5g}"
+    if finding.low is not None and finding.high is not None:
+        got += f" ({finding.low:.5g} to {finding.high:.5g})"
+    return f"{how}: {finding.goal}: limit {finding.limit:g}, got {got}" + (f"; {finding.about}" if finding.about else "")
+
+
+def float_confusions(bundle: Bundle) -> NDArray[np.int64] | None:
+    """The float network's confusion matrices, frame by frame, which its run keeps beside its bundles; `None` where they are not at hand.
+
+    They are of the bundle's reference, or they are not taken.
+    """
+    folder, reference = bundle.folder.resolve().parent.parent / "reference", bundle.manifest.reference
+    if not isinstance(reference, Reference) or not (folder / "score.json").is_file():
+        return None
+    from edgeseg.workflow.reference import read_confusions
+
+    found = read_confusions(folder)
+    measured = score(found.sum(axis=0))
+    return found if len(found) == reference.num_frames and measured.iou == reference.iou else None
 
 
 def _samples_of(dataset: Dataset, split: str) -> tuple[Sample, ...]:

@@ -67,9 +67,12 @@ def quantize_all(ctx: RunContext, data: RunData, floats: list[SealedBundle], fin
 
     `final` = the checkpoint they are of, for the rung that trains; without it that rung is left out.
     """
-    from edgeseg.workflow.rescue import quantize  # which seals with what stands here
+    from edgeseg.workflow.rescue import choose_frames, quantize  # which seals with what stands here
 
-    return [quantize(ctx, data, parent, final) for parent in floats] if ctx.config.quantize.int8 else []
+    if not ctx.config.quantize.int8:
+        return []
+    chosen = choose_frames(ctx, data)
+    return [quantize(ctx, data, parent, final, chosen) for parent in floats]
 
 
 def own_float(ctx: RunContext, floats: list[SealedBundle]) -> list[SealedBundle]:

@@ -31,6 +31,8 @@ class RunSummary:
 
     folder: Path
     passed: bool
+    undecided: bool
+    """Not passed, though no goal was missed: one is not decided."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
         if ladder:
             resolved = ctx.folder / "edgeseg.toml"
             parity.verify_ladder(ctx.folder, data=None, config=resolved, checkpoint=None, target="host", split=data.eval_split, ui=ui)
-        passed = reporting.write_report(
+        verdict = reporting.write_report(
             ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
         )
-        return RunSummary(ctx.folder, passed)
+        return RunSummary(ctx.folder, verdict.passed, verdict.undecided)
 
 
 def _evaluate_float(ctx: RunContext, data: RunData, final: StepResult) -> FloatReference | FloatInstances:

@@ -22,7 +22,7 @@ from edgeseg.core.files import write_text
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.ui import Ui
 
-COUNTS: Final = {"train": 360, "val": 40, "test": 60}
+COUNTS: Final = {"train": 360, "val": 40, "test": 120}
 DEMO: Final = Config(
     name="demo",
     targets=("host", "intel-cpu", "raspberry-pi-5"),

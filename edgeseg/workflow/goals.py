@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgeseg.core.config import GoalsSection
 from edgeseg.report.model import GoalResult, ResultRow
-from targets.verify import Finding, judge_speed
+from targets.judging import Finding, judge_speed
 
 LOWER_IS_WORSE = ("agreement", "miou", "ap", "ap50", "fps", "golden")
 
@@ -17,14 +17,14 @@ def judge_rows(
 ) -> tuple[list[ResultRow], list[GoalResult]]:
     """Give marked rows with the speed goals their recommended ones miss, and one result a goal: where it turned out worst.
 
-    `accuracy` holds the findings of each bundle by name. A target without a recommended bundle misses every speed and size goal: there
-    is nothing to put on it.
+    Missed is worse than not decided, and that worse than passed. `accuracy` holds the findings of each bundle by name. A target without
+    a recommended bundle misses every speed and size goal: there is nothing to put on it.
     """
     judged = []
     found: dict[str, list[GoalResult]] = {}
 
     def note(finding: Finding, where: str) -> None:
-        result = GoalResult(goal=finding.goal, limit=finding.limit, got=finding.got, passed=finding.passed, where=where)
+        result = GoalResult(**finding.to_json(), where=where)
         found.setdefault(finding.goal, []).append(result)
 
     for bundle, findings in accuracy.items():
@@ -46,9 +46,10 @@ def judge_rows(
 
 
 def _worst(results: list[GoalResult]) -> GoalResult:
-    def badness(result: GoalResult) -> float:
-        if result.got is None:
-            return float("inf")
-        return -result.got if result.goal in LOWER_IS_WORSE else result.got
+    def badness(result: GoalResult) -> tuple[bool, bool, float]:
+        lower = result.goal in LOWER_IS_WORSE
+        judged = next((value for value in (result.low if lower else result.high, result.got) if value is not None), None)
+        far = float("inf") if judged is None else -judged if lower else judged
+        return not (result.passed or result.undecided), result.undecided, far
 
     return max(results, key=badness)

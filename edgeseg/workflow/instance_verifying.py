@@ -13,11 +13,11 @@ from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.learning import RunData
-from edgeseg.workflow.verifying import Verified
+from edgeseg.workflow.verifying import Verified, goal_parts
 from targets.boards import plan
+from targets.judging import judge_accuracy
 from targets.machine import describe_machine
 from targets.runtimes import RUNTIMES, open_session
-from targets.verify import judge_accuracy
 from targets.verify_instances import verify_instances
 
 
@@ -83,8 +83,7 @@ def summary_line(one: Verified) -> str:
     if one.worst_class is not None:
         parts.append(f"worst class {one.worst_class} {result['worst_class_drop']:+.4f}")
     parts.append("torch and it find nothing" if result["agreement"] is None else f"{result['agreement']:.3%} of objects as torch")
-    parts.append(f"misses {', '.join(one.failed)}" if one.failed else "goals met")
-    return ", ".join(parts)
+    return ", ".join([*parts, *goal_parts(one)])
 
 
 def class_lines(one: Verified) -> list[str]:

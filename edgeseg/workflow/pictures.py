@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from edgeseg.core.config import DataSection, load_config
+from edgeseg.core.config import DataSection, QuantizeSection, load_config
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError, require_path
 from edgeseg.core.images import ClassMap, Frame, place, read_frame, to_model
 from edgeseg.core.manifest import Contract
@@ -39,6 +39,8 @@ class Pictures:
     """Of a folder without labels."""
     section: DataSection = field(default_factory=DataSection)
     seed: int = 0
+    way: str = "cover"
+    """How calibration frames are chosen: `[quantize] calibration`."""
 
     @property
     def drawn(self) -> bool:
@@ -85,28 +87,38 @@ class Pictures:
         Raises:
             ConfigError: nobody gave any data, or it has no train split.
         """
-        from edgeseg.workflow.judging import hold_back
-        from quantization.calibration import choose_calibration
+        from edgeseg.workflow.calibrating import choose, classes_of
 
+        others: list[Path] = []
         if self.dataset is not None:
             samples = self.dataset.splits.get("train", ())
             if not samples:
                 raise ConfigError(f"{self.dataset.root} has no train split, and int8 is calibrated on training frames; add one")
             ids, paths = [sample.id for sample in samples], [sample.image for sample in samples]
+            others = [sample.image for split in ("val", "test") for sample in self.dataset.splits.get(split, ())]
         elif self.images:
             ids, paths = [path.name for path in self.images], list(self.images)
         else:
             raise ConfigError("int8 is calibrated on training frames; add --data DIR (labelled or not) or --data edgeseg.toml")
-        calibrate, held_back = hold_back(ids, choose_calibration(ids, count, seed=self.seed))
         dataset = self.dataset
-        if dataset is not None:
-            train = dataset.splits["train"]
-            items = [_labelled(train[i], len(dataset.classes)) for i in held_back]
-        else:
-            items = [(ids[i], read_frame(paths[i]), None) for i in held_back]
+
+        def item(index: int) -> Item:
+            if dataset is None:
+                return ids[index], read_frame(paths[index]), None
+            return _labelled(dataset.splits["train"][index], len(dataset.classes))
+
+        def read(index: int) -> tuple[Frame, Sequence[int]]:
+            _, frame, label = item(index)
+            return frame, () if label is None else classes_of(label)
+
+        choice = choose(
+            ids, read, (read_frame(path) for path in others), count=count, way=self.way, seed=self.seed,
+            classes=() if dataset is None else dataset.classes,
+        )
         return TrainingFrames(
-            calibration=self._record([ids[i] for i in calibrate]), frames=tuple(self._calibrating(paths, calibrate, contract)),
-            held_back=self._record([ids[i] for i in held_back]), items=tuple(items),
+            calibration={**self._record([ids[i] for i in choice.calibrate]), **choice.facts},
+            frames=tuple(self._calibrating(paths, choice.calibrate, contract)),
+            held_back=self._record([ids[i] for i in choice.held_back]), items=tuple(item(i) for i in choice.held_back), notes=choice.notes,
         )
 
     def _calibrating(self, paths: Sequence[Path], chosen: Sequence[int], contract: Contract) -> Iterator[Frame]:
@@ -130,6 +142,8 @@ class TrainingFrames:
     held_back: dict[str, Any]
     items: tuple[Item, ...]
     """At frame size; without labels where the data has none."""
+    notes: tuple[str, ...] = ()
+    """What the user ought to hear about the choice."""
 
 
 def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
@@ -142,10 +156,10 @@ def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
     if data is None:
         return Pictures(name="drawn")
     require_path(data, what="data")
-    section, seed = DataSection(), 0
+    section, seed, way = DataSection(), 0, QuantizeSection().calibration
     if data.is_file():
         config = load_config(data)
-        section, seed = config.data, config.train.seed
+        section, seed, way = config.data, config.train.seed, config.quantize.calibration
     elif not any(layout.claims(data) for layout in DATASETS.values()):
         images = tuple(photographs(data)) if data.is_dir() else ()
         if not images:
@@ -154,7 +168,7 @@ def open_pictures(data: Path | None, classes: tuple[str, ...]) -> Pictures:
     else:
         section = replace(section, dir=str(data))
     dataset = load_labelled(section, classes, seed=seed)
-    return Pictures(name=dataset.name, dataset=dataset, section=section, seed=seed)
+    return Pictures(name=dataset.name, dataset=dataset, section=section, seed=seed, way=way)
 
 
 def accuracy(confusion: Confusion, pictures: Pictures) -> SegmentationScore:

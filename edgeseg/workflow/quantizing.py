@@ -67,6 +67,8 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
     for note in pictures.notes:
         ui.say(f"note: {note}")
     training = pictures.for_int8(manifest.contract, num_frames)
+    for note in training.notes:
+        ui.say(f"calibration: {note}")
     info = BundleInfo(
         name=manifest.name.removesuffix("-fp32") + "-int8", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
         reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.core.files import atomic_folder, read_json, write_json
 from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
@@ -34,9 +35,18 @@ class FloatReference:
     confusion: tuple[tuple[int, ...], ...]
     """Pixels, rows = label, at frame size."""
 
+    def confusions(self) -> NDArray[np.int64]:
+        """Its confusion matrices frame by frame, int64 [N, C, C], rows = label; at frame size."""
+        return read_confusions(self.step.output)
+
     def class_maps(self) -> list[list[ClassMap]]:
         """Per frame, its answers at model size (several where the policy is `tile`)."""
         return read_class_maps(self.step.output / "class_maps.npz")
+
+
+def read_confusions(folder: Path) -> NDArray[np.int64]:
+    """Read the confusion matrices that `evaluate_float` left in `folder`: int64 [N, C, C]."""
+    return np.asarray(read_json(folder / "score.json")["confusions"], dtype=np.int64)
 
 
 def read_class_maps(path: Path) -> list[list[ClassMap]]:

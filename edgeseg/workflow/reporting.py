@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import webbrowser
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from edgeseg.report.page import render_page
 from edgeseg.report.recommend import mark
 from edgeseg.report.table import results_json
 from edgeseg.workflow import instance_reporting
+from edgeseg.workflow.calibrating import covers_words
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.instance_reference import FloatInstances
@@ -51,6 +52,14 @@ _NUM_PICTURES = 6
 _PICTURE_SIDE = 480
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether every goal was reached; `undecided` = not so, though none was missed."""
+
+    passed: bool
+    undecided: bool
+
+
 def write_report(
     ctx: RunContext,
     data: RunData,
@@ -61,7 +70,7 @@ def write_report(
     verified: list[Verified],
     measured: list[Measured],
     pruning: dict[str, Any] | None,
-) -> bool:
+) -> Verdict:
     """Write results.json, summary.json and report.html; give whether every goal was reached."""
     by_name = {one.bundle.name: one for one in verified}
     marked = mark([_row(one, by_name[one.bundle.name], reference) for one in measured])
@@ -94,13 +103,14 @@ def write_report(
             "run": ctx.config.name,
             "passed": report.passed,
             "created_utc": report.created_utc,
-            "goals": [{"goal": g.goal, "limit": g.limit, "got": g.got, "passed": g.passed, "where": g.where} for g in goals],
+            "undecided": report.undecided,
+            "goals": [asdict(goal) for goal in goals],
             "pruning": report.pruning.verdict if report.pruning else None,
             "not_verified": list(report.not_verified),
         },
     )
     write_text(ctx.folder / "report.html", render_page(report))
-    return report.passed
+    return Verdict(passed=report.passed, undecided=report.undecided)
 
 
 def _float_facts(reference: FloatReference) -> FloatFacts:
@@ -127,6 +137,7 @@ def _accuracy(verified: Verified, reference: FloatReference) -> dict[str, Any]:
         "iou": verified.iou,
         "worst_class": verified.worst_class,
         "worst_class_drop": result["worst_class_drop"],
+        **_intervals(verified),
         "agreement": result["agreement"],
         "pixel_accuracy": result["pixel_accuracy"],
         "mean_dice": result["mean_dice"],
@@ -134,6 +145,20 @@ def _accuracy(verified: Verified, reference: FloatReference) -> dict[str, Any]:
         "mean_boundary_f1": result["mean_boundary_f1"],
         "boundary_f1": tuple(result["boundary_f1"].values()),
         "confusion": tuple(tuple(row) for row in result["confusion"]),
+    }
+
+
+def _intervals(verified: Verified) -> dict[str, Any]:
+    """Fields of a row that say how sure its drops are."""
+
+    def ends(interval: dict[str, Any] | None) -> tuple[float, float] | None:
+        return None if interval is None or interval["low"] is None else (interval["low"], interval["high"])
+
+    found, worst = verified.result["intervals"], verified.worst_class
+    return {
+        "drop_interval": ends(found["miou_drop"]),
+        "worst_class_interval": None if worst is None else ends(found["class_drop"][worst]),
+        "class_drop_intervals": tuple(ends(one) for one in found["class_drop"].values()),
     }
 
 
@@ -156,6 +181,7 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
         threads=0,
         size_bytes=one.bundle.bundle.size_bytes,
         failed_goals=verified.failed,
+        undecided_goals=verified.undecided,
         **accuracy,
     )
     bench = one.result
@@ -349,6 +375,7 @@ def _settings(verified: list[Verified]) -> dict[str, str]:
         if isinstance(calibration, dict):
             found[f"calibration of {one.bundle.name}"] = (
                 f"{calibration['num_frames']} training frames, ids {calibration['ids_sha256'][:12]}"
+                + (f", {words}" if (words := covers_words(calibration)) else "")
             )
     return found
 
@@ -399,7 +426,7 @@ def print_report(folder: Path) -> None:
     from rich.console import Console
 
     from edgeseg.report.table import RowsTable
-    from edgeseg.report.words import goal_words
+    from edgeseg.report.words import goal_words, verdict_word
 
     console = Console()
     summary = read_json(folder / "summary.json")
@@ -411,7 +438,9 @@ def print_report(folder: Path) -> None:
         console.print(f"Not verified: {note}", markup=False, highlight=False)
     for goal in (GoalResult(**goal) for goal in summary["goals"]):
         name, wanted, got = goal_words(goal)
-        console.print(f"{'passed' if goal.passed else 'MISSED'}: {name}: {wanted}, got {got} ({goal.where})", markup=False, highlight=False)
+        said = verdict_word(goal) if goal.passed else verdict_word(goal).upper()
+        about = f"; {goal.about}" if goal.about else ""
+        console.print(f"{said}: {name}: {wanted}, got {got} ({goal.where}){about}", markup=False, highlight=False)
     console.print(f"Page: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -19,9 +19,10 @@ from edgeseg.core.files import atomic_folder, read_json, write_json
 from edgeseg.core.manifest import Parent
 from edgeseg.data.store import read_sample
 from edgeseg.workflow.bundling import QUANTIZE_TOOLS, SealedBundle, export_model, own_answer, work_folder
+from edgeseg.workflow.calibrating import choose_of_run
 from edgeseg.workflow.climbing import Climb, Climbed, FineTuned, climb
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.judging import hold_back, judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.judging import judge_by_agreement, judge_by_labels, limits_of
 from edgeseg.workflow.ladder_words import kept_lines
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.reference import model_inputs
@@ -43,10 +44,9 @@ class Chosen:
     held_back_facts: Mapping[str, Any]
 
 
-def quantize(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None) -> SealedBundle:
+def quantize(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None, chosen: Chosen) -> SealedBundle:
     """Give the int8 (or mixed) bundle of an fp32 one; `final` = the checkpoint it is of, from which rung c trains (`None` = not at all)."""
     format_ = parent.bundle.manifest.format
-    chosen = choose_frames(ctx, data)
     rescued = _rescue(ctx, data, parent, final, chosen)
     model, ladder = read_made(rescued.output)
     sealed = _seal(ctx, parent, rescued, model)
@@ -57,14 +57,10 @@ def quantize(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepRe
 
 def choose_frames(ctx: RunContext, data: RunData) -> Chosen:
     """Choose training frames, and hold some back."""
-    from quantization.calibration import choose_calibration
-
-    ids = [sample.id for sample in data.dataset.splits["train"]]
-    wanted = choose_calibration(ids, ctx.config.quantize.calibration_frames, seed=ctx.config.train.seed)
-    calibrate, held_back = (wanted, []) if ctx.config.quantize.rescue == "off" else hold_back(ids, wanted)
+    ids, choice = [sample.id for sample in data.dataset.splits["train"]], choose_of_run(ctx, data)
     origin = {"dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256, "split": "train"}
-    facts = [{**origin, **_hashed([ids[i] for i in indices])} for indices in (calibrate, held_back)]
-    return Chosen(tuple(calibrate), tuple(held_back), *facts)
+    calibration, held_back = ({**origin, **_hashed([ids[i] for i in indices])} for indices in (choice.calibrate, choice.held_back))
+    return Chosen(choice.calibrate, choice.held_back, {**calibration, **choice.facts}, held_back)
 
 
 def _hashed(ids: list[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_models import brightness_step, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
@@ -15,8 +16,11 @@ from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import BundleError, DataError
 from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.manifest import Reference
+from edgeseg.core.metrics import score
+from edgeseg.core.stats import Interval
+from targets.judging import POINT, Finding, judge, judge_speed
 from targets.runtimes import RuntimeOptions, Session, open_session
-from targets.verify import GOLDEN_AGREEMENT, Finding, VerifyResult, check_golden, judge, judge_speed, verify
+from targets.verify import GOLDEN_AGREEMENT, VerifyResult, check_golden, verify
 
 REFERENCE = Reference(dataset="tiny", dataset_sha256="d" * 64, split="test", num_frames=2, miou=0.9, iou=(1.0, 0.8, None))
 
@@ -138,10 +142,13 @@ def result_with(bundle: Bundle, session: Session, **values: object) -> VerifyRes
 
 def test_judge(bundle: Bundle, session: Session) -> None:
     goals = GoalsSection(agreement=0.999, miou=0.5, miou_drop=0.01, class_drop=0.03)
+    half = Interval(value=0.5, low=0.5, high=0.6, num_frames=2)
     good = result_with(bundle, session, agreement=0.999, miou=0.5, miou_drop=0.01, worst_class_drop=0.03)
+    good = replace(good, intervals=replace(good.intervals, miou=half))
     assert [f.goal for f in judge(good, goals)] == ["golden", "agreement", "miou", "miou_drop", "class_drop"]
     assert all(f.passed for f in judge(good, goals))
     bad = replace(good, agreement=0.9989, miou=0.4999, miou_drop=0.0101, worst_class_drop=0.0301, golden_agreement=0.99)
+    bad = replace(bad, intervals=replace(bad.intervals, miou=replace(half, low=0.4999)))
     assert not any(f.passed for f in judge(bad, goals))
     assert [f.goal for f in judge(replace(bad, precision="int8"), goals)] == ["golden", "miou", "miou_drop", "class_drop"]
     assert judge(good, GoalsSection()) == (Finding(goal="golden", limit=GOLDEN_AGREEMENT, got=1.0, passed=True),)
@@ -151,6 +158,64 @@ def test_what_was_not_evaluated_does_not_pass(bundle: Bundle, session: Session) 
     unknown = result_with(bundle, session, agreement=None, miou_drop=None, worst_class_drop=None)
     findings = judge(unknown, GoalsSection(agreement=0.0, miou_drop=1.0, class_drop=1.0))
     assert [(f.got, f.passed) for f in findings[1:]] == [(None, False)] * 3
+
+
+def with_mistakes(confusions_NCC: NDArray[np.int64], shares: tuple[float, ...]) -> NDArray[np.int64]:
+    """A reference that is better: moves a share of each frame's wrong pixels of class 1 to where they belong."""
+    better = confusions_NCC.copy()
+    for n, share in enumerate(shares):
+        moved = int(share * better[n, 1, 0])
+        better[n, 1, 0] -= moved
+        better[n, 1, 1] += moved
+    return better
+
+
+def test_drops_are_judged_by_the_bad_side_of_their_interval(tmp_path: Path) -> None:
+    labelled = []
+    for seed in range(12):
+        name, frame, label = two_classes(seed)
+        wrong = label.copy()
+        wrong[::3] = 1
+        labelled.append((name, frame, wrong))
+    bundle = tiny_bundle(tmp_path, "null")
+    after = verify(open_session(bundle, "null", RuntimeOptions()), bundle, labelled)
+    before_NCC = with_mistakes(after.confusions_NCC, tuple(0.02 * (1 + seed % 3) for seed in range(12)))
+    was = score(before_NCC.sum(axis=0))
+    reference = replace(REFERENCE, num_frames=12, miou=was.miou, iou=was.iou)
+    bundle = tiny_bundle(tmp_path / "with reference", "null", reference=reference)
+    result = verify(open_session(bundle, "null", RuntimeOptions()), bundle, labelled, reference_NCC=before_NCC)
+    drop, worst = result.intervals.miou_drop, result.intervals.class_drop[1]
+    assert drop is not None and drop.low is not None and drop.high is not None and worst is not None and worst.high is not None
+    assert result.miou_drop == pytest.approx(drop.value)
+    assert 0 < drop.low < drop.value < drop.high
+    json.dumps(result.to_json(), allow_nan=False)
+
+    def found(**goals: float) -> Finding:
+        return judge(result, GoalsSection(**goals))[-1]
+
+    kept, open_, missed = found(miou_drop=drop.high), found(miou_drop=(drop.value + drop.high) / 2), found(miou_drop=drop.low / 2)
+    assert (kept.passed, kept.undecided, kept.more_frames) == (True, False, None)
+    assert (open_.passed, open_.undecided) == (False, True)
+    assert open_.more_frames is not None and open_.more_frames > 0
+    assert (missed.passed, missed.undecided) == (False, False)
+    assert open_.got == pytest.approx(drop.value)  # what is shown is what was measured
+    assert (found(miou=result.miou).undecided, found(miou=result.miou / 2).passed, found(miou=1.0).passed) == (True, True, False)
+    assert found(class_drop=worst.high).passed
+    assert found(class_drop=worst.value).undecided
+
+
+def test_a_reference_of_other_labels_is_refused(bundle: Bundle, session: Session) -> None:
+    labelled = [two_classes(1), two_classes(2)]
+    own = verify(session, bundle, labelled).confusions_NCC
+    with pytest.raises(DataError, match="other labels"):
+        verify(session, bundle, labelled, reference_NCC=own[::-1])
+
+
+def test_without_the_float_networks_frames_the_drop_is_judged_as_measured_and_says_so(bundle: Bundle, session: Session) -> None:
+    result = verify(session, bundle, [two_classes(1), two_classes(2)])
+    assert result.intervals.miou_drop is None
+    finding = judge(result, GoalsSection(miou_drop=0.01))[-1]
+    assert (finding.passed, finding.low, finding.about) == (True, None, POINT)
 
 
 def test_judge_speed() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from edgeseg.core.config import GoalsSection
+from edgeseg.core.errors import goals_exit_code
 from edgeseg.report.model import ResultRow
+from edgeseg.report.words import verdict_word
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.measuring import gain_words
-from targets.verify import judge_accuracy
+from targets.judging import Finding, judge_accuracy
 
 ROW = ResultRow(
     target="host",
@@ -61,6 +66,46 @@ def test_each_goal_is_shown_where_it_turned_out_worst() -> None:
     assert (by_name["miou"].where, by_name["miou"].got, by_name["miou"].passed) == ("b", 0.6, False)
     assert by_name["agreement"].where in ("a", "c")  # binds fp32 only
     assert not by_name["agreement"].passed
+
+
+def _drops(low: float, value: float, high: float) -> dict[str, Any]:
+    one = {"value": value, "low": low, "high": high, "num_frames": 60, "reason": None}
+    return {"miou": {**one, "value": 0.7, "low": 0.65, "high": 0.75}, "miou_drop": one, "class_drop": {"weed": {**one, "num_frames": 9}}}
+
+
+def _by_interval(low: float, value: float, high: float, section: GoalsSection) -> tuple[Finding, ...]:
+    return judge_accuracy(
+        precision="int8", golden_agreement=1.0, agreement=0.99, miou=0.7, miou_drop=value, worst_class_drop=value, goals=section,
+        intervals=_drops(low, value, high),
+    )
+
+
+def test_a_goal_that_is_missed_is_worse_than_one_not_decided() -> None:
+    section = GoalsSection(miou_drop=0.01)
+    accuracy = {
+        "kept": _by_interval(0.001, 0.002, 0.003, section),
+        "open": _by_interval(-0.05, 0.005, 0.06, section),
+        "missed": _by_interval(0.011, 0.012, 0.013, section),
+    }
+    found = {}
+    for names in (("kept",), ("kept", "open"), ("kept", "open", "missed")):
+        _, goals = judge_rows([ROW], {name: accuracy[name] for name in names}, section)
+        found[names[-1]] = next(goal for goal in goals if goal.goal == "miou_drop")
+    assert {name: goal.where for name, goal in found.items()} == {"kept": "kept", "open": "open", "missed": "missed"}
+    assert [(goal.passed, goal.undecided) for goal in found.values()] == [(True, False), (False, True), (False, False)]
+    assert found["open"].more_frames is not None and "more images needed" in found["open"].about
+    assert verdict_word(found["open"]) == "not decided"
+
+
+def test_a_class_in_few_images_is_named_with_how_many() -> None:
+    finding = _by_interval(-0.05, 0.005, 0.06, GoalsSection(class_drop=0.03))[-1]
+    assert finding.undecided and not finding.passed
+    assert finding.about.startswith("weed, in 9 of 60 images; about ")
+
+
+@pytest.mark.parametrize(("passed", "undecided", "code"), [(True, False, 0), (False, False, 1), (False, True, 3)])
+def test_exit_codes(passed: bool, undecided: bool, code: int) -> None:
+    assert goals_exit_code(passed=passed, undecided=undecided) == code
 
 
 def test_pruning_pays_only_if_the_whole_interval_is_above_one() -> None:
