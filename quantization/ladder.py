@@ -33,6 +33,8 @@ class Judged:
     miou: float | None = None
     """`None` without labels."""
     miou_drop: float | None = None
+    miou_drop_high: float | None = None
+    """Bad end of its 95 % interval."""
     worst_class: str = ""
     worst_drop: float | None = None
     agreement: float | None = None
@@ -46,8 +48,8 @@ class Judged:
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
         values = {
-            "miou": self.miou, "miou_drop": self.miou_drop, "worst_class": self.worst_class or None, "worst_class_drop": self.worst_drop,
-            "agreement": self.agreement,
+            "miou": self.miou, "miou_drop": self.miou_drop, "miou_drop_high": self.miou_drop_high,
+            "worst_class": self.worst_class or None, "worst_class_drop": self.worst_drop, "agreement": self.agreement,
         }
         return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items() if value is not None}
 

@@ -33,6 +33,8 @@ class RungFacts:
     reached: bool
     miou: float | None
     miou_drop: float | None
+    miou_drop_high: float | None
+    """Bad end of its 95 % interval."""
     worst_class: str
     worst_drop: float | None
     agreement: float | None
@@ -71,7 +73,8 @@ def ladder_facts(bundle: str, ladder: Mapping[str, Any], advice: str) -> LadderF
 def _rung(rung: Mapping[str, Any]) -> RungFacts:
     return RungFacts(
         name=RUNG_NAMES[rung["rung"]], best=rung["best"], kept=rung["kept"], reached=rung["reached"], miou=rung.get("miou"),
-        miou_drop=rung.get("miou_drop"), worst_class=rung.get("worst_class", ""), worst_drop=rung.get("worst_class_drop"),
+        miou_drop=rung.get("miou_drop"), miou_drop_high=rung.get("miou_drop_high"),
+        worst_class=rung.get("worst_class", ""), worst_drop=rung.get("worst_class_drop"),
         agreement=rung.get("agreement"), size_bytes=rung["size_bytes"], float_macs_share=rung["float_macs_share"],
         float_layers=tuple(rung["float_layers"]),
         groups=tuple((tuple(part["layers"]), part["gain"], part["float"]) for part in rung.get("layers", ())),

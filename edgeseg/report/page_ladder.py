@@ -24,7 +24,7 @@ def ladder_section(ladders: Sequence[LadderFacts]) -> Html:
 def _ladder(ladder: LadderFacts) -> Html:
     goals = ", ".join(f"{name} {limit:g}" for name, limit in ladder.goals.items())
     about = f"{ladder.num_frames} frames; asked for: {goals}."
-    heads = ["Rung", "Best of it", ">mIoU", ">Lost", "Worst class", ">Lost", ">As in float", ">MB", ">MACs in float", ""]
+    heads = ["Rung", "Best of it", ">mIoU", ">Lost", ">At most", "Worst class", ">Lost", ">As in float", ">MB", ">MACs in float", ""]
     rungs = table(heads, [_line(rung) for rung in ladder.rungs], name=f"Rungs of {ladder.bundle}", about=about)
     advice = el("p", el("b", "Not reached: "), ladder.advice) if ladder.advice else None
     details = [part for rung in ladder.rungs for part in (_tried(rung), _groups(rung)) if part is not None]
@@ -34,9 +34,9 @@ def _ladder(ladder: LadderFacts) -> Html:
 def _line(rung: RungFacts) -> Html:
     marks = [tag("kept", "good" if rung.reached else "warn")] if rung.kept else []
     cells = [
-        (rung.best, "keep"), (_percent(rung.miou), "n"), (_points(rung.miou_drop), "n"), (rung.worst_class or "-", None),
-        (_points(rung.worst_drop), "n"), (_percent(rung.agreement), "n"), (f"{rung.size_bytes / 1e6:.2f}", "n"),
-        (percent(rung.float_macs_share), "n"), (join(marks), None),
+        (rung.best, "keep"), (_percent(rung.miou), "n"), (_points(rung.miou_drop), "n"), (_points(rung.miou_drop_high), "n"),
+        (rung.worst_class or "-", None), (_points(rung.worst_drop), "n"), (_percent(rung.agreement), "n"),
+        (f"{rung.size_bytes / 1e6:.2f}", "n"), (percent(rung.float_macs_share), "n"), (join(marks), None),
     ]
     return el("tr", el("th", rung.name, scope="row"), *(el("td", value, class_=css) for value, css in cells))
 

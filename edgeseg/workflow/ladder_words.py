@@ -22,7 +22,8 @@ def rung_words(rung: Mapping[str, Any]) -> str:
     """One rung in words."""
     words = f"{rung['rung'].replace('_', '-')} ({rung['best']})"
     if "miou_drop" in rung:
-        words += f": {100 * rung['miou_drop']:+.2f} points of mIoU lost on training frames held back"
+        lost, most = 100 * rung["miou_drop"], 100 * rung["miou_drop_high"]
+        words += f": {lost:+.2f} points of mIoU lost on training frames held back (at most {most:+.2f})"
     elif "agreement" in rung:
         words += f": {rung['agreement']:.2%} of the pixels as in float on frames held back"
     if rung.get("worst_class"):

@@ -53,6 +53,17 @@ def test_judged_against_the_float_bundle_on_the_same_frames(tmp_path: Path) -> N
     assert judge_by_agreement(parent, [frame[:24, :32] for frame in frames])(parent).cost == 0
 
 
+def test_the_bad_end_of_the_interval_counts(tmp_path: Path) -> None:
+    parent, other = tiny_models.tiny_bundle(tmp_path, "null"), tiny_models.tiny_bundle(tmp_path, "onnx")
+    frames = [tiny_models.tiny_frame(seed) for seed in range(8)]
+    labels = [tiny_models.brightness_step(frame) for frame in frames]
+    judged = judge_by_labels(parent, zip(frames, labels, strict=True), Limits(miou_drop=0.01))(other)
+    assert judged.miou_drop is not None and judged.miou_drop_high is not None and judged.agreement is not None
+    assert 0.5 < judged.miou_drop < judged.miou_drop_high <= 1
+    assert judged.cost == pytest.approx(judged.miou_drop_high / 0.01)
+    assert judged.agreement < 0.5
+
+
 def test_frames_without_a_labelled_pixel_are_refused(tmp_path: Path) -> None:
     nothing = [(tiny_models.tiny_frame(0), np.full((24, 32), 255, np.uint8))]
     with pytest.raises(DataError, match="no pixel of the training frames held back is labelled"):

@@ -1,0 +1,71 @@
+"""The table of rungs: what was kept, what it lost, and what to do where the goals are missed; no name of a layer becomes markup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeseg.report.ladder import RUNG_NAMES, ladder_facts
+from edgeseg.report.page_ladder import ladder_section
+from edgeseg.workflow.climbing import RUNGS
+from edgeseg.workflow.ladder_words import kept_lines, unmet_words
+
+
+def ladder(*, reached: bool = True) -> dict[str, Any]:
+    """A ladder as a manifest holds it."""
+    common = {"worst_class": "pole", "worst_class_drop": 0.031, "agreement": 0.98, "miou": 0.6, "size_bytes": 1_500_000}
+    low = {"rung": "post_training", "best": "min-max", "miou_drop": 0.02, "miou_drop_high": 0.027, "reached": False, "kept": False,
+           "float_layers": [], "float_macs_share": 0.0, "tried": [{"tried": "min-max", "size_bytes": 1, "miou_drop": 0.02}], **common}
+    high = {"rung": "mixed", "best": "min-max, 2 float layers", "miou_drop": 0.004, "miou_drop_high": 0.0065, "reached": reached,
+            "kept": True, "float_layers": ["stem/<b>", "block/1"], "float_macs_share": 0.0353, "tried": [],
+            "layers": [{"layers": ["stem/<b>", "block/1"], "gain": 1.25, "float": True}], **common}
+    return {"judged_on": {"num_frames": 48}, "goals": {"miou_drop": 0.005, "class_drop": None}, "last_rung": "mixed", "reached": reached,
+            "rungs": [low, high]}
+
+
+def page(found: dict[str, Any]) -> str:
+    return str(ladder_section([ladder_facts("run-onnx-mixed", found, "" if found["reached"] else unmet_words(found))]))
+
+
+def test_every_rung_and_what_was_kept() -> None:
+    text = page(ladder())
+    for part in ("run-onnx-mixed", "48 frames", "miou_drop 0.005", "min-max, 2 float layers", "+0.40", "+0.65", "3.5"):
+        assert part in text
+    assert text.count("kept</span>") == 1
+    assert "stem/&lt;b&gt;" in text and "<b>," not in text
+    assert "Not reached" not in text
+    assert "1 tried" in text
+
+
+def test_a_goal_that_is_missed_says_what_to_type() -> None:
+    text = page(ladder(reached=False))
+    assert "Not reached: " in text and "quantize.rescue=qat" in text
+    lines = kept_lines("onnx", ladder(reached=False))
+    said = "onnx: mixed (min-max, 2 float layers): +0.40 points of mIoU lost on training frames held back (at most +0.65)"
+    assert lines[0].startswith(said)
+    assert "2 layers float (4% of the MACs)" in lines[0]
+    assert "miou_drop 0.005 is missed" in lines[1]
+
+
+@pytest.mark.parametrize(("last", "goals", "wanted"), [
+    ("post_training", {"miou_drop": 0.01, "class_drop": 0.03}, "miou_drop 0.01 and class_drop 0.03 is missed"),
+    ("qat", {"miou_drop": 0.01, "class_drop": None}, "cannot be met in int8 here"),
+    ("post_training", {"miou_drop": None, "class_drop": None}, "no goal says how much it may be"),
+])
+def test_words_where_the_ladder_ends(last: str, goals: dict[str, float | None], wanted: str) -> None:
+    assert wanted in unmet_words({**ladder(reached=False), "last_rung": last, "goals": goals})
+
+
+def test_without_labels_agreement_is_said_and_without_a_ladder_nothing() -> None:
+    rung = {"rung": "post_training", "best": "entropy", "agreement": 0.991, "reached": True, "kept": True, "float_layers": [],
+            "float_macs_share": 0.0, "size_bytes": 10, "tried": []}
+    assert kept_lines("tflite", {**ladder(), "rungs": [rung]}) == [
+        "tflite: post-training (entropy): 99.10% of the pixels as in float on frames held back",
+    ]
+    assert kept_lines("tflite", {}) == []
+    assert "No int8 was made" in str(ladder_section([]))
+
+
+def test_every_rung_has_a_name_for_people() -> None:
+    assert set(RUNGS) - {"off"} <= set(RUNG_NAMES)
