@@ -59,6 +59,8 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
     refuse_group("run", os.environ)
     with open_run(config_path, overrides, ui=ui) as ctx:
         check_plan(ctx)
+        if ladder and ctx.config.model.task == "instance":
+            raise ConfigError(f"--ladder compares classes pixel by pixel, and {ctx.config.model.name} finds objects; leave it out")
         data = learning.prepare_data(ctx)
         trained = learning.train(ctx, data)
         final = prune(ctx, data, trained)
@@ -72,7 +74,10 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
         measured = measuring.measure_all(ctx, data, [*floats, *others])
         if ladder:
             resolved = ctx.folder / "edgeseg.toml"
-            parity.verify_ladder(ctx.folder, data=None, config=resolved, checkpoint=None, target="host", split=data.eval_split, ui=ui)
+            made = {one.bundle.bundle.manifest.sha256 for one in verified}
+            parity.verify_ladder(
+                ctx.folder, data=None, config=resolved, checkpoint=None, target="host", split=data.eval_split, only=made, ui=ui
+            )
         verdict = reporting.write_report(
             ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
         )

@@ -39,11 +39,12 @@ FILE: Final = "parity.json"
 
 def verify_ladder(
     folder: Path, *, data: Path | None, config: Path | None, checkpoint: Path | None, target: str, split: str = "", arithmetic: str = "f32",
-    ui: Ui,
+    only: Collection[str] | None = None, ui: Ui,
 ) -> Outcome:
     """Climb the ladder of a bundle, or of every bundle of a run; `passed` where no rung fell off.
 
-    The frames are those of `data` or `config` (the split the float checkpoint was measured on, or `split`), else the golden frames.
+    Of a run, `only` (hashes of manifests) leaves out bundles that lie there from another configuration. The frames are those of `data`
+    or `config` (the split the float checkpoint was measured on, or `split`), else the golden frames.
 
     Raises:
         ConfigError: nothing to compare with, or a bundle that finds objects.
@@ -54,7 +55,7 @@ def verify_ladder(
     if (folder / "manifest.json").is_file():
         lines, facts = _ladder(open_bundle(folder), data, config, checkpoint, board, split, arithmetic, ui)
         return Outcome(tuple(lines), facts, facts["passed"])
-    bundles = ladders_of(folder)
+    bundles = [bundle for bundle in ladders_of(folder) if only is None or bundle.manifest.sha256 in only]
     lines, ladders = [], []
     for bundle in bundles:
         more, facts = _ladder(bundle, data, config, checkpoint, board, split, arithmetic, ui)

@@ -223,3 +223,16 @@ def test_run_is_locked(project: Path, run: Path) -> None:
     with (run / ".lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         assert "is in use by" in one_line_error(edgeseg("run", cwd=project), 75)
+
+
+def test_the_parity_ladder_of_a_bundle_stands_on_its_run(run: Path) -> None:
+    done = edgeseg("verify", str(run / "bundles" / "tiny-tflite-int8"), "--ladder", "--json", cwd=run)
+    found = json.loads(done.stdout)
+    assert [rung["name"] for rung in found["rungs"]][:3] == ["torch", "onnx fp32", "tflite fp32"]
+    assert len(found["rungs"]) == 4
+    assert found["notes"] == []
+    for rung in found["rungs"][1:3]:
+        assert rung["agreement"] > 0.999
+        assert rung["logit_sqnr_db"] > 60
+        assert rung["fallen"] == []
+    assert done.returncode == (0 if found["passed"] else 1)

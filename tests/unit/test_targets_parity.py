@@ -272,3 +272,24 @@ def test_measures_of_distance() -> None:
     (turned,) = aligned(channels_first, np.zeros((1, 3, 4, 2)))
     assert np.array_equal(turned[0, :, :, 1], channels_first[0, 1])
     assert list(aligned(channels_first, np.zeros((1, 5, 4, 2)))) == []
+
+
+def test_what_only_the_ladder_understands_is_refused_without_it(tmp_path: Path) -> None:
+    from edgeseg.workflow.bundles import refuse_without_ladder
+
+    (tmp_path / "bundles").mkdir()
+    with pytest.raises(ConfigError, match="add --ladder for all of them"):
+        refuse_without_ladder(tmp_path, None)
+    with pytest.raises(ConfigError, match="--checkpoint goes with --ladder"):
+        refuse_without_ladder(tmp_path / "bundles", tmp_path)
+    refuse_without_ladder(exported("onnx", NAME).folder, None)
+
+
+def test_ladders_that_are_kept_are_read_back_by_bundle(tmp_path: Path) -> None:
+    from edgeseg.core.files import write_json
+
+    assert parity.climbed_ladders(tmp_path, {"a"}) == []
+    (tmp_path / parity.FILE).write_text("torn {")
+    assert parity.climbed_ladders(tmp_path, {"a"}) == []
+    write_json(tmp_path / parity.FILE, {"ladders": [{"bundle_sha256": "a"}, {"bundle_sha256": "b"}]})
+    assert parity.climbed_ladders(tmp_path, {"a"}) == [{"bundle_sha256": "a"}]
