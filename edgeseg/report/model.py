@@ -416,6 +416,8 @@ class ReportData:
     """Parity ladders of bundles, as `edgeseg.workflow.parity` writes them; empty = not climbed."""
     ladders: tuple[LadderFacts, ...] = ()
     """How int8 of each format was made."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """Which frames calibrated, as the manifests of the int8 bundles say it; empty = none did."""
 
     @property
     def passed(self) -> bool:

@@ -8,6 +8,8 @@ from typing import Final
 
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import GoalResult, ObjectPicture, Picture, ReportData, ResultRow, main_name
+from edgeseg.report.page_calibration import ABOUT as CALIBRATION
+from edgeseg.report.page_calibration import calibration_section
 from edgeseg.report.page_confusion import confusion_section
 from edgeseg.report.page_executed import executed_section
 from edgeseg.report.page_ladder import ABOUT as _LADDER
@@ -29,7 +31,8 @@ _BUNDLES: Final = ("Latency of the model in milliseconds a frame. Small figures:
 _INTERVALS: Final = ("In brackets the 95 % interval over images (paired bootstrap). A goal is passed where the whole interval keeps the "
                      "limit, missed where none of it does, and else not decided: too few images. Each interval is of its own number; "
                      "that all of them hold at once is less certain.")
-_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs", "parity": "Parity", "time": "Time",
+_SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs",
+                 "calibration": "Calibration", "parity": "Parity", "time": "Time",
                  "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
 """Titles as the links at the top write them."""
 
@@ -51,6 +54,7 @@ def render_page(data: ReportData) -> str:
         ("ladder", "How int8 was made, rung by rung", _LADDER, ladder_section(data.ladders)),
         ("parity", "Parity ladder", "The same frames from torch to each bundle, every rung against the one below it.",
          parity_section(data.parity)),
+        ("calibration", "Calibration frames", CALIBRATION, calibration_section(data.calibration)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),
         ("pictures", "Frames and answers", "The worst ones first.", _pictures(data)),

@@ -95,6 +95,7 @@ def write_report(
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
         settings={**_decision(reference, data), **_settings(verified)},
         ladders=_ladders(verified),
+        calibration=_calibration(verified),
     )
     write_json(ctx.folder / "results.json", results_json(rows))
     write_json(
@@ -366,6 +367,12 @@ def _ladders(verified: list[Verified]) -> tuple[LadderFacts, ...]:
     manifests = [one.bundle.bundle.manifest for one in verified]
     climbed = [(manifest.name, manifest.scheme["ladder"]) for manifest in manifests if manifest.scheme.get("ladder")]
     return tuple(ladder_facts(name, ladder, "" if ladder["reached"] else unmet_words(ladder)) for name, ladder in climbed)
+
+
+def _calibration(verified: list[Verified]) -> dict[str, Any]:
+    """Which frames calibrated; the same for every format."""
+    found = (one.bundle.bundle.manifest.scheme.get("calibration") for one in verified)
+    return next((dict(one) for one in found if isinstance(one, dict) and "covers" in one), {})
 
 
 def _settings(verified: list[Verified]) -> dict[str, str]:
