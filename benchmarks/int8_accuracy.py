@@ -90,7 +90,7 @@ def losses(before: SegmentationScore, after: SegmentationScore, classes: Sequenc
 def facts(runs: Sequence[Run]) -> dict[str, Any]:
     """Command, machine, versions, and what each run is."""
     return {
-        "command": "python -m " + " ".join([f"benchmarks.{Path(sys.argv[0]).stem}", *map(shlex.quote, sys.argv[1:])]),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *(_shown(argument) for argument in sys.argv[1:])]),
         "machine": asdict(describe_machine()), "python": platform.python_version(), "versions": versions(*PACKAGES),
         "runs": [
             {"name": run.config.name, "network": run.config.model.title, "dataset": run.dataset.name, "dataset_sha256": run.dataset.sha256,
@@ -98,3 +98,9 @@ def facts(runs: Sequence[Run]) -> dict[str, Any]:
             for run in runs
         ],
     }
+
+
+def _shown(argument: str) -> str:
+    """An argument of the command; of a path its end, which says nothing about this machine."""
+    path = Path(argument)
+    return shlex.quote("/".join(path.parts[-2:]) if path.is_absolute() else argument)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.rescue runs/driving [--frames 0] [--miou-drop 0.005] [--class-drop 0.015] [--json FILE]
 
-For each format, on the run's own calibration frames: the tool with its defaults (`nncf.quantize`, onnxruntime's `quantize_static`,
-ai-edge-quantizer's `static_wi8_ai8`), the same with class layers and decision head left float, and the ladder's rungs that need no
-training, climbed here to the limits given. All are measured on the evaluation split, which none of them has seen. If the run was made with
-`[quantize] rescue = "qat"`, its own int8 bundle is a row as well. The goal: of more than a point lost, 80 % won back (aim 95).
+For each format, on as many training frames as the run calibrates with, spread evenly: the tool with its defaults (`nncf.quantize`,
+onnxruntime's `quantize_static`, ai-edge-quantizer's `static_wi8_ai8`), the same with class layers and decision head left float, and the
+ladder's rungs that need no training, climbed here to the limits given. All are measured on the evaluation split, which none of them has
+seen. If the run was made with `[quantize] rescue = "qat"`, its own int8 bundle is a row as well. The goal: of more than a point lost, 80
+% won back (aim 95).
 """
 
 from __future__ import annotations

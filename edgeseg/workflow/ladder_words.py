@@ -25,7 +25,7 @@ def rung_words(rung: Mapping[str, Any]) -> str:
         lost, most = 100 * rung["miou_drop"], 100 * rung["miou_drop_high"]
         words += f": {lost:+.2f} points of mIoU lost on training frames held back (at most {most:+.2f})"
     elif "agreement" in rung:
-        words += f": {rung['agreement']:.2%} of the pixels as in float on frames held back"
+        words += f": {rung['agreement']:.2%} of the answers as in float on frames held back"
     if rung.get("worst_class"):
         words += f", worst class {rung['worst_class']} {100 * rung['worst_class_drop']:+.2f}"
     if rung["float_layers"]:
@@ -35,6 +35,8 @@ def rung_words(rung: Mapping[str, Any]) -> str:
 
 def unmet_words(ladder: Mapping[str, Any]) -> str:
     """What is left to do where the goals are missed."""
+    if all("miou" not in rung for rung in ladder["rungs"]):
+        return "more than 2 % of its answers differ from float, and without class maps that are labelled nothing more can be judged"
     asked = " and ".join(f"{goal} {limit:g}" for goal, limit in ladder["goals"].items() if limit is not None)
     if not asked:
         return ("that is more than a point, and no goal says how much it may be; to have it rescued, type: "
@@ -43,6 +45,9 @@ def unmet_words(ladder: Mapping[str, Any]) -> str:
     if last == "qat":
         return (f"{asked} cannot be met in int8 here, the best found is kept; use the fp32 bundle, train for int8 longer "
                 "(--set quantize.qat_epochs=N), or relax the goal")
+    if ladder.get("of_one_bundle"):
+        return (f"{asked} is missed, the best found is kept; a run fine-tunes its own network for int8: "
+                "edgeseg run --set quantize.rescue=qat")
     following = {"post_training": "mixed", "mixed": "qat"}[last]
     why = "keeps the layers that need it float" if following == "mixed" else "fine-tunes the network for int8"
     return (f"{asked} is missed on the last rung allowed, the best found is kept; type: edgeseg run --set quantize.rescue={following}, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,12 +22,15 @@ from edgeseg.core.manifest import Parent
 from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.climbing import Climb, climb
-from edgeseg.workflow.judging import judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.judging import Limits, judge_by_agreement, judge_by_labels, limits_of
 from edgeseg.workflow.ladder_words import kept_lines
 from edgeseg.workflow.pictures import Pictures, TrainingFrames, accuracy, at_model_size, open_pictures
 from edgeseg.workflow.ui import Ui
 from targets.boards import plan
 from targets.runtimes import open_session
+
+_MIOU_DROP: Final = 0.01
+"""What int8 may lose where no edgeseg.toml says so."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
 def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: Path, ui: Ui) -> tuple[ModelFiles, dict[str, Any]]:
     """Climb as far as the data allows; the model, and the ladder for the manifest."""
     limits, manifest = limits_of(goals), parent.manifest
+    if not limits.asked:
+        limits = Limits(miou_drop=_MIOU_DROP)
     labelled = [(frame, label) for _, frame, label in training.items if label is not None]
     if labelled:
         judge = judge_by_labels(parent, labelled, limits)
@@ -102,7 +107,7 @@ def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: 
     climbed = climb(request, work / "kept")
     ladder = {
         "judged_on": training.held_back, "goals": limits.facts(), "last_rung": request.last, "reached": climbed.reached,
-        "rungs": list(climbed.rungs),
+        "of_one_bundle": True, "rungs": list(climbed.rungs),
     }
     for line in kept_lines(manifest.format, ladder):
         ui.say(line)

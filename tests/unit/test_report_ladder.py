@@ -61,8 +61,10 @@ def test_without_labels_agreement_is_said_and_without_a_ladder_nothing() -> None
     rung = {"rung": "post_training", "best": "entropy", "agreement": 0.991, "reached": True, "kept": True, "float_layers": [],
             "float_macs_share": 0.0, "size_bytes": 10, "tried": []}
     assert kept_lines("tflite", {**ladder(), "rungs": [rung]}) == [
-        "tflite: post-training (entropy): 99.10% of the pixels as in float on frames held back",
+        "tflite: post-training (entropy): 99.10% of the answers as in float on frames held back",
     ]
+    assert "without class maps that are labelled" in unmet_words({**ladder(), "rungs": [rung], "reached": False})
+    assert "a run fine-tunes its own network" in unmet_words({**ladder(reached=False), "of_one_bundle": True})
     assert kept_lines("tflite", {}) == []
     assert "No int8 was made" in str(ladder_section([]))
 
