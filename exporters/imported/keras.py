@@ -43,7 +43,7 @@ class KerasSource:
         """See `Source.open`."""
         keras = require_keras()
         if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):  # the format is a ZIP archive; its index stands at the end
-            raise InputMissingError(f"{path} is damaged, cut off or no Keras file ({path.stat().st_size} bytes); get it again")
+            raise InputMissingError(f"{path} is damaged, cut off or no Keras file ({path.stat().st_size} bytes); copy it again")
         try:
             with quiet():
                 model = keras.saving.load_model(str(path), compile=False, safe_mode=True)

@@ -57,7 +57,9 @@ def read(path: Path, kind: str) -> OpenedOpenVino:
         with quiet():
             model = ov.Core().read_model(str(path))
     except Exception as error:
-        raise InputMissingError(f"{path} is not a whole {kind} ({telling_line(error)}); copy or export it again") from error
+        line = telling_line(error)
+        why = "" if line.startswith("FrontEnd API failed") else f" ({line})"  # of a damaged SavedModel it says no more than that
+        raise InputMissingError(f"{path} is not a whole {kind}{why}: damaged or cut off; copy it again, or export it again") from error
     return OpenedOpenVino(model)
 
 
