@@ -82,6 +82,8 @@ def _names(node: OnnxNode, consumers: Mapping[str, Sequence[OnnxNode]]) -> list[
         if len(behind) != 1:
             break
         current = behind[0]
+        if current.kind in _WEIGHTED:
+            break  # a layer of its own
         found += [current.name, *current.outputs]
     return found
 
