@@ -27,7 +27,7 @@ from edgeseg.core.files import read_json, sha256_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.core.metrics import score
 from edgeseg.data.synthetic import write_field
-from edgeseg.models import Network, count_macs
+from edgeseg.models import Network, channel_shapes, count_macs
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.evaluate import evaluate, torch_predictor
 from edgeseg.workflow.context import RunContext, open_run
@@ -35,6 +35,7 @@ from edgeseg.workflow.learning import FineTuning, RunData, contract_of, fit_chec
 from edgeseg.workflow.network_latency import NetworkTimer
 from edgeseg.workflow.pruning import prune
 from edgeseg.workflow.steps import StepResult, Steps, tools
+from edgeseg.workflow.teaching import learning_values
 from edgeseg.workflow.ui import Silent
 from targets.machine import describe_machine
 
@@ -101,13 +102,19 @@ class Bench:
               f"latency over MACs {row['conversion']:.2f}  mIoU {row['miou']:.4f}", flush=True)
 
     def fine_tuned(self, net: nn.Module, name: str) -> nn.Module:
-        """Train as `[prune]` does after its last cut."""
+        """Train as `[prune]` does after its last cut; found again by the next run of this command."""
         section = self.ctx.config.prune
-        output = self.arguments.work / name
-        tuning = FineTuning(epochs=section.epochs, lr=section.lr, report={})
-        fit_checkpoint(self.ctx, self.data, net, work=self.arguments.work / f"{name}.work", output=output, label=name, tuning=tuning,
-                       teacher=self.whole)
-        return load_checkpoint(output)[0]
+        channels = {layer: list(shape.values()) for layer, shape in channel_shapes(net).items()}
+        key = {"trained": self.trained.sha256, "channels": channels, "prune": dataclasses.asdict(section), "train": learning_values(
+            self.ctx.config.train, self.trained.sha256)}
+
+        def make(output: Path) -> None:
+            tuning = FineTuning(epochs=section.epochs, lr=section.lr, report={})
+            work = self.arguments.work / f"{name}-{sha256_json(key)[:8]}.work"
+            fit_checkpoint(self.ctx, self.data, net, work=work, output=output, label=name, tuning=tuning, teacher=self.whole)
+
+        step = Steps(self.arguments.work, Silent()).do(name, kind="prune", key=key, output=self.arguments.work / name, make=make)
+        return load_checkpoint(step.output)[0]
 
     def pruned(self, name: str, **values: Any) -> tuple[nn.Module, dict[str, Any]]:  # noqa: ANN401 - keys of [prune]
         """Let the run's own step prune and fine-tune, in a folder of its own."""

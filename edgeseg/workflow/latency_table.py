@@ -21,7 +21,8 @@ import numpy as np
 from edgeseg.core.bundle import Bundle, BundleInfo, seal_bundle
 from edgeseg.core.files import read_json, sha256_json, write_json
 from edgeseg.core.manifest import Contract
-from edgeseg.workflow.bundling import own_answer
+from edgeseg.core.vendors import versions
+from edgeseg.workflow.bundling import EXPORT_TOOLS, QUANTIZE_TOOLS, own_answer
 from targets.boards import Plan
 from targets.measure.bench import sweep
 
@@ -136,7 +137,8 @@ def measure_table(
         for few, many in pairs:
             point = shape.with_channels(few, many)
             wanted.setdefault(point_name(point), point)
-    key = {"version": 1, "format": format, "precision": precision, **place}
+    made_by = EXPORT_TOOLS[format] if precision == "fp32" else (*EXPORT_TOOLS[format], *QUANTIZE_TOOLS[format])
+    key = {"version": 1, "format": format, "precision": precision, "made_by": versions(*made_by), **place}
     path = cache / "layers" / f"{sha256_json(key)[:16]}.json"
     known = _read(path, key)
     missing = [name for name in wanted if name not in known]

@@ -79,7 +79,8 @@ def sweep(
 ) -> tuple[float, ...]:
     """Milliseconds of one inference of each of many small bundles, which take turns in one process, on noise.
 
-    For cost tables: what slows the machine slows all of them. The least of all calls counts (`targets.measure.loop.take_turns`).
+    For cost tables: what slows the machine slows all of them, and with one thread it is the thread's own time that is taken. The least of
+    all calls counts (`targets.measure.loop.take_turns`).
 
     Raises:
         TargetError: this machine cannot run them.
