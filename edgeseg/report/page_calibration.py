@@ -20,7 +20,8 @@ def calibration_section(calibration: Mapping[str, Any]) -> Html:
     said = f"{calibration['num_frames']} of {there['num_frames']} training frames, chosen to {calibration['way']}"
     said += f"; {calibration['refused']} refused as look-alikes of val or test" if calibration["refused"] else ""
     body = [
-        _row(f"Frames with {name}", str(chosen["class_frames"].get(name, 0)), str(count)) for name, count in there["class_frames"].items()
+        _row(f"Frames with {name}", str(chosen["class_frames"].get(name, 0)), str(count))
+        for name, count in there["class_frames"].items() if count
     ]
     body += [_row(words, _between(chosen[key]), _between(there[key])) for key, words in _LIGHT.items()]
     return join([el("p", f"{said}. Hash of their ids: {calibration['ids_sha256'][:12]}."),

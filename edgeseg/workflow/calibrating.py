@@ -30,7 +30,7 @@ from edgeseg.workflow.steps import tools
 from quantization.calibration import Look, choose_calibration, choose_covering, covered, look_at
 
 ENOUGH: Final = 16
-"""Fewer calibration frames than these are warned of; docs/calibration.md has the measurement."""
+"""Fewer calibration frames than these are warned of. It is a rule of thumb: docs/calibration.md has a network that does with one."""
 MOST_LOOKED_AT: Final = 2048
 """Training frames that are looked at, spread evenly over larger splits."""
 
@@ -161,7 +161,7 @@ def _notes(facts: dict[str, Any], count: int, *, more: bool) -> list[str]:
     if count < ENOUGH:
         do = f"ask for {ENOUGH} or more (quantize.calibration_frames)" if more else "add training frames"
         number = f"{count} frame{'' if count == 1 else 's'}"
-        notes.append(f"warning: int8 is calibrated on {number}, fewer than the {ENOUGH} that are enough; {do}")
+        notes.append(f"warning: int8 is calibrated on {number}, fewer than {ENOUGH}: what they show is chance; {do}")
     there, chosen = facts["covers"]["of"]["class_frames"], facts["covers"]["chosen"]["class_frames"]
     missing = [name for name, frames in there.items() if frames and not chosen.get(name)]
     if missing:

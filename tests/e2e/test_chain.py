@@ -137,6 +137,16 @@ def test_a_missed_goal_is_exit_1_and_costs_no_new_training(project: Path) -> Non
     assert edgeseg("run", cwd=project).returncode == 0
 
 
+def test_a_goal_that_few_images_cannot_decide_is_exit_3(project: Path, run: Path) -> None:
+    best = max(row["miou"] for row in read_rows(run))
+    done = edgeseg("run", "--set", f"goals.miou={best}", cwd=project)
+    assert done.returncode == 3, done.stdout[-2000:]
+    assert re.search(r"NOT DECIDED: mIoU: at least [\d.]+ %, got .* more\s+images? needed", done.stdout, re.DOTALL)
+    assert json.loads((run / "summary.json").read_text())["undecided"] is True
+    assert "not decided" in (run / "report.html").read_text(encoding="utf-8")
+    assert edgeseg("run", cwd=project).returncode == 0
+
+
 def test_report_prints_the_list(project: Path, run: Path) -> None:
     done = edgeseg("report", "--json", cwd=project)
     assert done.returncode == 0, done.stderr

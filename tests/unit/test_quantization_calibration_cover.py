@@ -131,7 +131,7 @@ def test_too_few_frames_and_classes_left_out_are_warned_of() -> None:
     frames = [frame(seed) for seed in range(40)]
     assert not any("fewer than" in note for note in _choose(frames, [], ENOUGH).notes)
     few = _choose(frames, [], 4).notes
-    assert any(f"on 4 frames, fewer than the {ENOUGH}" in note and "calibration_frames" in note for note in few)
+    assert any(f"on 4 frames, fewer than {ENOUGH}" in note and "calibration_frames" in note for note in few)
     assert any("on 1 frame, fewer" in note and "add training frames" in note for note in _choose(frames[:1], [], 8).notes)
 
     def read(index: int) -> tuple[Frame, Sequence[int]]:
