@@ -87,6 +87,7 @@ def fit(
     epochs: int | None = None,
     lr: float | None = None,
     teacher: nn.Module | None = None,
+    keep_start: bool = False,
     ranks: Ranks = SINGLE,
     again: str = "edgeseg train --restart",
     say: Callable[[str], None] | None = None,
@@ -97,7 +98,8 @@ def fit(
 
     `stores` = (train, val). Validated and kept are the averaged weights (EMA) where `[train] ema` > 0. `out/last` holds the state for
     `resume`, written after every epoch; where there is none yet, `resume` starts from the beginning, and without `resume` both folders
-    are removed first. `epochs` and `lr` replace those of `[train]` (fine-tuning); with 0 epochs the weights given are validated and kept.
+    are removed first. `epochs` and `lr` replace those of `[train]` (fine-tuning); with 0 epochs the weights given are validated and kept,
+    with `keep_start` they are validated first, and kept where none gets better.
     With a `teacher` (semantic networks; untouched too) its scores are learnt from beside the labels, by `[train] distiller`.
     `contract` is what is validated and recorded; by default argmax at `[data] size`. `again` is the command that messages name to begin
     again; `say` takes what a trial of `[train] compile` found. The caller holds the run's lock and sets torch's threads, which the bits of
@@ -138,7 +140,7 @@ def fit(
         sweep_temporaries(out)
     run.progress = progress or Progress()
     ranks.wait()  # all have read
-    if schedule.epochs == 0:
+    if schedule.epochs == 0 or (keep_start and progress is None):
         run.validate(epoch=0)
     while run.progress.epochs_done < schedule.epochs:
         run.train_epoch(run.progress.epochs_done)

@@ -267,6 +267,8 @@ class FineTuning:
     report: dict[str, Any] | None = None
     again: str = "edgeseg prune --restart"
     """What drops an interrupted one, for messages."""
+    keep_start: bool = False
+    """Keep the weights it starts from where none gets better on val."""
 
 
 def _unfinished(work: Path) -> bool:
@@ -351,6 +353,7 @@ def _learn(
         epochs=tuning.epochs if tuning else None,
         lr=tuning.lr if tuning else None,
         teacher=teacher,
+        keep_start=tuning is not None and tuning.keep_start,
         ranks=ranks or SINGLE,
         again=tuning.again if tuning else "edgeseg train --restart",
         say=say,

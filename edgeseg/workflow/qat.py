@@ -60,7 +60,7 @@ def quantization_aware(ctx: RunContext, data: RunData, final: StepResult) -> Ste
         fitted = work.with_name(f"{work.name}-fitted")
         if not fitted.exists():
             section = ctx.config.quantize
-            tuning = FineTuning(epochs=section.qat_epochs, lr=section.qat_lr, again=f"rm -r {work}")
+            tuning = FineTuning(epochs=section.qat_epochs, lr=section.qat_lr, again=f"rm -r {work}", keep_start=True)
             learning = replace(ctx, config=config)
             fit_checkpoint(learning, data, rounding, work=work, output=fitted, label="training for int8", tuning=tuning, teacher=net)
         _write(output, fitted, net, rounding, frames[0])

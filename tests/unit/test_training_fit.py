@@ -160,6 +160,19 @@ def test_zero_epochs_keep_the_weights_given(root: Path, tmp_path: Path) -> None:
     assert result.best_epoch == 0
 
 
+def test_weights_that_do_not_get_better_can_be_kept(root: Path, tmp_path: Path) -> None:
+    learnt = run(tiny_config(root, epochs=10, eval_every=10), tmp_path / "first").best
+    net = load_checkpoint(learnt.folder)[0]
+    config = tiny_config(root, epochs=1, lr=1.0, clip_norm=0.0)
+    data = load_dataset(config.data, seed=config.train.seed)
+    for keep_start, epoch in ((True, 0), (False, 1)):
+        result = fit(net, data, config, tmp_path / f"{epoch}", stores=stores_of(data), keep_start=keep_start)
+        assert result.best_epoch == epoch
+    kept = load_checkpoint(tmp_path / "0" / "best")[0].state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
+    assert len(result.history) == 1
+
+
 def test_resume_of_another_configuration_says_what_differs(root: Path, tmp_path: Path) -> None:
     run(tiny_config(root, epochs=1), tmp_path / "run")
     with pytest.raises(TrainingError, match=r"train\.lr was 0\.01, now 0\.02; .*or begin again with: edgeseg train --restart"):
