@@ -5,7 +5,8 @@
 
 Maps: `regions` has regions about 8 scores wide, as a trained network's maps have; in `noise` every score is drawn anew, so that borders
 are everywhere: the worst case of the form that interpolates cells with a border only. The ratio is the median over the rounds of one
-form's time in a round, with a 95 % bootstrap interval.
+form's time in a round, with a 95 % bootstrap interval. On a busy machine long calls are interrupted and short ones are not, which
+flatters the short; so the ratio of the least times stands beside it, and the smaller of the two is judged.
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ def main() -> None:
                 results.append({
                     "shape": shape, "runtime": runtime, "maps": kind, "border_share": round(border_share(scores), 4), "forms": rows,
                 })
-                missed |= kind == "regions" and rows["shipped"]["times_faster"] < ASKED[runtime]
+                reached = min(rows["shipped"]["times_faster"], rows["shipped"]["times_faster_least"])
+                missed |= kind == "regions" and reached < ASKED[runtime]
     if arguments.json:
         write_json(arguments.json, {
             "command": shlex.join(["python", "-m", "benchmarks.decision_head", *sys.argv[1:]]), "machine": asdict(describe_machine()),
