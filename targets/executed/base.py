@@ -75,12 +75,15 @@ Reader = Callable[[Bundle, RuntimeOptions], ExecutedPrecision]
 
 
 def split_head(layers: Sequence[ExecutedLayer], task: str) -> tuple[tuple[ExecutedLayer, ...], tuple[ExecutedLayer, ...]]:
-    """The network's layers and the decision head's: what carries its name, or comes as a product after the last convolution."""
+    """The network's layers and the decision head's: products that carry its name, or come after the last convolution.
+
+    A convolution is the network's whatever it is called: converters fold the head's scale into the class layer and name it after both.
+    """
     convolutions = [index for index, layer in enumerate(layers) if layer.kind in ("convolution", "depthwise", "transposed")]
     last = convolutions[-1] if convolutions else len(layers)
     head = {
         index for index, layer in enumerate(layers)
-        if task == "semantic" and (_is_head(layer.name) or (index > last and layer.kind in ("product", "linear")))
+        if task == "semantic" and layer.kind in ("product", "linear") and (index > last or _is_head(layer.name))
     }
     own = tuple(layer for index, layer in enumerate(layers) if index not in head)
     return own, tuple(layer for index, layer in enumerate(layers) if index in head)

@@ -115,11 +115,12 @@ def _layer(name: str, kind: str, precision: str = "int8") -> ExecutedLayer:
 
 
 def test_the_head_is_what_follows_the_last_convolution_or_carries_its_name() -> None:
-    layers = [_layer("fc", "linear"), _layer("a", "convolution"), _layer("__module.head/x", "convolution"), _layer("m", "product")]
-    own, head = split_head(layers[:2] + layers[3:], "semantic")
-    assert [one.name for one in own] == ["fc", "a"]
-    assert [one.name for one in head] == ["m"]
-    assert [one.name for one in split_head(layers, "semantic")[1]] == ["__module.head/x", "m"]
+    layers = [
+        _layer("fc", "linear"), _layer("__module.head/x", "product"), _layer("__module.head/scaled", "convolution"), _layer("m", "product"),
+    ]
+    own, head = split_head(layers, "semantic")
+    assert [one.name for one in own] == ["fc", "__module.head/scaled"]
+    assert [one.name for one in head] == ["__module.head/x", "m"]
     assert split_head(layers, "instance")[1] == ()
 
 
