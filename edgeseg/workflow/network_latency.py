@@ -17,7 +17,7 @@ from edgeseg.workflow.pictures import spread
 from edgeseg.workflow.reference import model_inputs
 from targets.boards import Plan, Target, find_target, measured_on, plan
 from targets.machine import describe_machine
-from targets.measure.bench import bench, compare
+from targets.measure.bench import bench, compare, sweep
 from targets.measure.result import BenchResult, SpeedRatio
 from targets.runtimes import RUNTIMES
 from targets.runtimes.onnxruntime import available_providers
@@ -62,6 +62,11 @@ class NetworkTimer:
     def latency(self, bundle: Bundle) -> BenchResult:
         """Measure one bundle, briefly."""
         return bench(bundle, frame_files(self.data), target=self.target, how=self.how, quick=True, on_progress=self._shown("measuring"))
+
+    def share(self, whole: Bundle, other: Bundle) -> float:
+        """Latency of `other` over that of `whole`, by the least of many calls in turns: to decide by, in a second or two."""
+        whole_ms, other_ms = sweep([whole, other], self.how, on_progress=self._shown("comparing"))
+        return other_ms / whole_ms
 
     def compare(self, whole: Bundle, other: Bundle, *, quick: bool = True) -> SpeedRatio:
         """How many times as fast `other` is as `whole`, in interleaved blocks."""

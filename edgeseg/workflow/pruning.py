@@ -94,7 +94,7 @@ def _cut(ctx: RunContext, data: RunData, trained: StepResult, current: StepResul
     config, steps = ctx.config, ctx.config.prune.steps
     share = plan.share(number, steps)
     key = {
-        "version": 1, "trained": trained.sha256, "checkpoint": current.sha256, "share": share, "plan": plan.key(),
+        "version": 2, "trained": trained.sha256, "checkpoint": current.sha256, "share": share, "plan": plan.key(),
         "size": list(config.data.size), "dataset": data.dataset.sha256, "tools": tools("torch", "torch-pruning"),
     }
     if plan.importance == "taylor":

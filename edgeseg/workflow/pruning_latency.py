@@ -81,7 +81,7 @@ def latency_goal(ctx: RunContext, data: RunData, trained: StepResult) -> Latency
     round_to = section.round_to or step_of_kernels
     scored_by = "bn_scale" if section.importance == "bn_scale" else "magnitude"  # which groups can be cut at all
     key = {
-        "version": 1, "checkpoint": trained.sha256, "precision": timer.precision, "format": timer.format, "round_to": round_to,
+        "version": 2, "checkpoint": trained.sha256, "precision": timer.precision, "format": timer.format, "round_to": round_to,
         "channel_step": step_of_kernels, "cuttable_by": scored_by, "size": list(config.data.size),
         "tools": tools("torch", "torch-pruning"), **timer.place,
     }
@@ -124,7 +124,7 @@ def _measure(ctx: RunContext, timer: NetworkTimer, trained: StepResult, *, round
     pruner = Pruner(net, ctx.config.data.size, importance=scored_by, round_to=round_to)
     least_net, _ = pruner.cut_to_least()
     whole, least = timer.bundle("whole", net), timer.bundle("least", least_net)
-    alone, ratio = timer.latency(whole), timer.compare(whole, least)
+    alone, least_share = timer.latency(whole), timer.share(whole, least)
     table = measure_table(
         pruner.graph.shapes, _cuttable(pruner), step=step, format=timer.format, precision=timer.precision, how=timer.how,
         place=timer.place, cache=cache_folder(os.environ), progress=ctx.ui.progress,
@@ -134,7 +134,7 @@ def _measure(ctx: RunContext, timer: NetworkTimer, trained: StepResult, *, round
         "target": timer.target.name, "runtime": timer.how.runtime, "runtime_version": timer.place["runtime_version"],
         "format": timer.format, "precision": timer.precision, "num_threads": timer.how.options.num_threads,
         "measured_on": alone.measured_on.words, "is_target": alone.measured_on.is_target,
-        "whole_p50_ms": alone.inference.p50_ms, "whole_p90_ms": alone.inference.p90_ms, "least_share": 1 / ratio.ratio,
+        "whole_p50_ms": alone.inference.p50_ms, "whole_p90_ms": alone.inference.p90_ms, "least_share": least_share,
         "channel_step": step, "round_to": round_to, "table_whole_ms": pruner.full(table),
         "table_least_ms": sum(table(name, shape) for name, shape in pruner.graph.shapes_with(kept).items()),
         "cuttable": {name: list(sides) for name, sides in _cuttable(pruner).items()}, "layers_ms": dict(table.ms),
@@ -181,7 +181,7 @@ def cut_to(
         if any(report.channels == one.report.channels for one in found):  # channels go in steps, and there is none in between
             break
         predicted = goal.predicted(pruner.cost_of(net, goal.table))
-        measured = 1 / goal.timer.compare(whole_bundle, goal.timer.bundle(f"cut-{share:.4f}-{number}", net)).ratio
+        measured = goal.timer.share(whole_bundle, goal.timer.bundle(f"cut-{share:.4f}-{number}", net))
         ctx.ui.say(f"cut {number}: {measured:.1%} of the unpruned network's latency ({predicted:.1%} predicted, {share:.1%} asked for)")
         found.append(_Try(predicted, measured, net, report))
         if share * (1 - _SLACK) <= measured <= share:

@@ -90,7 +90,7 @@ def sweep(
         return ()
     request = {"job": "sweep", "bundles": [str(bundle.folder.resolve()) for bundle in bundles], "runtime": how.runtime,
                "options": asdict(how.options)}
-    raw = run_worker(request, what=f"measuring {len(bundles)} layers with {how.runtime}", timeout_s=timeout_s, on_progress=on_progress)
+    raw = run_worker(request, what=f"measuring {len(bundles)} bundles with {how.runtime}", timeout_s=timeout_s, on_progress=on_progress)
     return tuple(float(value) for value in raw["ms"])
 
 
