@@ -153,10 +153,10 @@ class TrainSection:
     eval_every: int = opt(5, "validate every so many epochs (and after the last)", low=1)
     seed: int = opt(0, "seed of weights, order and augmentation", low=0)
     teacher: str = opt("", "run or checkpoint of a larger network to learn from beside the labels, relative to this file; empty = none")
-    distiller: str = opt("cwd", "what is learnt from a teacher: cwd = where in the frame it sees each class; kd = its class "
+    distiller: str = opt("kd", "what is learnt from a teacher: cwd = where in the frame it sees each class; kd = its class "
                                 "probabilities, pixel by pixel", choices=DISTILLER_NAMES)
-    distill_weight: float = opt(3.0, "weight of the teacher's part beside loss", low=0, high=1000)
-    distill_temperature: float = opt(4.0, "softens the scores of teacher and student", low=0.1, high=100)
+    distill_weight: float = opt(1.0, "weight of the teacher's part beside loss", low=0, high=1000)
+    distill_temperature: float = opt(1.0, "softens the scores of teacher and student", low=0.1, high=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ class QuantizeSection:
                       "calibrators only, mixed = also a few layers in float, qat = also fine-tuning; off = no ladder",
                       choices=("off", "post_training", "mixed", "qat"))
     qat_epochs: int = opt(10, "epochs of fine-tuning for int8, where that is needed", low=1)
-    qat_lr: float = opt(1e-4, "its peak learning rate", low=1e-8, high=10)
+    qat_lr: float = opt(3e-5, "its peak learning rate", low=1e-8, high=10)
 
 
 @dataclass(frozen=True, kw_only=True)
