@@ -77,7 +77,7 @@ def _rescue(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepRes
     goals = limits.facts()
     training = {"epochs": section.qat_epochs, "lr": section.qat_lr} if last == "qat" else {}
     key = {
-        "version": 3, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),
+        "version": 4, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),
         "goals": goals, "last": last, "qat": training,
         "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
     }

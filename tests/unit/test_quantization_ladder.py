@@ -81,6 +81,13 @@ def test_the_first_of_equal_plans_wins_and_none_is_written_twice(tmp_path: Path)
     assert len(written.written) == 3
 
 
+def test_of_what_reaches_the_goals_the_nearest_to_float_wins() -> None:
+    reached = [Judged(cost=0.1, agreement=0.98), Judged(cost=0.9, agreement=0.99), Judged(cost=1.1, agreement=0.999)]
+    assert min(reached, key=lambda judged: judged.order) is reached[1]
+    missed = [Judged(cost=3.0, agreement=0.99), Judged(cost=2.0, agreement=0.9)]
+    assert min(missed, key=lambda judged: judged.order) is missed[1]
+
+
 @pytest.mark.parametrize(("count", "windows"), [(0, 4), (1, 4), (2, 8), (4, 4), (5, 4), (47, 8)])
 def test_windows_cover_all_and_hold_every_two_neighbours(count: int, windows: int) -> None:
     parts = overlapping([layer(index) for index in range(count)], windows)
