@@ -78,7 +78,7 @@ RECIPES: Final[dict[str, Recipe]] = {
     "voc, palette": Recipe(folder="voc/coco128-as-voc", min_class_share=0.02),
     "voc, palette and void (labelme)": Recipe(folder="voc/labelme-voc2011", size=(192, 256)),
     "voc, mode L": Recipe(folder="voc/rock-L-mode", size=(256, 256), crop=(128, 128), batch_size=4, epochs=240, lr=8e-3,
-                           class_weights="none", model=UNET),  # one class is a rim of a few pixels: weights would widen it
+                           class_weights="none", model=UNET),
     "cityscapes 2048x1024": Recipe(folder="cityscapes", splits=("train",), min_share=0.01, size=(192, 384), epochs=100),
     "cityscapes 256x128": Recipe(folder="cityscapes", splits=("val",), min_share=0.01, size=(128, 256), epochs=120),
     "folder, JPEG masks (kvasir)": Recipe(folder="kvasir-jpeg-masks", size=(96, 128), lr=4e-3, model=UNET),
