@@ -200,7 +200,8 @@ def test_encoders_that_do_not_fit_are_refused(section: ModelSection, said: str) 
 
 def test_inception_below_its_smallest_size_is_refused_where_the_config_is_read() -> None:
     model = {"name": "unet", "encoder": "inception_v3"}
-    with pytest.raises(ConfigError, match=r"\[data\] size = \[64, 96\]: inception_v3 needs at least 75 pixels a side; set data.size = \[80, 96\]"):
+    message = r"\[data\] size = \[64, 96\]: inception_v3 needs at least 75 pixels a side; set data.size = \[80, 96\]"
+    with pytest.raises(ConfigError, match=message):
         parse_config({"data": {"size": [64, 96]}, "model": model})
     with pytest.raises(ConfigError, match=r"\[train\] crop = \[96, 74\]: inception_v3 needs at least 75"):
         parse_config({"data": {"size": [128, 128]}, "train": {"crop": [96, 74]}, "model": model})
