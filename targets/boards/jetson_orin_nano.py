@@ -12,7 +12,7 @@ JETSON_ORIN_NANO: Final = Target(
         Run(format="onnx", runtime="onnxruntime", provider="tensorrt"),
         Run(format="onnx", runtime="onnxruntime", provider="cuda"),
     ),
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     num_threads=6,
     arch=("aarch64",),
     matches=lambda machine: "Jetson Orin Nano" in machine.board,
