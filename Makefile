@@ -3,12 +3,14 @@
 #   PYTHON=python3.12 make setup     another Python (3.11 or newer)
 #   make demo ARGS="--out /tmp/x"    arguments of `edgeseg demo`
 #   make test ARGS="-k report -x"    arguments of pytest
+#   make test JOBS=8                 processes that test side by side, each with its share of the processors
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint zoo wheel clean
@@ -23,7 +25,7 @@ demo: $(STAMP) ## the whole chain on synthetic data, with a report
 	$(BIN)/edgeseg demo $(ARGS)
 
 test: $(STAMP) ## all tests: unit, contract, packaging, end to end
-	$(BIN)/python -m pytest tests/unit tests/contract tests/packaging tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder tests/unit tests/contract tests/packaging tests/e2e $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy (strict; device side also as Python 3.10), layers of imports
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@ to make and is never changed is made once here."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from edgeseg.core.bundle import Bundle, BundleInfo, seal_bundle
 from edgeseg.core.config import ModelSection
 from edgeseg.core.images import Frame
 from edgeseg.core.manifest import Contract
+
+
+def pytest_configure() -> None:
+    """Give each process of `pytest -n` processors of its own: threads that spin beside those of another process take many times as long."""
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    share = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw"))::count]
+    if share:
+        os.sched_setaffinity(0, share)
 
 
 @pytest.fixture(scope="session")
