@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ _TEMPORARY: Final = re.compile(r"\.(.+)\.\d+\.(?:tmp|old)")
 _WORK: Final = re.compile(r"\.downloads|\.[a-z]+-\w+\.tmp")
 """Folders of ours inside one that a person named."""
 _SCRATCH: Final = re.compile(r"edgeseg-[a-z]+-\w{8}")
-"""Folders of ours in the system's place for temporary files."""
+"""Folders of ours in the system's place for temporary files; elsewhere a person's folder may be called so."""
 
 
 class EdgesegError(Exception):
@@ -143,9 +144,17 @@ def users_path(path: str) -> str:
             return "/".join([*parts[:place], written[1]])
         if _WORK.fullmatch(part):
             return "/".join(parts[:place]) or "."
-        if _SCRATCH.fullmatch(part):
-            return f"the temporary folder {'/'.join(parts[:place]) or '/'} (TMPDIR names another)"
+        if _SCRATCH.fullmatch(part) and "/".join(parts[:place]) == _temporary_folder():
+            return f"the temporary folder {_temporary_folder()} (TMPDIR names another)"
     return path
+
+
+def _temporary_folder() -> str:
+    """The system's place for temporary files; empty where nothing can be written in any."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return ""
 
 
 def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:

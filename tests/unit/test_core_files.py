@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:
     ("/home/u/.downloads/camvid.zip.part", "/home/u"),
     (".downloads/camvid.lock", "."),
     ("runs/a/work/.export-ab12cd_3.tmp/model.onnx", "runs/a/work"),
-    ("/tmp/edgeseg-import-a1b2c3d4/model.onnx", "the temporary folder /tmp (TMPDIR names another)"),
+    (f"{tempfile.gettempdir()}/edgeseg-import-a1b2c3d4/model.onnx", f"the temporary folder {tempfile.gettempdir()} (TMPDIR names another)"),
+    ("/home/u/edgeseg-data-20240101/img/a.png", "/home/u/edgeseg-data-20240101/img/a.png"),
     ("/home/u/edgeseg-demo/data/a.png", "/home/u/edgeseg-demo/data/a.png"),
     ("/home/u/.config/x.tmp", "/home/u/.config/x.tmp"),
 ])
