@@ -98,10 +98,10 @@ def usual_script(checkpoint: Path, work: Path) -> tuple[Answer, Path]:
     return answer, path
 
 
-def ours(bundle: Bundle) -> tuple[Answer, dict[str, Any]]:
+def ours(bundle: Bundle, arithmetic: str) -> tuple[Answer, dict[str, Any]]:
     """Give the bundle in its runtime, one thread: frame -> class map, both at frame size; and how it is run."""
     manifest = bundle.manifest
-    how = plan("host", manifest.format, manifest.precision, num_threads=1)
+    how = plan("host", manifest.format, manifest.precision, num_threads=1, precision_hint=arithmetic)
     session = open_session(bundle, how.runtime, how.options)
     contract = manifest.contract
 
@@ -110,18 +110,19 @@ def ours(bundle: Bundle) -> tuple[Answer, dict[str, Any]]:
         return to_frame([as_class_map(session.run(part)) for part in to_model(frame, placement)], placement)
 
     return answer, {"bundle": manifest.name, "bundle_sha256": manifest.sha256, "format": manifest.format, "precision": manifest.precision,
-                    "runtime": how.runtime, "settings": dict(session.settings), "size_hw": [contract.height, contract.width]}
+                    "arithmetic": how.options.precision_hint, "runtime": how.runtime, "settings": dict(session.settings),
+                    "size_hw": [contract.height, contract.width]}
 
 
-def recommended(run: Path) -> Path:
-    """The bundle that the run recommends for this machine.
+def recommended(run: Path) -> tuple[Path, str]:
+    """The bundle that the run recommends for this machine, and the arithmetic it recommends it in.
 
     Raises:
         ConfigError: it recommends none.
     """
     for row in read_json(run / "results.json"):
         if row["target"] == "host" and row["recommended"]:
-            return run / "bundles" / str(row["bundle"])
+            return run / "bundles" / str(row["bundle"]), str(row["arithmetic"])
     raise ConfigError(f"{run} recommends no bundle for host; give one with --bundle")
 
 
@@ -129,7 +130,7 @@ def main() -> int:
     """Measure, compare, print; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run that is done (edgeseg run)")
-    parser.add_argument("--bundle", type=Path, help="a bundle in place of the recommended one")
+    parser.add_argument("--bundle", type=Path, help="a bundle in place of the recommended one, in f32")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, default=0, help="evaluate on so many frames only; 0 = all of the split")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks; stamped in the result")
@@ -141,11 +142,12 @@ def main() -> int:
     num_classes = len(dataset.classes)
     samples = dataset.splits[given.split]
     samples = samples[: given.limit] if given.limit else samples
-    bundle = open_bundle(given.bundle or recommended(run))
+    folder, arithmetic = (given.bundle, "f32") if given.bundle else recommended(run)
+    bundle = open_bundle(folder)
     with tempfile.TemporaryDirectory(prefix="edgeseg-usual-") as work:
         usual, onnx_file = usual_script(run / "checkpoints" / "trained", Path(work))
         theirs_mb = sum(file.stat().st_size for file in onnx_file.parent.iterdir()) / 1e6
-        mine, how = ours(bundle)
+        mine, how = ours(bundle, arithmetic)
         totals = {name: np.zeros((num_classes, num_classes), dtype=np.int64) for name in ("usual", "ours")}
         frames: list[Frame] = []
         for sample in samples:

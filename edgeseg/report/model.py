@@ -54,7 +54,7 @@ class ResultRow:
 
     target: str
     bundle: str
-    """Name of the bundle, unique within a run."""
+    """Name of the bundle in its manifest, and of its folder in `bundles/`; rows of one bundle differ in their `arithmetic`."""
     bundle_sha256: str
     format: str
     precision: str
@@ -127,9 +127,9 @@ class ResultRow:
     """The layers that make up the rest."""
 
     failed_goals: tuple[str, ...] = ()
-    """Names of the goals this row does not reach (keys of `[goals]`, and `golden`)."""
+    """Names of the goals this row misses (keys of `[goals]`, and `golden`)."""
     undecided_goals: tuple[str, ...] = ()
-    """Those of them that are not decided: the frames are too few to say."""
+    """Names of those that are neither reached nor missed: the frames are too few to say."""
     drop_interval: tuple[float, float] | None = None
     """95 % interval of the drop of mIoU; `None` = not known, as for AP."""
     worst_class_interval: tuple[float, float] | None = None
@@ -148,12 +148,17 @@ class ResultRow:
     @property
     def accurate(self) -> bool:
         """Whether its answers were compared with torch and meet every accuracy goal."""
-        return self.verified and not set(self.failed_goals) & set(ACCURACY_GOALS)
+        return self.verified and not {*self.failed_goals, *self.undecided_goals} & set(ACCURACY_GOALS)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether more images could make it `accurate`: it misses no accuracy goal, and at least one is not decided."""
+        return self.verified and not self.accurate and not set(self.failed_goals) & set(ACCURACY_GOALS)
 
     @property
     def passed(self) -> bool:
-        """Whether it was verified and misses no goal at all."""
-        return self.verified and not self.failed_goals
+        """Whether it was verified and reaches every goal."""
+        return self.verified and not self.failed_goals and not self.undecided_goals
 
     @property
     def miou_drop(self) -> float | None:
@@ -186,6 +191,11 @@ class ResultRow:
         return self.class_ap if self.task == "instance" else self.iou
 
     @property
+    def name(self) -> str:
+        """What tells it from the other rows of its target: the bundle, and the arithmetic where it is not f32."""
+        return self.bundle if self.arithmetic == "f32" else f"{self.bundle}-{self.arithmetic}"
+
+    @property
     def label(self) -> str:
         """Short name for tables: format and precision, and the arithmetic where it is not f32."""
         return f"{self.format} {self.precision}" + ("" if self.arithmetic == "f32" else f" in {self.arithmetic}")
@@ -215,7 +225,9 @@ class ResultRow:
         values = {key: value for key, value in raw.items() if key in known}
         values |= {key: tuple(values.get(key, ())) for key in ("iou", "dice", "boundary_f1", "class_ap")}
         values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
-        values |= {key: tuple(values.get(key, ())) for key in ("failed_goals", "undecided_goals")}
+        values["undecided_goals"] = tuple(values.get("undecided_goals", ()))
+        failed = values.get("failed_goals", ())  # which held the undecided ones too, before they stood beside them
+        values["failed_goals"] = tuple(goal for goal in failed if goal not in values["undecided_goals"])
         for key in ("drop_interval", "worst_class_interval"):
             values[key] = None if values.get(key) is None else tuple(values[key])
         values["class_drop_intervals"] = tuple(None if pair is None else tuple(pair) for pair in values.get("class_drop_intervals", ()))

@@ -169,7 +169,7 @@ def _details(data: ReportData) -> Html:
     bundles = []
     seen: dict[str, ResultRow] = {}
     for row in data.rows:
-        seen.setdefault(row.bundle, row)
+        seen.setdefault(row.name, row)
     for row in seen.values():
         pairs = {"bundle": row.bundle, "SHA-256": row.bundle_sha256, "runtime": f"{row.runtime} {row.runtime_version}", **row.settings}
         bundles += [el("h3", row.label), _pairs(pairs)]

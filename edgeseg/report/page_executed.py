@@ -15,7 +15,7 @@ def executed_section(rows: Sequence[ResultRow]) -> Html:
     shown: dict[tuple[str, str, int], ResultRow] = {}
     for row in rows:
         if row.int8_source:
-            shown.setdefault((row.bundle, row.runtime, row.threads), row)
+            shown.setdefault((row.name, row.runtime, row.threads), row)
     if not shown:
         return el("p", "No bundle with int8 layers was measured.", class_="muted")
     return join(_bundle(row) for row in shown.values())

@@ -17,7 +17,7 @@ def objects_section(pictures: Sequence[ObjectPicture], rows: Sequence[ResultRow]
     if not pictures:
         return el("p", "No pictures were kept.", class_="muted")
     about = el("p", "Each object has a colour of its own; its class and score stand at its box.")
-    labels = {row.bundle: row.label for row in rows}
+    labels = {row.name: row.label for row in rows}
     return join([about, *(_picture(picture, labels) for picture in pictures)])
 
 

@@ -52,7 +52,7 @@ def pictures_section(pictures: Sequence[Picture], dataset: DatasetFacts, rows: S
     """All pictures, the worst first, with the legends they need."""
     if not pictures:
         return el("p", "No pictures were kept.", class_="muted")
-    labels = {row.bundle: row.label for row in rows}
+    labels = {row.name: row.label for row in rows}
     classes = el("ul", *(el("li", swatch(i, dataset.palette), name) for i, name in enumerate(dataset.classes)), class_="legend")
     kinds = el("ul", *(el("li", swatch(i, (*DIFFERENCE_COLOURS, IGNORE_COLOUR)), name) for i, name in enumerate(_DIFFERENCE_NAMES)),
                class_="legend")

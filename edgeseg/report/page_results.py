@@ -72,9 +72,8 @@ def _bundle_row(row: ResultRow) -> Html:
     worst: Child = "-"
     if row.worst_class is not None and row.worst_class_drop is not None:
         worst = _two(row.worst_class, _change(-row.worst_class_drop), points_between(row.worst_class_interval))
-    if row.failed_goals:
-        missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
-        parts = [tag("missed", "bad"), el("span", ", ".join(missed), class_="sub")] if missed else []
+    if row.failed_goals or row.undecided_goals:
+        parts = [tag("missed", "bad"), el("span", ", ".join(row.failed_goals), class_="sub")] if row.failed_goals else []
         open_ = [tag("not decided", "warn"), el("span", ", ".join(row.undecided_goals), class_="sub")] if row.undecided_goals else []
         goals = join([*parts, *open_])
     else:
@@ -122,8 +121,8 @@ def class_table(rows: Sequence[ResultRow], reference: FloatReference, dataset: D
 
 
 def unique_bundles(rows: Sequence[ResultRow], num_classes: int) -> list[ResultRow]:
-    """One row a bundle, in order; those that were evaluated class by class."""
-    return list({row.bundle: row for row in reversed(rows) if len(row.main_of_classes) == num_classes}.values())[::-1]
+    """One row a bundle and arithmetic, in order; those that were evaluated class by class."""
+    return list({row.name: row for row in reversed(rows) if len(row.main_of_classes) == num_classes}.values())[::-1]
 
 
 def _class_table(

@@ -59,7 +59,7 @@ def _for_target(target: str, rows: list[ResultRow]) -> Recommendation:
         whys = [f"{_place(row, rows)} {_obstacle(row, rows)}" for row in rows]
         return Recommendation(target=target, row=None, reason=f"None is recommended: {'; '.join(whys)}.")
     fastest = min(_p50_ms(row) for row in candidates)
-    best = min((row for row in candidates if _p50_ms(row) <= fastest * _TIE), key=lambda row: (row.size_bytes, _p50_ms(row), row.bundle))
+    best = min((row for row in candidates if _p50_ms(row) <= fastest * _TIE), key=lambda row: (row.size_bytes, _p50_ms(row), row.name))
     note = _int8_note(best, rows)
     return Recommendation(target=target, row=best, reason=_why(best, candidates, note), int8_note=note)
 
@@ -75,8 +75,7 @@ def _obstacle(row: ResultRow, rows: Iterable[ResultRow]) -> str | None:
     if not row.verified:
         return "was not compared with torch"
     if not row.accurate:
-        missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
-        return f"misses {_and(missed)}" if missed else f"is not decided on {_and(row.undecided_goals)}: too few images"
+        return f"misses {_and(row.failed_goals)}" if row.failed_goals else f"is not decided on {_and(row.undecided_goals)}: too few images"
     if row.p50_ms is None:
         return "was not measured"
     if not row.is_target_machine and any(r.is_target_machine and r.p50_ms is not None for r in rows):
@@ -135,7 +134,7 @@ def _why(best: ResultRow, candidates: list[ResultRow], note: str) -> str:
     if best.int8_in_name_only:
         text += f"; called int8, though only {percent(best.int8_share, 0)} of its multiply-accumulates run in int8 there"
     if best.arithmetic != "f32":
-        text += f"; run it with --arithmetic {best.arithmetic}"
+        text += f"; golden answers and agreement were not judged in {best.arithmetic}; run it with --arithmetic {best.arithmetic}"
     if note:
         text += f"; {note}"
     return text + "."

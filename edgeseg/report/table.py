@@ -71,7 +71,7 @@ def _table(rows: Sequence[ResultRow], *, best: ResultRow | None, width: int) -> 
         table.add_column(shown, justify="left" if key in _WORDS else "right", no_wrap=True, max_width=22 if key in _WORDS else None)
     table.add_column("goals", overflow="fold", min_width=6)
     for row in rows:
-        is_best = best is not None and (row.bundle, row.device, row.threads) == (best.bundle, best.device, best.threads)
+        is_best = best is not None and (row.name, row.device, row.threads) == (best.name, best.device, best.threads)
         cells = _cells(row)
         table.add_row("*" if is_best else "", *(Text(cells[key]) for key in wanted), _goals(row), style="bold green" if is_best else "")
     return table
@@ -100,8 +100,7 @@ def _cells(row: ResultRow) -> dict[str, str]:
 def _goals(row: ResultRow) -> Text:
     if not row.verified:
         return Text("not verified", "yellow")
-    missed = [goal for goal in row.failed_goals if goal not in row.undecided_goals]
     open_ = "not decided: " + ", ".join(row.undecided_goals)
-    if missed:
-        return Text("missed: " + ", ".join(missed) + (f"; {open_}" if row.undecided_goals else ""), "red")
+    if row.failed_goals:
+        return Text("missed: " + ", ".join(row.failed_goals) + (f"; {open_}" if row.undecided_goals else ""), "red")
     return Text(open_, "yellow") if row.undecided_goals else Text("passed", "green")

@@ -18,7 +18,8 @@ def judge_rows(
     """Give marked rows with the speed goals their recommended ones miss, and one result a goal: where it turned out worst.
 
     Missed is worse than not decided, and that worse than passed. `accuracy` holds the findings of each bundle by name. A target without
-    a recommended bundle misses every speed and size goal: there is nothing to put on it.
+    a recommended bundle misses every speed and size goal: there is nothing to put on it. But where the accuracy of one of its bundles is
+    not decided, a goal that this bundle would reach is not decided either.
     """
     judged = []
     found: dict[str, list[GoalResult]] = {}
@@ -39,10 +40,23 @@ def judge_rows(
             note(finding, f"{row.target}: {row.label}")
         judged.append(replace(row, failed_goals=(*row.failed_goals, *(f.goal for f in speed if not f.passed))))
     for target in dict.fromkeys(row.target for row in rows):
-        if not any(row.recommended for row in rows if row.target == target):
-            for finding in judge_speed(p90_ms=None, fps=None, size_bytes=None, goals=goals):
+        here = [row for row in rows if row.target == target]
+        if not any(row.recommended for row in here):
+            for finding in _nothing_recommended(here, goals):
                 note(finding, f"{target}: no bundle is recommended")
     return judged, [_worst(results) for results in found.values()]
+
+
+def _nothing_recommended(rows: Sequence[ResultRow], goals: GoalsSection) -> list[Finding]:
+    """Findings of speed and size for a target without a recommended bundle: missed, unless more images could make a bundle reach them."""
+    open_rows = [row for row in rows if row.undecided and row.p50_ms is not None]
+    possible = [judge_speed(p90_ms=row.p90_ms, fps=row.fps, size_bytes=row.size_bytes, goals=goals) for row in open_rows]
+    reachable = {finding.goal for findings in possible for finding in findings if finding.passed}
+    return [
+        replace(finding, undecided=True, about="no bundle is recommended: its accuracy is not decided") if finding.goal in reachable
+        else finding
+        for finding in judge_speed(p90_ms=None, fps=None, size_bytes=None, goals=goals)
+    ]
 
 
 def _worst(results: list[GoalResult]) -> GoalResult:

@@ -168,7 +168,7 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
     accuracy = instance_reporting.accuracy(verified, reference) if isinstance(reference, FloatInstances) else _accuracy(verified, reference)
     base = ResultRow(
         target=one.target,
-        bundle=one.bundle.name,
+        bundle=manifest.name,
         bundle_sha256=manifest.sha256,
         format=manifest.format,
         precision=manifest.precision,
@@ -294,7 +294,8 @@ def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verifie
     float_maps = reference.class_maps()
     sessions = {}
     for one in reduced:
-        how = plan("host", one.bundle.bundle.manifest.format, one.bundle.bundle.manifest.precision)
+        manifest = one.bundle.bundle.manifest
+        how = plan("host", manifest.format, manifest.precision, precision_hint=one.bundle.arithmetic)
         sessions[one.bundle.name] = open_session(one.bundle.bundle, how.runtime, how.options)
     pictures = []
     for i in lowest:

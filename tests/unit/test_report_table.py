@@ -92,9 +92,26 @@ def test_rows_come_back_from_json_as_they_were() -> None:
     assert tuple(ResultRow.from_json(o) for o in json.loads(json.dumps(results_json(rows())))) == rows()
 
 
-@pytest.mark.parametrize(("changes", "passed"), [({}, True), ({"failed_goals": ("fps",)}, False), ({"agreement": None}, False)])
+@pytest.mark.parametrize(("changes", "passed"), [
+    ({}, True), ({"failed_goals": ("fps",)}, False), ({"undecided_goals": ("miou",)}, False), ({"agreement": None}, False),
+])
 def test_passed_needs_verification_and_every_goal(changes: dict[str, object], passed: bool) -> None:
     assert row("onnx", "fp32", 3.0, **changes).passed is passed
+
+
+def test_undecided_goals_once_stood_among_the_failed_ones() -> None:
+    old = {**row("onnx", "fp32", 3.0).to_json(), "failed_goals": ["miou", "miou_drop"], "undecided_goals": ["miou"]}
+    found = ResultRow.from_json(old)
+    assert (found.failed_goals, found.undecided_goals) == (("miou_drop",), ("miou",))
+
+
+def test_rows_of_one_bundle_are_told_apart_by_their_arithmetic() -> None:
+    faster = Ratio(value=1.5, low=1.4, high=1.6)
+    given = mark([row("openvino", "fp32", 3.0), row("openvino", "fp32", 2.0, arithmetic="bf16", speedup_vs_fp32=faster)])
+    assert [one["bundle"] for one in results_json(given)] == ["openvino-fp32", "openvino-fp32"]
+    assert [one.name for one in given] == ["openvino-fp32", "openvino-fp32-bf16"]
+    starred = [line for line in show(160, terminal=False, given=given).splitlines() if line.startswith("*")]
+    assert len(starred) == 1 and "openvino fp32 in bf16" in starred[0]
 
 
 def test_what_was_not_measured_says_so() -> None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from report_example import report
 
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import goals_exit_code
 from edgeseg.report.model import ResultRow
+from edgeseg.report.recommend import mark
 from edgeseg.report.words import verdict_word
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.measuring import gain_words
@@ -56,6 +58,28 @@ def test_speed_goals_bind_the_recommended_row_only() -> None:
 def test_nothing_recommended_reaches_no_speed_goal() -> None:
     _, goals = judge_rows([replace(ROW, recommended=False)], {}, GoalsSection(p90_ms=1000.0))
     assert [(g.goal, g.got, g.passed) for g in goals] == [("p90_ms", None, False)]
+
+
+@pytest.mark.parametrize(("p90_ms", "code"), [(12.0, 3), (40.0, 1)])
+def test_where_accuracy_is_not_decided_speed_is_missed_only_if_no_bundle_could_reach_it(p90_ms: float, code: int) -> None:
+    section = GoalsSection(miou=0.7, p90_ms=25.0, size_mb=4.0)
+    findings = _by_interval(0.0, 0.0, 0.0, section)
+    open_ = replace(ROW, p90_ms=p90_ms, recommended=False, undecided_goals=tuple(f.goal for f in findings if f.undecided))
+    missed = replace(open_, bundle="r-onnx-int8", precision="int8", undecided_goals=(), failed_goals=("golden",))
+    assert open_.undecided_goals == ("miou",)
+    rows, goals = judge_rows(mark([open_, missed]), {ROW.bundle: findings}, section)
+    assert not any(row.recommended for row in rows)
+    data = report(rows=tuple(rows), goals=tuple(goals))
+    assert goals_exit_code(passed=data.passed, undecided=data.undecided) == code
+    by_name = {goal.goal: goal for goal in goals}
+    assert by_name["size_mb"].undecided and by_name["size_mb"].about == "no bundle is recommended: its accuracy is not decided"
+    assert by_name["p90_ms"].undecided == (code == 3)
+
+
+def test_a_bundle_without_a_time_leaves_nothing_undecided() -> None:
+    open_ = replace(ROW, p50_ms=None, p90_ms=None, recommended=False, undecided_goals=("miou",))
+    _, goals = judge_rows([open_], {}, GoalsSection(size_mb=4.0))
+    assert [(goal.passed, goal.undecided) for goal in goals] == [(False, False)]
 
 
 def test_each_goal_is_shown_where_it_turned_out_worst() -> None:
