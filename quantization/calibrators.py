@@ -1,7 +1,7 @@
 """How the range of a tensor is chosen from what was seen of it. The same ways for every format, since all see the same numbers.
 
 No one way is best: the plain extremes follow a few outliers, a percentile cuts what a deep layer needs (docs/adr/0005). So several are
-tried and the answers decide (`quantization.choice`).
+tried and the answers decide (`quantization.ladder.choose_plan`).
 
 Legend: K = rows of a tensor (1, or its channels), B = bins of a histogram, A = share of the range that is kept.
 """

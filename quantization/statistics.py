@@ -1,7 +1,8 @@
 """What activations look like over the calibration frames: extremes and histograms, in memory that does not grow with the frames.
 
-Two passes over the frames: the extremes first, then histograms between them. A histogram takes at most `SAMPLED` values of a tensor and
-frame, evenly strided, which for 32 frames is 2 million: enough for the 99.99th percentile.
+Two passes over the frames: the extremes first, over all values, then histograms between them. A histogram takes at most `SAMPLED` values
+of a tensor and frame, which for 32 frames is 2 million: enough for the 99.99th percentile. They are drawn at random, other places for
+each frame, and the same places whatever the layout, so that formats see the same numbers where their tensors are the same.
 
 Legend: K = rows (1, or the channels of a tensor whose ranges are per channel), B = bins.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.images import Frame
+from quantization.sampling import sample_places, to_channels_first
 from quantization.tensors import TENSORS
 
 SAMPLED: Final = 65_536
@@ -54,9 +56,10 @@ def collect(
     found = {name: (np.stack([low for low, _ in pairs]), np.stack([high for _, high in pairs])) for name, pairs in extremes.items()}
     ends = {name: (low.min(axis=0), high.max(axis=0)) for name, (low, high) in found.items()}
     counts: dict[str, NDArray[np.int64]] = {}
-    for activations in tensors.observe(bundle, frames, names):
+    for frame, activations in enumerate(tensors.observe(bundle, frames, names)):
         for name, values in activations.items():
-            added = _histogram(_rows(values, axes.get(name)), *ends[name], bins=CHANNEL_BINS if name in axes else BINS)
+            taken = _sample(values, axes.get(name), frame=frame, channels_first=tensors.channels_first)
+            added = _histogram(taken, *ends[name], bins=CHANNEL_BINS if name in axes else BINS)
             counts[name] = counts[name] + added if name in counts else added
     return {
         name: TensorStatistics(
@@ -67,18 +70,32 @@ def collect(
 
 
 def _rows(values: NDArray[Any], axis: int | None) -> NDArray[Any]:
-    """Values as [K, n]; NaN and infinities (a padding of -inf before a maximum) do not count."""
-    rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    finite: NDArray[Any] = np.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
+    """Values as [K, n]; NaN and infinities (a padding of -inf before a maximum) become 0, which every range holds."""
+    return _finite(_by_row(values, axis))
+
+
+def _by_row(values: NDArray[Any], axis: int | None) -> NDArray[Any]:
+    return values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    finite: NDArray[Any] = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     return finite
 
 
+def _sample(values: NDArray[Any], axis: int | None, *, frame: int, channels_first: bool) -> NDArray[Any]:
+    """The values that enter a histogram, as [K, n]; channels are looked at in the same places of the map."""
+    rows_Kn = _by_row(values, axis)
+    most = SAMPLED if axis is None else max(1, 4 * SAMPLED // len(rows_Kn))
+    places = sample_places(rows_Kn.shape[1], most, frame=frame)
+    if axis is None and channels_first and values.ndim == 4:
+        places = to_channels_first(places, values.shape)
+    return _finite(rows_Kn[:, places])
+
+
 def _histogram(rows_Kn: NDArray[Any], low_K: _Array, high_K: _Array, *, bins: int) -> NDArray[np.int64]:
-    most = SAMPLED if len(rows_Kn) == 1 else 4 * SAMPLED // len(rows_Kn)
-    stride = max(1, rows_Kn.shape[1] // max(1, most))
-    taken = rows_Kn[:, ::stride]
     width = np.maximum(high_K - low_K, np.finfo(np.float32).tiny)[:, None]
-    index = np.clip((taken - low_K[:, None]) * (bins / width), 0, bins - 1).astype(np.int64)
+    index = np.clip((rows_Kn - low_K[:, None]) * (bins / width), 0, bins - 1).astype(np.int64)
     index += np.arange(len(rows_Kn))[:, None] * bins
     counts: NDArray[np.int64] = np.bincount(index.reshape(-1), minlength=len(rows_Kn) * bins).reshape(len(rows_Kn), bins)
     return counts

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from quantization.qat.fake import fake_activations, grid
 from quantization.qat.network import FakeQuantized
+from quantization.sampling import sample_places
 
 _SHARES: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 """Of both ends of the extremes; the first wins a tie."""
 _SAMPLED: Final = 65_536
-"""Values of a tensor and frame, evenly strided, that errors are taken on; the whole costs as much as 16 runs of the network."""
+"""Values of a tensor and frame, drawn at random, that errors are taken on; the whole costs as much as 16 runs of the network."""
 
 
 @torch.no_grad()
@@ -36,7 +37,7 @@ def settle(net: FakeQuantized, frames: Sequence[Tensor]) -> None:
     error_SK = torch.zeros(len(_SHARES), len(low_K), device=low_K.device)
 
     def errors(slot: int, x: Tensor) -> None:
-        x = x.flatten()[:: -(-x.numel() // _SAMPLED)]
+        x = x.flatten()[torch.from_numpy(sample_places(x.numel(), _SAMPLED)).to(x.device)]
         for index, (scale_K, zero_K) in enumerate(grids):
             rounded = fake_activations(x, scale_K[slot : slot + 1], zero_K[slot : slot + 1])
             error_SK[index, slot] += (rounded - x).square().mean()

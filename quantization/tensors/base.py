@@ -39,6 +39,8 @@ class Tensors(Protocol):
     """Looks into the float graphs of one format."""
 
     format: str
+    channels_first: bool
+    """Whether maps are NCHW, as the format's own operations have them; else NHWC."""
 
     def observe(self, bundle: Bundle, frames: Sequence[Frame], names: Collection[str] | None = None) -> Iterator[Activations]:
         """Give the float activations of each frame: all, or those in `names`.

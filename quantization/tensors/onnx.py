@@ -22,6 +22,7 @@ class OnnxTensors:
     """See `quantization.tensors.base.Tensors`."""
 
     format = "onnx"
+    channels_first = True
 
     def observe(self, bundle: Bundle, frames: Sequence[Frame], names: Collection[str] | None = None) -> Iterator[Activations]:
         """See `quantization.tensors.base.Tensors`."""

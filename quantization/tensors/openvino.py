@@ -22,6 +22,7 @@ class OpenVinoTensors:
     """See `quantization.tensors.base.Tensors`. A tensor is named after its node, ":1" and so on for further ports."""
 
     format = "openvino"
+    channels_first = True
 
     def observe(self, bundle: Bundle, frames: Sequence[Frame], names: Collection[str] | None = None) -> Iterator[Activations]:
         """See `quantization.tensors.base.Tensors`."""

@@ -63,6 +63,7 @@ class TfliteTensors:
     """See `quantization.tensors.base.Tensors`. A layer is named after its outputs, activation included where the converter fused it."""
 
     format = "tflite"
+    channels_first = False
 
     def observe(self, bundle: Bundle, frames: Sequence[Frame], names: Collection[str] | None = None) -> Iterator[Activations]:
         """See `quantization.tensors.base.Tensors`."""
