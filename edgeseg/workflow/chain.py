@@ -12,6 +12,7 @@ from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
 from edgeseg.workflow import bundling, instance_verifying, learning, measuring, parity, reporting, verifying
 from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.calibrating import choose_of_run
 from edgeseg.workflow.context import RunContext, open_run
 from edgeseg.workflow.halving import halve_all
 from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
@@ -62,6 +63,8 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
         if ladder and ctx.config.model.task == "instance":
             raise ConfigError(f"--ladder compares classes pixel by pixel, and {ctx.config.model.name} finds objects; leave it out")
         data = learning.prepare_data(ctx)
+        if ctx.config.quantize.int8:
+            choose_of_run(ctx, data)  # what it refuses is refused before the training; `quantize_all` finds it done
         trained = learning.train(ctx, data)
         final = prune(ctx, data, trained)
         float_reference = _evaluate_float(ctx, data, final)

@@ -1,0 +1,49 @@
+"""The chain refuses before the training what it would refuse after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from chain_tools import write_tiny_project
+
+from edgeseg.core.errors import DataError
+from edgeseg.core.images import read_frame, write_frame
+from edgeseg.workflow import chain, learning
+from edgeseg.workflow.ui import Silent
+
+
+class Reached(Exception):
+    """The training would have begun."""
+
+
+@pytest.fixture
+def lookalikes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose training frames are those of val, but for a pixel; its training ends at once."""
+    path = write_tiny_project(tmp_path)
+    for folder in (tmp_path / "data").rglob("val"):
+        train = folder.with_name("train")
+        shutil.rmtree(train)
+        shutil.copytree(folder, train)
+
+    for path_of_frame in (tmp_path / "data" / "images" / "train").iterdir():
+        frame = read_frame(path_of_frame).copy()
+        frame[0, 0] ^= 1
+        write_frame(path_of_frame, frame)
+
+    def begin(*given: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr(learning, "train", begin)
+    return path
+
+
+def test_training_frames_that_cannot_calibrate_are_refused_before_the_training(lookalikes: Path) -> None:
+    with pytest.raises(DataError, match="looks like one of val or test"):
+        chain.run(lookalikes, (), ui=Silent())
+
+
+def test_without_int8_they_are_not_looked_at(lookalikes: Path) -> None:
+    with pytest.raises(Reached):
+        chain.run(lookalikes, ("quantize.int8=false",), ui=Silent())
