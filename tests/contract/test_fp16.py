@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeseg.core.bundle import Bundle
+from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import FORMATS
 from quantization.fp16 import FP16
@@ -62,3 +62,47 @@ def test_weights_that_fp16_cannot_hold_stay(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "large" / bundle.manifest.entry)
     made = FP16["onnx"](Bundle(tmp_path / "large", bundle.manifest), tmp_path)
     assert made.scheme["kept_fp32"] == [conv.input[1]]
+
+
+def openvino_constants(path: Path) -> dict[str, tuple[str, float]]:
+    """Element type and largest magnitude of the float constants of a model, by name."""
+    import openvino as ov
+
+    nodes = [node for node in ov.Core().read_model(path).get_ordered_ops() if node.get_type_name() == "Constant"]
+    kinds = {node.get_friendly_name(): (node.get_element_type().get_type_name(), np.array(node.data)) for node in nodes}
+    return {name: (kind, float(np.abs(values).max(initial=0))) for name, (kind, values) in kinds.items() if kind in ("f32", "f16")}
+
+
+def test_openvino_keeps_a_class_layer_that_is_half_zeros(tmp_path: Path) -> None:
+    """OpenVINO itself clamps it to 65504, since only half of its values are too large."""
+    import openvino as ov
+    import openvino.opset13 as opset
+
+    bundle = exported("openvino", "fast_scnn")
+    model = ov.Core().read_model(bundle.model_path)
+    (weights,) = [
+        node for node in model.get_ordered_ops()
+        if node.get_type_name() == "Constant" and node.data.size >= 64 and node.get_element_type() == ov.Type.f32
+        and np.abs(node.data).max() > 65504
+    ]
+    values = np.array(weights.data)
+    values[:, ::2] = 0
+    pruned = opset.constant(values)
+    pruned.set_friendly_name("class weights")
+    for port in weights.output(0).get_target_inputs():
+        port.replace_source_output(pruned.output(0))
+    (tmp_path / "pruned").mkdir()
+    ov.save_model(model, tmp_path / "pruned" / bundle.manifest.entry, compress_to_fp16=False)
+    (tmp_path / "work").mkdir()
+    made: ModelFiles = FP16["openvino"](Bundle(tmp_path / "pruned", bundle.manifest), tmp_path / "work")
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(made.files)
+    stored = openvino_constants(tmp_path / "work" / made.entry)
+    assert "class weights" in made.scheme["kept_fp32"]
+    for name in made.scheme["kept_fp32"]:
+        assert stored[name] == (openvino_constants(tmp_path / "pruned" / bundle.manifest.entry)[name]), name
+    assert all(largest < 65504 for kind, largest in stored.values() if kind == "f16")
+    assert sum(kind == "f16" for kind, _ in stored.values()) > 80
+    paths, frames = (tmp_path / "pruned" / bundle.manifest.entry, tmp_path / "work" / made.entry), frames_of("fast_scnn", 3, first=9000)
+    compiled = [ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for path in paths]
+    before, after = (np.stack([session([frame[None]])[0] for frame in frames]) for session in compiled)
+    assert np.mean(before == after) > 0.99
