@@ -1,4 +1,4 @@
-"""Speed of every bundle for every target, int8 against its own fp32, and what pruning gained: all measured, nothing estimated."""
+"""Speed of every bundle for every target, int8 against its own fp32, and what pruning gained: measured; what is not says "about"."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.network_latency import NetworkTimer, frame_files, place_key, precision_of
+from edgeseg.workflow.pruning_latency import missed_words
 from edgeseg.workflow.steps import StepResult
 from targets.boards import Plan, Target, find_target, plan
 from targets.measure.bench import bench, compare
@@ -137,13 +138,18 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
 
 
 def gain_words(gain: dict[str, Any], cut: dict[str, Any]) -> str:
-    """Say whether pruning paid off, only if the whole interval lies above 1, and how much of what it saves in MACs it saves in time."""
+    """Say whether pruning paid off, only if the whole interval lies above 1, and how much of what it saves in MACs it saves in time.
+
+    A latency that was asked for and is missed is said here too.
+    """
     macs_gain = cut["macs_before"] / max(1, cut["macs_after"])
     interval = f"95 % interval {gain['low']:.2f} to {gain['high']:.2f}"
     where = f" in {gain['runtime']} {gain['precision']}" if "runtime" in gain else ""
     said = (f"{gain['ratio']:.2f} times as fast{where} ({interval}) for {macs_gain:.2f} times fewer MACs, "
             f"latency gain over MAC gain {gain['ratio'] / macs_gain:.2f}")
-    return f"Pruning paid off: {said}." if gain["low"] > 1 else f"Pruning did not make it faster here: {said}."
+    missed = missed_words(cut["latency"]) if "latency" in cut else ""
+    verdict = f"Pruning paid off: {said}." if gain["low"] > 1 else f"Pruning did not make it faster here: {said}."
+    return f"{verdict} {missed}".rstrip()
 
 
 def method_words(cut: dict[str, Any]) -> str:
@@ -158,7 +164,7 @@ def method_words(cut: dict[str, Any]) -> str:
         f"for the first cut the cost table foretold {found['first_predicted_share']:.1%}, measured were "
         f"{found['first_measured_share']:.1%}; "
         f"of {found['cuts_measured']} tried, one with {found['measured_share']:.1%} is kept: "
-        f"p90 {found['whole_p90_ms']:.2f} -> {found['measured_p90_ms']:.2f} ms. "
+        f"p90 {found['whole_p90_ms']:.2f} -> about {found['estimated_p90_ms']:.2f} ms. "
         f"Cut to the least, the network would take {found['least_share']:.1%}."
     )
 

@@ -46,7 +46,7 @@ class Plan:
     def key(self) -> dict[str, Any]:
         """What a cut depends on besides the network."""
         values = {"importance": self.importance, "scope": self.scope, "round_to": self.round_to, "goal": self.goal}
-        return values | ({"latency": self.latency.sha256} if self.latency else {})
+        return values | ({"latency": self.latency.sha256, "latency_facts": 2} if self.latency else {})
 
 
 def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:

@@ -172,7 +172,8 @@ def cut_to(
 ) -> tuple[nn.Module, PruneReport, dict[str, Any]]:
     """Cut to `share` of the latency of `whole` and measure; where the `last` cut missed it, cut more or less of the same network.
 
-    Gives the cut that keeps the most of those that are fast enough (the fastest, where none is), and what was predicted and measured.
+    Gives the cut that keeps the most of those that are fast enough, and what was predicted and measured. Where none is fast enough it
+    gives the fastest, with `reached` false in its facts, and says so of the `last` cut.
     """
     aim, found = share, list[_Try]()
     whole_bundle = goal.timer.bundle("whole", whole)
@@ -189,7 +190,10 @@ def cut_to(
         aim = min(1.0, share * predicted / measured) if measured < share else min(aim, predicted) * share / measured
     fast = [one for one in found if one.measured <= share]
     chosen = max(fast, key=lambda one: one.measured) if fast else min(found, key=lambda one: one.measured)
-    return chosen.net, chosen.report, {"latency": _latency_facts(goal, share, found, chosen)}
+    facts = _latency_facts(goal, share, found, chosen)
+    if last and not facts["reached"]:
+        ctx.ui.say(missed_words(facts))
+    return chosen.net, chosen.report, {"latency": facts}
 
 
 def _latency_facts(goal: LatencyGoal, share: float, found: list[_Try], chosen: _Try) -> dict[str, Any]:
@@ -199,5 +203,18 @@ def _latency_facts(goal: LatencyGoal, share: float, found: list[_Try], chosen: _
         "asked_share": share, "predicted_share": chosen.predicted, "measured_share": chosen.measured,
         "first_predicted_share": found[0].predicted, "first_measured_share": found[0].measured, "cuts_measured": len(found),
         "whole_p90_ms": whole_p90_ms, "predicted_p90_ms": whole_p90_ms * chosen.predicted,
-        "measured_p90_ms": whole_p90_ms * chosen.measured, **{key: goal.facts[key] for key in places},
+        "estimated_p90_ms": whole_p90_ms * chosen.measured, "reached": chosen.measured <= share,
+        **{key: goal.facts[key] for key in places},
     }
+
+
+def missed_words(facts: Mapping[str, Any]) -> str:
+    """Say by how much the cut that is kept misses the latency asked for; empty where it does not."""
+    if facts["reached"]:
+        return ""
+    asked_ms = facts["whole_p90_ms"] * facts["asked_share"]
+    return (
+        f"The cut misses the latency asked for by {100 * (facts['measured_share'] - facts['asked_share']):.1f} points: "
+        f"{facts['measured_share']:.1%} of the unpruned network's instead of {facts['asked_share']:.1%}, a p90 of about "
+        f"{facts['estimated_p90_ms']:.2f} ms instead of {asked_ms:.2f}. None of {facts['cuts_measured']} measured was faster."
+    )

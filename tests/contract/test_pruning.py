@@ -1,5 +1,5 @@
-"""Every network that gives a class a pixel can be pruned: it is sound, keeps its classes, comes back from disk, trains on, exports and
-answers as in torch."""
+"""Every network that gives a class a pixel can be pruned: it is sound, keeps its classes, comes back from disk, folds and trains on. One of
+each way to be built also exports and answers as in torch; exporters see ordinary layers, cut or not."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ CASES = {
     **{name: NARROW.get(name, ModelSection(name=name, width=0.5)) for name, spec in MODELS.items() if spec.task == "semantic"},
     **ON_ENCODERS,
 }
+EXPORTED = {"unet", "fcn8s", "fast_scnn", "lraspp_mobilenet_v3_small", "pidnet_s"}
+"""Transposed convolutions, sums of scores, depthwise layers and pooling, gates, and several branches in groups."""
 HW = (64, 96)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pruned_network_exports_and_answers_as_in_torch(name: str, tmp_path: Path) -> None:
+def test_pruned_network_is_sound_and_answers_as_in_torch(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (*HW, 3), dtype=np.uint8) for _ in range(6)]
@@ -76,6 +78,8 @@ def test_pruned_network_exports_and_answers_as_in_torch(name: str, tmp_path: Pat
     out = loaded.train()(torch.randn(2, 3, 64, 64))
     (out.main if isinstance(out, Outputs) else out).mean().backward()  # fine-tuning works
 
+    if name not in EXPORTED:
+        return
     settle(pruned, frames)
     (tmp_path / "model").mkdir()
     info = BundleInfo(name="pruned", contract=contract, classes=names, palette=((0, 0, 0),) * 4, reference=None, parents=(),
