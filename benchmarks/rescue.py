@@ -119,7 +119,7 @@ def compare(run: Run, format_: str, limits: Limits) -> list[dict[str, Any]]:
             with vendor_errors(format_), quiet():
                 entry = DEFAULTS[format_](parent, frames, names, output)
             row(way, Bundle(output, replace(manifest, entry=entry, precision="int8", files=(), golden=())))
-        climbed = climb(Climb(parent=parent, frames=frames, judge=judge, last="mixed", work=work), kept)
+        climbed = climb(Climb(parent=parent, frames=frames, judge=judge, limits=limits, last="mixed", work=work), kept)
         last = next(rung for rung in climbed.rungs if rung["kept"])
         row("the ladder without training", as_bundle(parent, climbed.model), rung=last["rung"], best=last["best"],
             float_macs_share=last["float_macs_share"], reached_on_held_back=climbed.reached)

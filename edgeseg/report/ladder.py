@@ -59,6 +59,10 @@ class LadderFacts:
     rungs: tuple[RungFacts, ...]
     advice: str
     """What to do where the goals are missed; empty = they are reached."""
+    undecided: bool = False
+    """Not reached, and not missed: too few frames."""
+    also_calibrates: bool = False
+    """The frames are those that it was calibrated on."""
 
 
 def ladder_facts(bundle: str, ladder: Mapping[str, Any], advice: str) -> LadderFacts:
@@ -67,6 +71,8 @@ def ladder_facts(bundle: str, ladder: Mapping[str, Any], advice: str) -> LadderF
         bundle=bundle, num_frames=ladder["judged_on"]["num_frames"], reached=ladder["reached"],
         goals={name: limit for name, limit in ladder["goals"].items() if limit is not None},
         rungs=tuple(_rung(rung) for rung in ladder["rungs"]), advice=advice,
+        undecided=any(rung["kept"] and rung.get("verdict") == "not decided" for rung in ladder["rungs"]),
+        also_calibrates=ladder["judged_on"].get("also_calibrates", False),
     )
 
 

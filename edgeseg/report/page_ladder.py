@@ -10,7 +10,8 @@ from edgeseg.report.ladder import LadderFacts, RungFacts
 from edgeseg.report.page_parts import table, tag
 from edgeseg.report.words import percent
 
-ABOUT: Final = ("Judged on training frames that calibration did not see, never on val or test. A rung is climbed where the one before "
+ABOUT: Final = ("Judged on training frames that calibration did not see (where there are too few for that it says so), never on "
+                "val or test. A rung is climbed where the one before "
                 "misses the goals; losses are in points against the fp32 bundle.")
 
 
@@ -23,10 +24,10 @@ def ladder_section(ladders: Sequence[LadderFacts]) -> Html:
 
 def _ladder(ladder: LadderFacts) -> Html:
     goals = ", ".join(f"{name} {limit:g}" for name, limit in ladder.goals.items())
-    about = f"{ladder.num_frames} frames; asked for: {goals}."
+    about = f"{ladder.num_frames} frames{', the ones that calibrate' if ladder.also_calibrates else ''}; asked for: {goals}."
     heads = ["Rung", "Best of it", ">mIoU", ">Lost", ">At most", "Worst class", ">Lost", ">As in float", ">MB", ">MACs in float", ""]
     rungs = table(heads, [_line(rung) for rung in ladder.rungs], name=f"Rungs of {ladder.bundle}", about=about)
-    advice = el("p", el("b", "Not reached: "), ladder.advice) if ladder.advice else None
+    advice = el("p", el("b", "Not decided: " if ladder.undecided else "Not reached: "), ladder.advice) if ladder.advice else None
     details = [part for rung in ladder.rungs for part in (_tried(rung), _groups(rung)) if part is not None]
     return join([el("h3", ladder.bundle), rungs, advice, *details])
 
@@ -36,7 +37,7 @@ def _line(rung: RungFacts) -> Html:
     cells = [
         (rung.best, "keep"), (_percent(rung.miou), "n"), (_points(rung.miou_drop), "n"), (_points(rung.miou_drop_high), "n"),
         (rung.worst_class or "-", None), (_points(rung.worst_drop), "n"), (_percent(rung.agreement), "n"),
-        (f"{rung.size_bytes / 1e6:.2f}", "n"), (percent(rung.float_macs_share), "n"), (join(marks), None),
+        (f"{rung.size_bytes / 1e6:.2f}" if rung.size_bytes else "-", "n"), (percent(rung.float_macs_share), "n"), (join(marks), None),
     ]
     return el("tr", el("th", rung.name, scope="row"), *(el("td", value, class_=css) for value, css in cells))
 

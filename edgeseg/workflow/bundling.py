@@ -157,9 +157,9 @@ def work_folder(ctx: RunContext) -> Path:
 
 
 def _config_sha256(ctx: RunContext) -> str:
-    """Hash of what shapes the model: goals, targets and measuring do not, so changing them keeps the bundles."""
+    """Hash of what shapes a float model: goals, targets, quantizing and measuring do not, so changing them keeps the fp32 bundles."""
     values = asdict(ctx.config)
-    for section in ("goals", "targets", "bench", "search", "name"):
+    for section in ("goals", "targets", "quantize", "bench", "search", "name"):
         values.pop(section)
     values["data"].pop("dir")
     values["model"] = asdict(ctx.config.model.portable)

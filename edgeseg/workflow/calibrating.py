@@ -60,11 +60,12 @@ class CalibrationChoice:
 
 def choose(
     ids: Sequence[str], read: Read, others: Iterable[Frame], *, count: int, way: str, seed: int, classes: Sequence[str],
-    judged: bool = True, progress: Callable[[int, int], None] = lambda done, total: None,
+    num_others: int = 0, judged: bool = True, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CalibrationChoice:
     """Choose `count` of the training frames `ids` by `way` (`cover` or `spread`), and hold others back where `judged`.
 
-    `others` = the frames of val and test. Frames held back are chosen to cover the classes too, from those that do not calibrate.
+    `others` = the frames of val and test, `num_others` of them: progress is of the frames of both. Frames held back are chosen to
+    cover the classes too, from those that do not calibrate.
 
     Raises:
         DataError: no training frames, or all of them are like one of `others`.
@@ -77,12 +78,12 @@ def choose(
         thumbnails.append(thumbnail(frame))
         pixels.append(_pixels(frame))
         looks.append(look_at(frame, found))
-        progress(done, len(candidates))
-    refused = _refused(thumbnails, pixels, others)
+        progress(done, len(candidates) + num_others)
+    refused = _refused(thumbnails, pixels, others, lambda done: progress(len(candidates) + done, len(candidates) + num_others))
     if refused and len(refused) == len(candidates):
         raise DataError(
             f"each of the {len(refused)} training frames looks like one of val or test, and int8 must not be calibrated on those; type: "
-            "edgeseg data check DIR"
+            "edgeseg data check DIR, or set quantize.int8=false"
         )
     free = [place for place in range(len(candidates)) if place not in refused]
     names, seen = [ids[candidates[place]] for place in free], [looks[place] for place in free]
@@ -114,8 +115,8 @@ def choose_of_run(ctx: RunContext, data: RunData) -> CalibrationChoice:
     def make(output: Path) -> None:
         choice = choose(
             [sample.id for sample in samples], read, (read_frame(sample.image) for sample in others), count=section.calibration_frames,
-            way=section.calibration, seed=ctx.config.train.seed, classes=dataset.classes, judged=section.rescue != "off",
-            progress=lambda done, total: ctx.ui.progress("looking at training frames", done, total),
+            way=section.calibration, seed=ctx.config.train.seed, classes=dataset.classes, num_others=len(others),
+            judged=section.rescue != "off", progress=lambda done, total: ctx.ui.progress("looking at frames", done, total),
         )
         write_json(output, choice.to_json())
 
@@ -137,13 +138,16 @@ def hold_back_covering(ids: Sequence[str], looks: Sequence[Look], calibrate: Seq
     return [rest[place] for place in choose_covering([ids[index] for index in rest], [looks[index] for index in rest], count)]
 
 
-def _refused(thumbnails: Sequence[NDArray[np.uint8]], pixels: Sequence[bytes], others: Iterable[Frame]) -> set[int]:
+def _refused(
+    thumbnails: Sequence[NDArray[np.uint8]], pixels: Sequence[bytes], others: Iterable[Frame], on_frame: Callable[[int], None]
+) -> set[int]:
     """Places of the training frames that are, or look like, one of `others`."""
     shown: list[NDArray[np.uint8]] = []
     known: set[bytes] = set()
-    for frame in others:
+    for done, frame in enumerate(others, start=1):
         shown.append(thumbnail(frame))
         known.add(_pixels(frame))
+        on_frame(done)
     both = [*shown, *thumbnails]
     pairs = look_alikes(list(range(len(shown))), list(range(len(shown), len(both))), both)
     return {place - len(shown) for _, place in pairs} | {place for place, digest in enumerate(pixels) if digest in known}

@@ -5,9 +5,9 @@ Never on val, which chose the checkpoint, nor on test, which must stay unseen un
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ _FEWEST: Final = 8
 """With fewer calibration frames, the same ones serve for both."""
 _FEWEST_OF_A_CLASS: Final = 4
 """The worst class is one that occurs in so many of the frames held back: the IoU of a class in one frame is luck."""
+VERDICTS: Final = ("reached", "not decided", "missed")
+"""Of a trial, the best first. Too few frames make an interval wide: that is no miss, and no rung of the ladder narrows it."""
 _MIOU_DROP: Final = 0.01
 """One point, where no limit is asked for."""
 _SMALLEST: Final = 1e-4
@@ -61,6 +63,14 @@ class Limits:
             costs.append(worst_drop / max(self.class_drop, _SMALLEST))
         return max(costs, default=0.0)
 
+    def verdict(self, judged: Judged) -> str:
+        """One of `VERDICTS`: `reached` at the bad end of the interval too, `not decided` = as measured only, else `missed`."""
+        if judged.reached:
+            return "reached"
+        if judged.miou_drop is None:  # without labels there is no interval
+            return "missed"
+        return "not decided" if self.cost(judged.miou_drop, judged.worst_drop) <= 1 else "missed"
+
     def facts(self) -> dict[str, float | None]:
         """For the manifest and for step keys."""
         return {"miou_drop": self.miou_drop, "class_drop": self.class_drop}
@@ -87,11 +97,17 @@ def hold_back(ids: Sequence[str], chosen: Sequence[int]) -> tuple[list[int], lis
     return [index for index in chosen if index not in set(held)], held
 
 
+def judged_on(held_back: Mapping[str, Any], calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """`judged_on` of a ladder, from the records of both sets of frames: says so where they are the same ones (`hold_back`)."""
+    same = held_back["ids_sha256"] == calibration["ids_sha256"]
+    return {**held_back, **({"also_calibrates": True} if same else {})}
+
+
 def judge_by_labels(parent: Bundle, items: Iterable[tuple[Frame, ClassMap]], limits: Limits) -> Judge:
     """A judge of class maps at frame size: mIoU and the worst class against those of the fp32 bundle `parent` on the same frames.
 
-    The drop of mIoU is taken at the bad end of its 95 % interval, as `verify` does. That of a class is taken as measured: on a few dozen
-    frames the interval of a rare class says nothing.
+    The drop of mIoU is taken at the bad end of its 95 % interval, as `verify` does; where only that end is beyond the limit, nothing is
+    decided (`Limits.verdict`). That of a class is taken as measured: on a few dozen frames the interval of a rare class says nothing.
 
     Raises:
         DataError: no pixel of the frames is labelled.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -81,7 +81,9 @@ class Pictures:
             frames = (_draw("val", i) for i in range(min(count, _DRAWN)))
         return [parts[0] for parts in (at_model_size(frame, contract) for frame in frames)]
 
-    def for_int8(self, contract: Contract, count: int) -> TrainingFrames:
+    def for_int8(
+        self, contract: Contract, count: int, *, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> TrainingFrames:
         """Frames to calibrate on, from the train split or the folder, and others held back to judge by.
 
         Raises:
@@ -113,7 +115,7 @@ class Pictures:
 
         choice = choose(
             ids, read, (read_frame(path) for path in others), count=count, way=self.way, seed=self.seed,
-            classes=() if dataset is None else dataset.classes,
+            classes=() if dataset is None else dataset.classes, num_others=len(others), progress=progress,
         )
         return TrainingFrames(
             calibration={**self._record([ids[i] for i in choice.calibrate]), **choice.facts},

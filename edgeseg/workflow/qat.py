@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.config import Config
+from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import atomic_folder, sha256_json
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
@@ -41,9 +42,7 @@ def quantization_aware(ctx: RunContext, data: RunData, final: StepResult) -> Ste
         "version": 1,
         "checkpoint": final.sha256,
         "dataset": data.dataset.sha256,
-        "qat": {"epochs": ctx.config.quantize.qat_epochs, "lr": ctx.config.quantize.qat_lr, "frames": _FRAMES},
-        "augment": asdict(config.augment),
-        "train": learning_values(config.train, final.sha256),
+        **tuning_values(ctx.config, final),
         "contract": asdict(contract),
         "tools": tools("torch", "numpy", "pillow"),
     }
@@ -67,6 +66,28 @@ def quantization_aware(ctx: RunContext, data: RunData, final: StepResult) -> Ste
         shutil.rmtree(fitted)
 
     return ctx.steps.do("qat", kind="quantize", key=key, output=ctx.folder / "checkpoints" / "qat", make=make)
+
+
+def why_not(final: StepResult) -> str:
+    """Why the checkpoint `final` cannot be fine-tuned for int8, as far as that shows before; empty = nothing is known against it."""
+    require("torch", extra="train")
+    from edgeseg.training.checkpoint import load_checkpoint
+    from quantization.qat import check_unfolds
+
+    try:
+        check_unfolds(load_checkpoint(final.output)[0])
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def tuning_values(config: Config, final: StepResult) -> dict[str, Any]:
+    """Values of a run's config that the fine-tuning of `final` depends on: those of distillation too, with or without `[train] teacher`."""
+    section, used = config.quantize, _config(config)
+    return {
+        "qat": {"epochs": section.qat_epochs, "lr": section.qat_lr, "frames": _FRAMES},
+        "augment": asdict(used.augment), "train": learning_values(used.train, final.sha256),
+    }
 
 
 def _config(config: Config) -> Config:

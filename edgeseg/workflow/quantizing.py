@@ -21,8 +21,8 @@ from edgeseg.core.instances import as_class_map
 from edgeseg.core.manifest import Parent
 from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.climbing import Climb, climb
-from edgeseg.workflow.judging import Limits, judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.climbing import PRECISIONS, RUNGS, Climb, climb
+from edgeseg.workflow.judging import Limits, judge_by_agreement, judge_by_labels, judged_on, limits_of
 from edgeseg.workflow.ladder_words import kept_lines
 from edgeseg.workflow.pictures import Pictures, TrainingFrames, accuracy, at_model_size, open_pictures
 from edgeseg.workflow.ui import Ui
@@ -46,10 +46,13 @@ class _Change:
 
 
 def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_frames: int, force: bool, ui: Ui) -> Outcome:
-    """Calibrate on the training frames of `data`, write the int8 bundle to `out` (default: BUNDLE-int8), compare it with the float one.
+    """Calibrate on the training frames of `data`, write the bundle to `out`, compare it with the float one.
+
+    It goes to BUNDLE-int8, or BUNDLE-mixed where layers stayed float, if there is no `out`. `[quantize] rescue` and `[goals]` are those of
+    the edgeseg.toml in `data`, but that nothing is trained here.
 
     Raises:
-        ConfigError: no data, `out` exists, or the bundle is not fp32.
+        ConfigError: no data, `out` (without it, either of the two) exists, or the bundle is not fp32.
         BundleError, DataError, InputMissingError: the bundle or the data is not as it should be.
     """
     from edgeseg.workflow.bundling import own_answer
@@ -58,8 +61,9 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
     parent = open_bundle(require_path(folder, what="bundle"))
     manifest = parent.manifest
     named = folder if folder.name.strip(".") else folder.resolve()
-    target = out or named.with_name(named.name.removesuffix("-fp32") + "-int8")
-    sealed_at = check_target(target, folder, force=force)
+    stem = named.name.removesuffix("-fp32")
+    targets = {precision: out or named.with_name(f"{stem}-{precision}") for precision in PRECISIONS}
+    sealed_at = {precision: check_target(target, folder, force=force) for precision, target in targets.items()}
     if manifest.contract.task != "semantic":
         raise ConfigError(f"{folder} finds objects one by one; its int8 is made by its run, which measures them: edgeseg quantize CONFIG")
     if manifest.format not in QUANTIZERS:
@@ -69,7 +73,7 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
     pictures = open_pictures(data, manifest.classes)
     for note in pictures.notes:
         ui.say(f"note: {note}")
-    training = pictures.for_int8(manifest.contract, num_frames)
+    training = pictures.for_int8(manifest.contract, num_frames, progress=lambda done, total: ui.progress("looking at frames", done, total))
     for note in training.notes:
         ui.say(f"calibration: {note}")
     info = BundleInfo(
@@ -77,18 +81,21 @@ def quantize_bundle(folder: Path, *, data: Path | None, out: Path | None, num_fr
         reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
     )
     ui.say(f"calibrating {manifest.format} int8 on {len(training.frames)} frames of {pictures.name}")
-    goals = load_config(data).goals if data is not None and data.is_file() else GoalsSection()
+    config = load_config(data) if data is not None and data.is_file() else None
+    goals, last = (GoalsSection(), "mixed") if config is None else (config.goals, config.quantize.rescue)
     with tempfile.TemporaryDirectory(prefix="edgeseg-quantize-") as work:
-        model, ladder = _climb(parent, training, goals, Path(work), ui)
-        scheme = {**manifest.scheme, **model.scheme, "calibration": training.calibration, "ladder": ladder}
+        model, ladder = _climb(parent, training, goals, last, Path(work), ui)
+        scheme = {**manifest.scheme, **model.scheme, "calibration": training.calibration, **({"ladder": ladder} if ladder else {})}
         golden = [frame for frame, _ in parent.golden_pairs()]
         info = replace(info, name=info.name.removesuffix("-int8") + f"-{model.precision}")
-        made = seal_bundle(sealed_at, replace(model, scheme=scheme), info, golden_frames=golden, answer=own_answer)
-    return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures, target)
+        made = seal_bundle(sealed_at[model.precision], replace(model, scheme=scheme), info, golden_frames=golden, answer=own_answer)
+    return _outcome(parent, made, _compare(parent, made, pictures, ui), pictures, targets[model.precision])
 
 
-def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: Path, ui: Ui) -> tuple[ModelFiles, dict[str, Any]]:
-    """Climb as far as the data allows; the model, and the ladder for the manifest."""
+def _climb(
+    parent: Bundle, training: TrainingFrames, goals: GoalsSection, last: str, work: Path, ui: Ui
+) -> tuple[ModelFiles, dict[str, Any]]:
+    """Climb as far as the data and the rung `last` allow; the model, and the ladder for the manifest (empty = `off`)."""
     limits, manifest = limits_of(goals), parent.manifest
     if not limits.asked:
         limits = Limits(miou_drop=_MIOU_DROP)
@@ -101,13 +108,16 @@ def _climb(parent: Bundle, training: TrainingFrames, goals: GoalsSection, work: 
     (work / "trials").mkdir()
     (work / "kept").mkdir()
     request = Climb(
-        parent=parent, frames=training.frames, judge=judge, last="mixed" if labelled else "post_training", work=work / "trials",
-        on_trial=lambda done, total: ui.progress("trials", done, total),
+        parent=parent, frames=training.frames, judge=judge, last=min(last, "mixed" if labelled else "post_training", key=RUNGS.index),
+        work=work / "trials",
+        limits=limits, on_trial=lambda done, total: ui.progress("trials", done, total),
     )
     climbed = climb(request, work / "kept")
+    if not climbed.rungs:
+        return climbed.model, {}
     ladder = {
-        "judged_on": training.held_back, "goals": limits.facts(), "last_rung": request.last, "reached": climbed.reached,
-        "of_one_bundle": True, "rungs": list(climbed.rungs),
+        "judged_on": judged_on(training.held_back, training.calibration), "goals": limits.facts(), "last_rung": request.last,
+        "reached": climbed.reached, "of_one_bundle": True, "rungs": list(climbed.rungs),
     }
     for line in kept_lines(manifest.format, ladder):
         ui.say(line)
@@ -151,7 +161,7 @@ def _outcome(parent: Bundle, made: Bundle, change: _Change, pictures: Pictures, 
     facts: dict[str, Any] = {
         "bundle": str(target), "bundle_sha256": manifest.sha256, "format": manifest.format, "size_bytes": made.size_bytes,
         "size_bytes_float": parent.size_bytes, "agreement_with_float": change.agreement, "num_frames": change.num_frames,
-        "precision": manifest.precision, "calibration": manifest.scheme["calibration"], "ladder": manifest.scheme["ladder"],
+        "precision": manifest.precision, "calibration": manifest.scheme["calibration"], "ladder": manifest.scheme.get("ladder"),
         "miou_float": None, "miou": None, "iou_float": None, "iou": None,
     }
     if change.before is not None and change.after is not None:

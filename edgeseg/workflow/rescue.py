@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.bundle import BundleInfo, ModelFiles, open_bundle, seal_bundle
-from edgeseg.core.files import atomic_folder, read_json, write_json
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.manifest import Parent
 from edgeseg.data.store import read_sample
 from edgeseg.workflow.bundling import QUANTIZE_TOOLS, SealedBundle, export_model, own_answer, work_folder
 from edgeseg.workflow.calibrating import choose_of_run
-from edgeseg.workflow.climbing import Climb, Climbed, FineTuned, climb
+from edgeseg.workflow.climbing import PRECISIONS, Climb, Climbed, FineTuned, climb
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.judging import judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.judging import judge_by_agreement, judge_by_labels, judged_on, limits_of
 from edgeseg.workflow.ladder_words import kept_lines
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.qat import quantization_aware, tuning_values, why_not
 from edgeseg.workflow.reference import model_inputs
 from edgeseg.workflow.steps import StepResult, tools
 from quantization.ladder import Judge, as_bundle
 
 _MADE: Final = "made.json"
-PRECISIONS: Final = ("int8", "mixed")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def quantize(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepRe
     format_ = parent.bundle.manifest.format
     rescued = _rescue(ctx, data, parent, final, chosen)
     model, ladder = read_made(rescued.output)
-    sealed = _seal(ctx, parent, rescued, model)
+    shaped = {"float": parent.bundle.manifest.config_sha256, "calibration": dict(chosen.facts), **_wanted(ctx, parent, final)}
+    sealed = _seal(ctx, parent, rescued, model, config_sha256=sha256_json(shaped))
     for line in kept_lines(format_, ladder):
         ctx.ui.say(line)
     return sealed
@@ -68,18 +70,12 @@ def _hashed(ids: list[str]) -> dict[str, Any]:
 
 
 def _rescue(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult | None, chosen: Chosen) -> StepResult:
-    manifest, section = parent.bundle.manifest, ctx.config.quantize
-    limits, last = limits_of(ctx.config.goals), section.rescue
-    if last == "qat" and final is None:
-        last = "mixed"
-    if last != "off" and (manifest.contract.task != "semantic" or not limits.asked):  # nothing asks for more than the best calibrator
-        last = "post_training"
-    goals = limits.facts()
-    training = {"epochs": section.qat_epochs, "lr": section.qat_lr} if last == "qat" else {}
+    manifest, limits = parent.bundle.manifest, limits_of(ctx.config.goals)
+    goals, wanted = limits.facts(), _wanted(ctx, parent, final)
+    last = wanted["last"]
     key = {
-        "version": 4, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),
-        "goals": goals, "last": last, "qat": training,
-        "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
+        "version": 5, "parent": parent.step.sha256, "calibration": dict(chosen.facts), "held_back": dict(chosen.held_back_facts),
+        **wanted, "tools": tools(*QUANTIZE_TOOLS[manifest.format]),
     }
 
     def make(output: Path) -> None:
@@ -87,17 +83,29 @@ def _rescue(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepRes
         with tempfile.TemporaryDirectory(dir=work_folder(ctx), prefix=".quantize-", suffix=".tmp") as work, atomic_folder(output) as folder:
             request = Climb(
                 parent=parent.bundle, frames=frames, judge=_judge(data, parent, chosen, ctx) if last != "off" else _never, last=last,
-                work=Path(work), on_trial=lambda done, total: ctx.ui.progress(f"int8 {manifest.format}, trials", done, total),
+                limits=limits, work=Path(work),
+                on_trial=lambda done, total: ctx.ui.progress(f"int8 {manifest.format}, trials", done, total),
                 fine_tune=_tuner(ctx, data, parent, final, Path(work)) if last == "qat" and final is not None else None,
             )
             climbed = climb(request, folder)
             ladder = {
-                "judged_on": dict(chosen.held_back_facts), "goals": goals, "last_rung": section.rescue,
+                "judged_on": judged_on(chosen.held_back_facts, chosen.facts), "goals": goals, "last_rung": last,
                 "reached": climbed.reached, "rungs": list(climbed.rungs),
             }
             write_made(folder, climbed, {"calibration": dict(chosen.facts), **({"ladder": ladder} if last != "off" else {})})
 
     return ctx.steps.do(f"rescue-{manifest.format}", kind="quantize", key=key, output=ctx.folder / "quantized" / manifest.format, make=make)
+
+
+def _wanted(ctx: RunContext, parent: SealedBundle, final: StepResult | None) -> dict[str, Any]:
+    """What the ladder is to reach, and how far it may climb for it: all that shapes an int8 model beside its parent and its frames."""
+    limits, last = limits_of(ctx.config.goals), ctx.config.quantize.rescue
+    if last == "qat" and final is None:
+        last = "mixed"
+    if last != "off" and (parent.bundle.manifest.contract.task != "semantic" or not limits.asked):  # the best calibrator is enough
+        last = "post_training"
+    training = tuning_values(ctx.config, final) if last == "qat" and final is not None else {}
+    return {"goals": limits.facts(), "last": last, "qat": training}
 
 
 def _judge(data: RunData, parent: SealedBundle, chosen: Chosen, ctx: RunContext) -> Judge:
@@ -114,11 +122,15 @@ def _never(_: object) -> Any:  # noqa: ANN401
 
 def _tuner(ctx: RunContext, data: RunData, parent: SealedBundle, final: StepResult, work: Path) -> Callable[[], FineTuned]:
     """Rung c: fine-tune, export, and carry the ranges to the tensors of this format."""
+    refused = why_not(final)  # known before anything is climbed
+    if refused:
+        ctx.ui.say(f"note: {parent.bundle.manifest.format}: fine-tuning for int8 is not possible: {refused}")
 
     def fine_tune() -> FineTuned:
-        from edgeseg.workflow.qat import quantization_aware
         from quantization.carry import carry, load_ranges
 
+        if refused:
+            raise ConfigError(refused)
         step, manifest = quantization_aware(ctx, data, final), parent.bundle.manifest
         folder = work / "fine-tuned"
         folder.mkdir()
@@ -148,21 +160,24 @@ def read_made(folder: Path) -> tuple[ModelFiles, dict[str, Any]]:
     return model, made["scheme"].get("ladder", {})
 
 
-def _seal(ctx: RunContext, parent: SealedBundle, rescued: StepResult, model: ModelFiles) -> SealedBundle:
+def _seal(ctx: RunContext, parent: SealedBundle, rescued: StepResult, model: ModelFiles, *, config_sha256: str) -> SealedBundle:
     manifest = parent.bundle.manifest
     stem = manifest.name.removesuffix("-fp32")
     tuned = read_json(rescued.output / _MADE)["checkpoint_sha256"]
     parents = (Parent(kind="bundle", sha256=manifest.sha256),) + ((Parent(kind="checkpoint", sha256=tuned),) if tuned else ())
     info = BundleInfo(
         name=f"{stem}-{model.precision}", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
-        reference=manifest.reference, parents=parents, config_sha256=manifest.config_sha256,
+        reference=manifest.reference, parents=parents, config_sha256=config_sha256,
     )
 
     def make(output: Path) -> None:
         seal_bundle(output, model, info, golden_frames=parent.bundle.golden_frames(), answer=own_answer)
 
     bundles = ctx.folder / "bundles"
-    key = {"version": 3, "parent": parent.step.sha256, "rescued": rescued.sha256, "tools": tools(*QUANTIZE_TOOLS[model.format])}
+    key = {
+        "version": 4, "parent": parent.step.sha256, "rescued": rescued.sha256, "config": config_sha256,
+        "tools": tools(*QUANTIZE_TOOLS[model.format]),
+    }
     step = ctx.steps.do(f"quantize-{model.format}", kind="quantize", key=key, output=bundles / info.name, make=make)
     for precision in PRECISIONS:  # of a former climb that ended on another rung
         if precision != model.precision:

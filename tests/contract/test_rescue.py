@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from export_tools import CASES, example, seal, trained
 from torch import nn
 
 from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import ConfigError, EdgesegError, TrainingError
 from edgeseg.models import fold
 from edgeseg.workflow.climbing import Climb, Climbed, FineTuned, climb
 from edgeseg.workflow.judging import Limits, judge_by_agreement, judge_by_labels
 from edgeseg.workflow.ladder_words import kept_lines
 from exporters import EXPORTERS
-from quantization.ladder import Judged, as_bundle
+from quantization.ladder import Judge, Judged, as_bundle
 
 NAME = "unet-thresholds"
 FACTOR = 300.0
@@ -47,7 +49,7 @@ def climbed(parent: Bundle, folder: Path, last: str, limits: Limits) -> Climbed:
     judge = judge_by_labels(parent, [example(CASES[NAME], 6000 + i) for i in range(4)], limits)
     for name in ("work", "out"):
         (folder / name).mkdir()
-    return climb(Climb(parent=parent, frames=frames, judge=judge, last=last, work=folder / "work"), folder / "out")
+    return climb(Climb(parent=parent, frames=frames, judge=judge, limits=limits, last=last, work=folder / "work"), folder / "out")
 
 
 def test_calibration_alone_does_not_rescue_it_and_two_layers_in_float_do(parent: Bundle, tmp_path: Path) -> None:
@@ -70,7 +72,8 @@ def test_calibration_alone_does_not_rescue_it_and_two_layers_in_float_do(parent:
 def test_a_lower_limit_keeps_the_best_found_and_says_what_to_type(parent: Bundle, tmp_path: Path) -> None:
     found = climbed(parent, tmp_path, "post_training", Limits(miou_drop=0.001))
     assert (found.reached, found.model.precision, len(found.rungs)) == (False, "int8", 1)
-    ladder = {"rungs": list(found.rungs), "reached": False, "goals": {"miou_drop": 0.001, "class_drop": None}, "last_rung": "post_training"}
+    ladder = {"rungs": list(found.rungs), "reached": False, "goals": {"miou_drop": 0.001, "class_drop": None}, "last_rung": "post_training",
+              "judged_on": {"num_frames": 4}}
     assert kept_lines("onnx", ladder)[1].endswith("edgeseg run --set quantize.rescue=mixed, which keeps the layers that need it float")
     ladder["last_rung"] = "qat"
     assert "cannot be met in int8 here" in kept_lines("onnx", ladder)[1]
@@ -89,9 +92,79 @@ def test_a_fine_tuned_network_is_the_next_rung_and_the_best_found_is_kept(parent
         return Judged(cost=2 + agreed(bundle).cost + 100 * (bundle.manifest.precision == "mixed"))
 
     tuned = FineTuned(bundle=whole, ranges={}, facts={"carried": 0}, parent_sha256="a" * 64)
-    request = Climb(parent=parent, frames=frames, judge=judge, last="qat", work=tmp_path / "work", fine_tune=lambda: tuned)
+    request = Climb(parent=parent, frames=frames, judge=judge, limits=Limits(), last="qat", work=tmp_path / "work", fine_tune=lambda: tuned)
     found = climb(request, tmp_path / "out")
     assert [rung["rung"] for rung in found.rungs] == ["post_training", "mixed", "qat", "qat and mixed"]
     assert [rung["kept"] for rung in found.rungs] == [False, False, True, False]
     assert (found.reached, found.model.precision, found.parent_sha256) == (False, "int8", "a" * 64)
     assert found.model.scheme["method"] == "quantization-aware training"
+
+
+def request_of(parent: Bundle, folder: Path, judge: Judge, fine_tune: Callable[[], FineTuned]) -> Climb:
+    """A climb to the top for a point of mIoU, judged by `judge`."""
+    for name in ("work", "out"):
+        (folder / name).mkdir()
+    frames = [example(CASES[NAME], 5000)[0]]
+    return Climb(
+        parent=parent, frames=frames, judge=judge, limits=Limits(miou_drop=0.01), last="qat", work=folder / "work", fine_tune=fine_tune
+    )
+
+
+def never() -> FineTuned:
+    """Nothing may be fine-tuned."""
+    raise AssertionError("climbed too far")
+
+
+def undecided(cost: float) -> Judged:
+    """As measured it is good enough, at the bad end of the interval it is not."""
+    return Judged(cost=cost, miou=0.6, miou_drop=0.005, miou_drop_high=cost / 100, agreement=0.99)
+
+
+def missed(cost: float) -> Judged:
+    """It is not good enough as measured."""
+    return Judged(cost=cost, miou=0.6, miou_drop=0.012, miou_drop_high=cost / 100, agreement=0.98)
+
+
+def test_what_too_few_frames_leave_open_is_not_climbed_for(parent: Bundle, tmp_path: Path) -> None:
+    """Though a calibrator that misses the goal has the narrower interval."""
+    judged: list[Bundle] = []
+
+    def judge(bundle: Bundle) -> Judged:
+        judged.append(bundle)
+        return undecided(3.0) if len(judged) == 2 else missed(2.0)
+
+    found = climb(request_of(parent, tmp_path, judge, never), tmp_path / "out")
+    (rung,) = found.rungs
+    assert (rung["verdict"], rung["reached"], rung["kept"], found.reached) == ("not decided", False, True, False)
+    assert (rung["miou_drop"], rung["best"], found.model.precision) == (0.005, rung["tried"][1]["tried"], "int8")
+
+
+def test_of_layers_in_float_no_more_are_kept_than_the_measured_drop_needs(parent: Bundle, tmp_path: Path) -> None:
+    def judge(bundle: Bundle) -> Judged:
+        """Every layer in float helps a little, and none is enough to be sure."""
+        size = sum(path.stat().st_size for path in bundle.folder.iterdir())
+        return undecided(2 + 1e4 / size) if bundle.manifest.precision == "mixed" else missed(9.0)
+
+    found = climb(request_of(parent, tmp_path, judge, never), tmp_path / "out")
+    first, second = found.rungs
+    assert (first["verdict"], second["verdict"], second["kept"]) == ("missed", "not decided", True)
+    assert any("most helpful windows" in trial["tried"] for trial in second["tried"])  # more layers were tried, and cost less
+    assert second["best"].endswith(f"{len(second['float_layers'])} float layers")
+    assert len(second["float_layers"]) <= max(len(part["layers"]) for part in second["layers"])
+    assert second["miou_drop_high"] > min(trial["miou_drop_high"] for trial in second["tried"])
+
+
+@pytest.mark.parametrize("error", [ConfigError("its norms cannot be undone"), TrainingError("loss is nan at step 3")])
+def test_a_fine_tuning_that_fails_leaves_what_was_found_before(parent: Bundle, tmp_path: Path, error: EdgesegError) -> None:
+    def fail() -> FineTuned:
+        raise error
+
+    found = climb(request_of(parent, tmp_path, lambda bundle: missed(2 + (bundle.manifest.precision == "mixed")), fail), tmp_path / "out")
+    assert [rung["rung"] for rung in found.rungs] == ["post_training", "mixed", "qat"]
+    assert found.rungs[2]["best"] == f"not possible: {error}"
+    assert [rung["kept"] for rung in found.rungs] == [True, False, False]
+    assert (tmp_path / "out" / found.model.entry).is_file()
+    judged_on, goals = {"num_frames": 1}, {"miou_drop": 0.01}
+    ladder = {"rungs": list(found.rungs), "reached": False, "goals": goals, "last_rung": "qat", "judged_on": judged_on}
+    _, why, unmet = kept_lines("onnx", ladder)
+    assert str(error) in why and "cannot be met in int8 here" in unmet and "qat_epochs" not in unmet

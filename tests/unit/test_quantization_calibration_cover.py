@@ -153,3 +153,10 @@ def test_classes_of_labels_of_both_tasks() -> None:
         boxes_N4=np.zeros((2, 4), np.float32), classes_N=np.array([3, 1]), masks_NHW=np.zeros((2, 4, 4), bool), crowd_N=np.zeros(2, bool),
     )
     assert classes_of(none) == (1, 3)
+
+
+def test_progress_goes_on_while_val_and_test_are_looked_at() -> None:
+    train, others, seen = [frame(seed) for seed in range(9)], [frame(900 + seed) for seed in range(5)], list[tuple[int, int]]()
+    choose(IDS[:9], lambda index: (train[index], (0,)), others, count=4, way="cover", seed=0, classes=CLASSES, num_others=5,
+           progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 14) for done in range(1, 15)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
 from edgeseg.models import MODELS, build, fold
+from edgeseg.workflow.qat import why_not
+from edgeseg.workflow.steps import StepResult
 from quantization.qat import FakeQuantized, check_unfolds, settle, unfold, watched
 from quantization.qat.fake import fake_activations, fake_weights, grid
 
@@ -171,6 +174,14 @@ def test_what_cannot_be_trained_for_int8_is_refused() -> None:
     keras_like.fold_norms = lambda: None  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r'cannot be undone, .*rescue = "mixed"'):
         check_unfolds(keras_like)
+
+
+def test_what_cannot_be_trained_for_int8_is_known_before_a_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    keras_like, final = nn.Module(), StepResult("train", Path("anywhere"), "0" * 64, True, 0.0)
+    monkeypatch.setattr("edgeseg.training.checkpoint.load_checkpoint", lambda _: (keras_like, None))
+    assert why_not(final) == ""
+    keras_like.fold_norms = lambda: None  # type: ignore[assignment]
+    assert "norms of a Keras network" in why_not(final)
 
 
 def test_norms_that_are_left_keep_their_statistics() -> None:

@@ -71,3 +71,33 @@ def test_without_labels_agreement_is_said_and_without_a_ladder_nothing() -> None
 
 def test_every_rung_has_a_name_for_people() -> None:
     assert set(RUNGS) - {"off"} <= set(RUNG_NAMES)
+
+
+def test_what_is_not_decided_is_neither_missed_nor_a_reason_to_train() -> None:
+    found = ladder(reached=False)
+    found["rungs"][1]["verdict"] = "not decided"
+    words = unmet_words(found)
+    assert words.startswith("miou_drop 0.005 is kept as measured, and not decided on 48 training frames")
+    assert "qat" not in words and "missed" not in words
+    assert "Not decided: " in page(found) and "Not reached: " not in page(found)
+    nothing_asked = unmet_words({**found, "goals": {"miou_drop": None, "class_drop": None}})
+    assert nothing_asked.startswith("a point of mIoU is kept as measured, and not decided on 48")
+    assert "more than a point" not in nothing_asked
+
+
+def test_frames_that_calibrate_too_are_not_called_held_back() -> None:
+    found = {**ladder(), "judged_on": {"num_frames": 5, "also_calibrates": True}}
+    (line,) = kept_lines("onnx", found)
+    assert "mIoU lost on the training frames it was calibrated on" in line and "held back (" not in line
+    assert "5 frames, the ones that calibrate" in page(found)
+    found = ladder()
+    found["rungs"][1]["rung"] = "qat"
+    assert "held back from calibration, not from fine-tuning" in kept_lines("onnx", found)[0]
+
+
+def test_a_rung_that_was_not_possible_has_a_row() -> None:
+    found = ladder(reached=False)
+    found["rungs"].append({"rung": "qat", "best": "not possible: why", "not_possible": "why", "size_bytes": 0, "reached": False,
+                           "verdict": "missed", "kept": False, "float_layers": [], "float_macs_share": 0.0, "tried": []})
+    assert "not possible: why" in page(found)
+    assert kept_lines("onnx", found)[1] == "onnx: fine-tuning for int8 is not possible: why"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, EdgesegError, InputMissingError
+from edgeseg.data.synthetic import write_field
+from edgeseg.workflow import climbing, quantizing
+from edgeseg.workflow.climbing import Climbed
 from edgeseg.workflow.import_options import request_of
 from edgeseg.workflow.importing import ImportRequest, import_model
 from edgeseg.workflow.quantizing import quantize_bundle
@@ -263,6 +268,57 @@ def test_quantizing_a_bundle_on_a_plain_folder_of_pictures(tmp_path: Path) -> No
     assert outcome.facts["agreement_with_float"] > 0.9
     assert outcome.facts["miou"] is None
     assert open_bundle(tmp_path / "q").manifest.precision == "int8"
+
+
+def of_precision(precision: str) -> Callable[..., Climbed]:
+    """A climb that says it ended with `precision`."""
+
+    def climb(request: climbing.Climb, output: Path) -> Climbed:
+        found = climbing.climb(request, output)
+        return replace(found, model=replace(found.model, precision=precision))
+
+    return climb
+
+
+def test_the_folder_is_named_after_what_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "pictures" / "0.png")
+    folder = tiny_bundle(tmp_path, "onnx").folder
+    monkeypatch.setattr(quantizing, "climb", of_precision("mixed"))
+
+    def quantize() -> dict[str, Any]:
+        return quantize_bundle(folder, data=tmp_path / "pictures", out=None, num_frames=1, force=False, ui=Silent()).facts
+
+    assert quantize()["bundle"] == str(tmp_path / "onnx-mixed")
+    assert open_bundle(tmp_path / "onnx-mixed").manifest.name == "tiny-onnx-mixed"
+    assert not (tmp_path / "onnx-int8").exists()
+    monkeypatch.setattr(quantizing, "climb", lambda *_: pytest.fail("worked before it refused"))
+    with pytest.raises(ConfigError, match="onnx-mixed exists"):
+        quantize()
+
+
+@pytest.mark.parametrize(("rescue", "last"), [("off", "off"), ("post_training", "post_training"), ("mixed", "mixed"), ("qat", "mixed")])
+def test_quantizing_a_bundle_climbs_as_far_as_the_config_says(
+    rescue: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_field(tmp_path / "data", seed=3, counts={"train": 4, "val": 1, "test": 1}, size_hw=(48, 64))
+    for path in (tmp_path / "data").glob("*.json"):
+        path.write_text(path.read_text().replace('"soil"', '"red"').replace('"crop"', '"green"').replace('"weed"', '"blue"'))
+    (tmp_path / "edgeseg.toml").write_text(f'[data]\ndir = "data"\nsize = [48, 64]\n[quantize]\nrescue = "{rescue}"\n')
+    asked: list[str] = []
+
+    def climb(request: climbing.Climb, output: Path) -> Climbed:
+        asked.append(request.last)
+        return climbing.climb(replace(request, last=min(request.last, "post_training", key=climbing.RUNGS.index)), output)
+
+    monkeypatch.setattr(quantizing, "climb", climb)
+    folder = tiny_bundle(tmp_path, "onnx").folder
+    facts = quantize_bundle(folder, data=tmp_path / "edgeseg.toml", out=None, num_frames=4, force=False, ui=Silent()).facts
+    assert asked == [last]
+    assert ("ladder" in open_bundle(tmp_path / "onnx-int8").manifest.scheme) == (rescue != "off")
+    assert (facts["ladder"] is None) == (rescue == "off")
+    if facts["ladder"]:
+        assert facts["ladder"]["judged_on"]["also_calibrates"]  # four frames
 
 
 def test_quantizing_never_replaces_the_float_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import tiny_models
 
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import DataError
-from edgeseg.workflow.judging import MOST_HELD_BACK, Limits, hold_back, judge_by_agreement, judge_by_labels, limits_of
+from edgeseg.workflow.judging import MOST_HELD_BACK, Limits, hold_back, judge_by_agreement, judge_by_labels, judged_on, limits_of
+from quantization.ladder import Judged
 
 IDS = [f"frame{index:03}" for index in range(100)]
 
@@ -68,3 +69,23 @@ def test_frames_without_a_labelled_pixel_are_refused(tmp_path: Path) -> None:
     nothing = [(tiny_models.tiny_frame(0), np.full((24, 32), 255, np.uint8))]
     with pytest.raises(DataError, match="no pixel of the training frames held back is labelled"):
         judge_by_labels(tiny_models.tiny_bundle(tmp_path, "null"), nothing, Limits())
+
+
+@pytest.mark.parametrize(("drop", "high", "worst", "verdict"), [
+    (0.004, 0.009, None, "reached"), (0.004, 0.03, None, "not decided"), (0.011, 0.03, None, "missed"), (0.004, 0.009, 0.2, "missed"),
+])
+def test_too_few_frames_are_no_miss(drop: float, high: float, worst: float | None, verdict: str) -> None:
+    for limits in (Limits(miou_drop=0.01, class_drop=0.1), Limits(miou_drop=0.01), Limits()):
+        if worst is not None and limits.class_drop is None:
+            continue
+        assert limits.verdict(Judged(cost=limits.cost(high, worst), miou_drop=drop, miou_drop_high=high, worst_drop=worst)) == verdict
+
+
+def test_without_labels_there_is_nothing_between_reached_and_missed() -> None:
+    assert [Limits().verdict(Judged(cost=cost, agreement=0.9)) for cost in (0.5, 1.5)] == ["reached", "missed"]
+
+
+def test_frames_that_serve_for_both_are_said_to() -> None:
+    few, others = {"num_frames": 5, "ids_sha256": "a"}, {"num_frames": 9, "ids_sha256": "b"}
+    assert judged_on(few, {**few, "way": "cover"}) == {**few, "also_calibrates": True}
+    assert judged_on(others, few) == others
