@@ -23,6 +23,9 @@ _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
 """Fields of GraphProto."""
 INT8_TYPES: Final = frozenset({2, 3})
 """TensorProto.DataType: UINT8, INT8."""
+_INT64: Final = 7
+_SHAPES: Final = ("Shape", "Size", "ConstantOfShape")
+"""What a frame's values do not reach: sizes are fixed in a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class OnnxConstant:
     shape: tuple[int, ...]
     dtype: int
     """TensorProto.DataType."""
+    integers: tuple[int, ...] = ()
+    """Its values, where they are int64: sizes and axes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ class OnnxGraph:
     nodes: tuple[OnnxNode, ...]
     """In the order of the file, which is an order of execution."""
     constants: dict[str, OnnxConstant]
+    """Initializers, and what Constant nodes give."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -68,8 +74,17 @@ class OnnxGraph:
         """The node that gives each tensor."""
         return {output: node for node in self.nodes for output in node.outputs}
 
+    @cached_property
+    def moving(self) -> frozenset[str]:
+        """Tensors whose values depend on the frame."""
+        found = set(self.inputs)
+        for node in self.nodes:
+            if node.kind not in _SHAPES and found.intersection(node.input_names):
+                found.update(node.outputs)
+        return frozenset(found)
+
     def producer(self, tensor: str) -> OnnxNode | None:
-        """The node that gives a tensor; `None` for inputs and constants."""
+        """The node that gives a tensor; `None` for inputs and initializers."""
         return self.producers.get(tensor)
 
 
@@ -82,10 +97,11 @@ def read_onnx(data: bytes) -> OnnxGraph:
     try:
         graph = next(value for number, value in _fields(memoryview(data)) if number == _GRAPH and isinstance(value, memoryview))
         parts = list(_fields(graph))
-        constants = dict(_constant(part) for part in _of(parts, _INITIALIZER))
+        initializers = dict(_constant(part) for part in _of(parts, _INITIALIZER))
+        given = [found for part in _of(parts, _NODE) if (found := _given(part)) is not None]
         return OnnxGraph(
-            nodes=tuple(_node(part) for part in _of(parts, _NODE)), constants=constants,
-            inputs=tuple(name for name in map(_name, _of(parts, _INPUT)) if name not in constants),
+            nodes=tuple(_node(part) for part in _of(parts, _NODE)), constants={**initializers, **dict(given)},
+            inputs=tuple(name for name in map(_name, _of(parts, _INPUT)) if name not in initializers),
             outputs=tuple(map(_name, _of(parts, _OUTPUT))),
         )
     except (StopIteration, IndexError, struct.error, UnicodeDecodeError) as error:
@@ -98,7 +114,8 @@ def with_outputs(data: bytes, names: tuple[str, ...]) -> bytes:
     Raises:
         BundleError: the bytes are no ONNX file.
     """
-    added = b"".join(_field(_OUTPUT, _field(1, name.encode())) for name in names if name not in read_onnx(data).outputs)
+    present = frozenset(read_onnx(data).outputs)
+    added = b"".join(_field(_OUTPUT, _field(1, name.encode())) for name in names if name not in present)
     made = bytearray()
     for number, wire, start, value_start, end in _spans(memoryview(data)):
         if number == _GRAPH and wire == _BYTES:
@@ -186,6 +203,18 @@ def _node(data: memoryview) -> OnnxNode:
     )
 
 
+def _given(data: memoryview) -> tuple[str, OnnxConstant] | None:
+    """The tensor of a Constant node, by the name of its output; `None` for any other node, and for a Constant given as plain numbers."""
+    parts = list(_fields(data))
+    if not any(number == 4 and _text(value) == "Constant" for number, value in parts):
+        return None
+    output = next(_text(value) for number, value in parts if number == 2)
+    for attribute in _of(parts, 5):
+        for value in _of(list(_fields(attribute)), 5):
+            return output, _constant(value)[1]
+    return None
+
+
 def _attribute(data: memoryview) -> tuple[str, Value]:
     parts = list(_fields(data))
     name = "".join(_text(value) for number, value in parts if number == 1)
@@ -219,11 +248,19 @@ def _reals(value: int | memoryview) -> list[float]:
 
 def _constant(data: memoryview) -> tuple[str, OnnxConstant]:
     name, shape, dtype = "", [], 0
+    integers: list[int] = []
+    raw: memoryview | None = None
     for number, value in _fields(data):
         if number == 1:
             shape += _packed(value)
         elif number == 2 and isinstance(value, int):
             dtype = value
+        elif number == 7:
+            integers += map(_signed, _packed(value))
         elif number == 8:
             name = _text(value)
-    return name, OnnxConstant(shape=tuple(shape), dtype=dtype)
+        elif number == 9 and isinstance(value, memoryview):
+            raw = value
+    if dtype == _INT64 and raw is not None:
+        integers = [one for (one,) in struct.iter_unpack("<q", raw)]
+    return name, OnnxConstant(shape=tuple(shape), dtype=dtype, integers=tuple(integers) if dtype == _INT64 else ())

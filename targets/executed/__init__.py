@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import EdgesegError, TargetError
+from edgeseg.core.errors import EdgesegError, TargetError, vendor_errors
 from targets.executed import onnxruntime, openvino, tflite
 from targets.executed.base import ExecutedLayer, ExecutedPrecision, Reader
 from targets.runtimes.base import RuntimeOptions
@@ -37,9 +37,13 @@ def executed(bundle: Bundle, runtime: str, options: RuntimeOptions) -> ExecutedP
 
 
 def executed_facts(bundle: Bundle, runtime: str, options: RuntimeOptions) -> dict[str, Any] | None:
-    """`ExecutedPrecision.to_json()` for a record; where it cannot be read back, no share and the reason as `source`."""
+    """`ExecutedPrecision.to_json()` for a record; where it cannot be read back, no share and the reason as `source`.
+
+    Readers look at what an SDK's next version may change, and a measurement that is finished is not lost with them.
+    """
     try:
-        found = executed(bundle, runtime, options)
-    except EdgesegError as error:
+        with vendor_errors(f"reading back what {runtime} executes"):
+            found = executed(bundle, runtime, options)
+    except (EdgesegError, OSError) as error:
         return {"share_int8": None, "source": f"not known: {error}", "macs": 0, "macs_head": 0, "not_int8": [], "layers": [], "head": []}
     return None if found is None else found.to_json()

@@ -29,7 +29,7 @@ class ExecutedLayer:
     precision: str
     """`int8`, `f32`, `bf16` or `f16`; `not visible` where the runtime does not tell."""
     macs: int
-    """Multiply-accumulates a frame."""
+    """Multiply-accumulates a frame; 0 where the layer's size is not known, and then it is `not visible`."""
     reason: str = ""
     """Why it is not int8, or what makes its int8 slow; empty where there is nothing to say."""
 
@@ -48,9 +48,8 @@ class ExecutedPrecision:
     @property
     def share_int8(self) -> float | None:
         """Share of the network's MACs executed in int8; `None` where the runtime does not show its layers."""
-        seen = sum(layer.macs for layer in self.layers if layer.precision != NOT_VISIBLE)
         total = sum(layer.macs for layer in self.layers)
-        if not total or seen < total:
+        if not total or any(layer.precision == NOT_VISIBLE for layer in self.layers):
             return None
         return sum(layer.macs for layer in self.layers if layer.precision == INT8) / total
 

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
 from targets.executed.base import INT8, NOT_VISIBLE, ExecutedLayer, ExecutedPrecision, split_head, why_not_int8
-from targets.onnx_file import INT8_TYPES, OnnxConstant, OnnxGraph, OnnxNode, read_onnx
+from targets.onnx_file import INT8_TYPES, OnnxGraph, OnnxNode, read_onnx
 from targets.runtimes.base import RuntimeOptions, load_errors
 from targets.runtimes.onnxruntime import profiled_session
 
@@ -33,8 +34,18 @@ _KERNELS: Final = frozenset({
 })
 _MADE_BY_THE_OPTIMISER: Final = re.compile(r"(_nchwc|_nhwc|_token_\d+|/MatMulAddFusion|_transform)+$")
 _BITS: Final = {"float": "f32", "float16": "f16", "bfloat16": "bf16", "double": "f64"}
+_SAME_SHAPE: Final = ("Cast", "DequantizeLinear", "Identity", "QuantizeLinear")
 _MAX_FUSED: Final = 4
 """Nodes behind a convolution that may be fused into it and give it their name: an addition, an activation, a quantization pair."""
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """What a layer multiplies the frame's values by."""
+
+    shape: tuple[int, ...] | None
+    """`None` = made by nodes from which no shape can be read."""
+    int8_in_file: bool
 
 
 def executed(bundle: Bundle, options: RuntimeOptions) -> ExecutedPrecision:
@@ -88,36 +99,60 @@ def _names(node: OnnxNode, consumers: Mapping[str, Sequence[OnnxNode]]) -> list[
     return found
 
 
-def _weight(graph: OnnxGraph, node: OnnxNode) -> tuple[OnnxConstant, bool] | None:
-    """The constant that a node multiplies by, and whether the file holds it in 8 bits; `None` = the node does not multiply by one."""
+def _weight(graph: OnnxGraph, node: OnnxNode) -> _Weight | None:
+    """What a node multiplies the frame's values by; `None` = it multiplies none, or two tensors that both depend on the frame."""
     if node.kind not in _WEIGHTED:
         return None
-    for name in node.input_names[3:4] if node.kind == "QLinearConv" else node.input_names[:2]:
-        if name in graph.constants:
-            return graph.constants[name], graph.constants[name].dtype in INT8_TYPES
-        source = graph.producer(name)
-        if source is not None and source.kind in ("DequantizeLinear", "Cast") and source.inputs[0] in graph.constants:
-            constant = graph.constants[source.inputs[0]]
-            return constant, constant.dtype in INT8_TYPES
-    return None
+    factors = [node.inputs[0], node.inputs[3]] if node.kind == "QLinearConv" else list(node.inputs[:2])
+    fixed = [name for name in factors if name not in graph.moving]
+    return _made_of(graph, fixed[0]) if len(fixed) == 1 else None
 
 
-def _layer(bundle: Bundle, node: OnnxNode, weight: tuple[OnnxConstant, bool], event: Mapping[str, Any] | None) -> ExecutedLayer:
-    constant, int8_in_file = weight
+def _made_of(graph: OnnxGraph, name: str) -> _Weight:
+    """Shape of a tensor that does not depend on the frame, and whether it comes from 8 bits, by the nodes between it and the constant."""
+    if name in graph.constants:
+        return _Weight(graph.constants[name].shape, graph.constants[name].dtype in INT8_TYPES)
+    node = graph.producer(name)
+    if node is None or not node.input_names:
+        return _Weight(None, False)
+    source = _made_of(graph, node.inputs[0])
+    quantized = source.int8_in_file or node.kind == "QuantizeLinear"
+    if source.shape is None or node.kind in _SAME_SHAPE:
+        return _Weight(source.shape, quantized)
+    if node.kind == "Transpose":
+        order = node.attributes.get("perm") or tuple(reversed(range(len(source.shape))))
+        return _Weight(tuple(source.shape[int(axis)] for axis in order) if isinstance(order, tuple) else None, quantized)
+    if node.kind == "Reshape" and node.inputs[1] in graph.constants:
+        return _Weight(_reshaped(source.shape, graph.constants[node.inputs[1]].integers), quantized)
+    return _Weight(None, quantized)
+
+
+def _reshaped(shape: Sequence[int], asked: Sequence[int]) -> tuple[int, ...]:
+    """Shape after Reshape: 0 keeps a size, -1 takes what is left (onnx.ai/onnx/operators/onnx__Reshape.html)."""
+    sizes = [shape[axis] if size == 0 else size for axis, size in enumerate(asked)]
+    known = prod(size for size in sizes if size != -1)
+    return tuple(prod(shape) // known if size == -1 else size for size in sizes)
+
+
+def _layer(bundle: Bundle, node: OnnxNode, weight: _Weight, event: Mapping[str, Any] | None) -> ExecutedLayer:
+    shape = weight.shape
     kind = _WEIGHTED[node.kind]
     group = node.attributes.get("group", 1)
-    if kind == "convolution" and isinstance(group, int) and group > 1 and constant.shape[1] == 1:
+    if kind == "convolution" and isinstance(group, int) and group > 1 and shape is not None and shape[1] == 1:
         kind = "depthwise"
     if event is None:
         reason = "not in the profile: run inside another kernel, as TensorRT does with whole graphs"
-        return ExecutedLayer(name=node.name, kind=kind, precision=NOT_VISIBLE, macs=prod(constant.shape), reason=reason)
+        return ExecutedLayer(name=node.name, kind=kind, precision=NOT_VISIBLE, macs=prod(shape or ()), reason=reason)
+    if shape is None:
+        reason = "its weights are computed in the file, and their shape cannot be read from it"
+        return ExecutedLayer(name=node.name, kind=kind, precision=NOT_VISIBLE, macs=0, reason=reason)
     types = [next(iter(port)) for port in event["input_type_shape"] if port]
     shapes = [next(iter(port.values())) for port in event["input_type_shape"] if port]
     output = next(iter(event["output_type_shape"][0].values()))
     precision = INT8 if any(one in ("int8", "uint8") for one in types[:4]) else _BITS.get(types[0], types[0])
     near = f"{event['op_name']} of {types[0]}, its quantization was not fused"
-    reason = "" if precision == INT8 else why_not_int8(bundle, node.name, precision, int8_in_file=int8_in_file, near=near)
-    return ExecutedLayer(name=node.name, kind=kind, precision=precision, macs=_macs(node, constant.shape, shapes, output), reason=reason)
+    reason = "" if precision == INT8 else why_not_int8(bundle, node.name, precision, int8_in_file=weight.int8_in_file, near=near)
+    return ExecutedLayer(name=node.name, kind=kind, precision=precision, macs=_macs(node, shape, shapes, output), reason=reason)
 
 
 def _macs(node: OnnxNode, weight: Sequence[int], shapes: Sequence[Sequence[int]], output: Sequence[int]) -> int:

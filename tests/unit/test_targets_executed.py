@@ -10,6 +10,7 @@ import pytest
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.errors import BundleError, TargetError
 from edgeseg.models.macs import count_macs
+from targets import onnx_file
 from targets.executed import EXECUTED, executed, executed_facts
 from targets.executed.base import ExecutedLayer, ExecutedPrecision, split_head, why_not_int8
 from targets.onnx_file import read_onnx, with_outputs
@@ -110,6 +111,80 @@ def test_another_format_is_refused_and_recorded_as_not_known(tmp_path) -> None: 
     assert "openvino does not run null" in facts["source"]
 
 
+@pytest.mark.parametrize("error", [IndexError("list index out of range"), KeyError("input_type_shape"), StopIteration(), OSError("gone")])
+def test_a_reader_that_breaks_does_not_take_a_finished_measurement_along(
+    error: Exception, tmp_path, monkeypatch: pytest.MonkeyPatch,  # noqa: ANN001
+) -> None:
+    def breaks(bundle: Bundle, options: RuntimeOptions) -> ExecutedPrecision:
+        raise error
+
+    monkeypatch.setitem(EXECUTED, "onnxruntime", breaks)
+    facts = executed_facts(tiny_bundle(tmp_path, "onnx", write=_float_convolutions("constant")), "onnxruntime", ONE_THREAD)
+    assert facts is not None
+    assert facts["share_int8"] is None
+    assert facts["source"].startswith("not known: ")
+
+
+def _float_convolutions(weights_by: str):  # noqa: ANN202
+    """A writer of a 1x1 convolution of 3 to 9 channels with an initializer, and one of 9 to 3 whose weight is made in another way."""
+    onnx = pytest.importorskip("onnx")
+
+    def write(folder, height: int, width: int) -> tuple[str, ...]:  # noqa: ANN001
+        helper, tensors, array = onnx.helper, onnx.TensorProto, onnx.numpy_helper.from_array
+        values = np.random.default_rng(0).normal(size=(3, 9, 1, 1)).astype(np.float32)
+        given = [array(np.ones((9, 3, 1, 1), np.float32), "first")]
+        made = {
+            "constant": ([], [helper.make_node("Constant", [], ["second"], value=array(values))]),
+            "identity": ([array(values, "held")], [helper.make_node("Identity", ["held"], ["second"])]),
+            "transpose": (
+                [array(np.ascontiguousarray(values.transpose(1, 0, 2, 3)), "held")],
+                [helper.make_node("Transpose", ["held"], ["second"], perm=[1, 0, 2, 3])],
+            ),
+            "reshape": (
+                [array(values.reshape(3, 9), "held"), array(np.array([0, -1, 1, 1], np.int64), "sizes")],
+                [helper.make_node("Reshape", ["held", "sizes"], ["second"])],
+            ),
+            "concat": (
+                [array(values[:1], "top"), array(values[1:], "rest")], [helper.make_node("Concat", ["top", "rest"], ["second"], axis=0)],
+            ),
+        }[weights_by]
+        nodes = [
+            helper.make_node("Cast", ["frame"], ["real"], to=tensors.FLOAT),
+            helper.make_node("Transpose", ["real"], ["x"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["x", "first"], ["wide"], name="first_layer"),
+            *made[1],
+            helper.make_node("Conv", ["wide", "second"], ["scores"], name="second_layer"),
+            helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
+            helper.make_node("Cast", ["index"], ["class_map"], to=tensors.UINT8),
+        ]
+        graph = helper.make_graph(
+            nodes, "made", [helper.make_tensor_value_info("frame", tensors.UINT8, [1, height, width, 3])],
+            [helper.make_tensor_value_info("class_map", tensors.UINT8, [1, height, width])], [*given, *made[0]],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx")
+        return ("model.onnx",)
+
+    return write
+
+
+@pytest.mark.parametrize("weights_by", ["constant", "identity", "transpose", "reshape"])
+def test_a_weight_is_found_behind_the_nodes_that_make_it(weights_by: str, tmp_path) -> None:  # noqa: ANN001
+    found = executed(tiny_bundle(tmp_path, "onnx", write=_float_convolutions(weights_by)), "onnxruntime", ONE_THREAD)
+    assert found is not None
+    assert [(layer.name, layer.precision, layer.macs) for layer in found.layers] == [
+        ("first_layer", "f32", 24 * 32 * 27), ("second_layer", "f32", 24 * 32 * 27),
+    ]
+    assert found.share_int8 == 0
+
+
+def test_no_share_where_the_size_of_a_layer_is_not_known(tmp_path) -> None:  # noqa: ANN001
+    found = executed(tiny_bundle(tmp_path, "onnx", write=_float_convolutions("concat")), "onnxruntime", ONE_THREAD)
+    assert found is not None
+    assert [(layer.name, layer.macs) for layer in found.layers] == [("first_layer", 24 * 32 * 27), ("second_layer", 0)]
+    assert "their shape cannot be read" in found.layers[1].reason
+    assert found.share_int8 is None
+
+
 def _layer(name: str, kind: str, precision: str = "int8") -> ExecutedLayer:
     return ExecutedLayer(name=name, kind=kind, precision=precision, macs=10)
 
@@ -157,9 +232,12 @@ def test_the_small_onnx_reader_agrees_with_onnx() -> None:
     assert [(n.name, n.kind, n.inputs, n.outputs) for n in graph.nodes] == [
         (n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in model.node
     ]
-    assert {name: (c.shape, c.dtype) for name, c in graph.constants.items()} == {
-        t.name: (tuple(t.dims), t.data_type) for t in model.initializer
-    }
+    given = {node.output[0]: a.t for node in model.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"}
+    held = {**{tensor.name: tensor for tensor in model.initializer}, **given}
+    assert {name: (c.shape, c.dtype) for name, c in graph.constants.items()} == {n: (tuple(t.dims), t.data_type) for n, t in held.items()}
+    for name, constant in graph.constants.items():
+        integers = onnx.numpy_helper.to_array(held[name]).ravel().tolist() if constant.dtype == onnx.TensorProto.INT64 else []
+        assert list(constant.integers) == integers
     for mine, theirs in zip(graph.nodes, model.node, strict=True):
         for attribute in theirs.attribute:
             value = onnx.helper.get_attribute_value(attribute)
@@ -179,6 +257,20 @@ def test_added_outputs_can_be_asked_for() -> None:
     inner = next(node.outputs[0] for node in read_onnx(data).nodes if node.kind == "Conv")
     session = ort.InferenceSession(with_outputs(data, (inner,)), providers=["CPUExecutionProvider"])
     assert [port.name for port in session.get_outputs()] == ["class_map", inner]
+
+
+def test_the_file_is_read_once_however_many_outputs_are_added(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    data = tiny_bundle(tmp_path, "onnx", write=_float_convolutions("constant")).model_path.read_bytes()
+    names = tuple(node.outputs[0] for node in read_onnx(data).nodes)
+    read: list[int] = []
+
+    def counted(data: bytes) -> onnx_file.OnnxGraph:
+        read.append(len(data))
+        return read_onnx(data)
+
+    monkeypatch.setattr(onnx_file, "read_onnx", counted)
+    assert set(names) <= set(read_onnx(with_outputs(data, names)).outputs)
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xff\xff", b"\x3a\x05ab", b"not a model at all"])
