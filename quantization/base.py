@@ -14,7 +14,7 @@ from quantization.plan import AUTO, Int8Plan
 from quantization.tensors import LayerFacts
 
 FLOAT_REASON: Final = "class layer and decision head: 8-bit scores tie, and the head is no faster in 8 bits"
-"""Why the end of the graph stays float, for the manifest."""
+"""Why the end of the graph stays float, for the manifest; OpenVINO, whose class layer is int8, has a reason of its own."""
 
 
 class Int8Writer(Protocol):

@@ -19,7 +19,7 @@ from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import FRAME_END
 from edgeseg.core.vendors import quiet, versions
-from quantization.base import FLOAT_REASON, Int8Writer, check_request, plan_facts, resolve
+from quantization.base import Int8Writer, check_request, plan_facts, resolve
 from quantization.bounds import activation_quantizers, restore_float, set_bounds, tensor_of
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
 from quantization.instances import Operation, float_operations
@@ -27,6 +27,8 @@ from quantization.plan import AUTO, Int8Plan
 from quantization.ranges import RangeFinder, check_float_layers
 from quantization.tensors import TENSORS
 
+FLOAT_REASON: Final = "decision head: 8-bit scores tie, and the head is no faster in 8 bits; the class layer is int8, its scores float"
+"""Why the end of the graph stays float, for the manifest. NNCF rounds what enters the class layer; nothing behind it is rounded."""
 _MADE_UP = re.compile(r"[A-Za-z]+_\d+")
 _CONVOLUTIONS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData")
 OFFERS: Final = (

@@ -4,7 +4,8 @@ Networks are plain Python: sums and concatenations are no modules, and not every
 under a mode that sees each torch function called. Values are numbered in the order they are computed, which does not change from
 frame to frame; a value is rounded when it is first read, but for an activation, which int8 kernels apply before they round.
 
-What stays float is found as the quantizers find it (`quantization.base.FLOAT_REASON`): all from the class layers on, those included.
+What stays float is found as the quantizers of ONNX and TFLite find it (`quantization.base.FLOAT_REASON`): all from the class layers on,
+those included. OpenVINO's class layers are int8 (`quantization.quantize_openvino.FLOAT_REASON`).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import canonical_json, sha256_file
 from quantization import QUANTIZERS
+from quantization.tensors import TENSORS
 from targets.runtimes import RuntimeOptions, open_session
 
 pytestmark = [pytest.mark.parametrize("format", QUANTIZERS)]
@@ -47,6 +48,16 @@ def test_says_what_it_did(format: str) -> None:
     assert model.scheme["num_frames"] == 8
     canonical_json(dict(model.scheme))
     assert model.tools
+
+
+def test_says_the_truth_about_the_class_layer(format: str) -> None:
+    """OpenVINO's computes in 8 bits and is a layer that a mixed bundle may keep float; in the others it is float at all times."""
+    bundle, model = exported(format, "fast_scnn"), quantized(format, "fast_scnn")[1]
+    everything = TENSORS[format].layers(bundle)
+    (last,) = [layer.name for layer in everything if layer.weight_shape and 5 in (layer.weight_shape[0], layer.weight_shape[-1])]
+    int8 = {layer.name for layer in QUANTIZERS[format].prepare(bundle, frames_of("fast_scnn", 1, first=5000)).layers}
+    assert (last in int8) == (format == "openvino")
+    assert ("class layer is int8" in model.scheme["float_reason"]) == (format == "openvino")
 
 
 def test_same_frames_same_bytes_and_nothing_printed(format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
