@@ -22,12 +22,13 @@ class Limit:
 LIMITS: Final = {
     "fp32": Limit(agreement=0.999, sqnr_db=FLOAT_DB),
     "fp16": Limit(agreement=0.995, sqnr_db=40.0),
+    "f16": Limit(agreement=0.995, sqnr_db=40.0),
     "bf16": Limit(agreement=0.995, sqnr_db=30.0),
     "int8": Limit(agreement=0.97, sqnr_db=INT8_DB),
     "mixed": Limit(agreement=0.97, sqnr_db=INT8_DB),
 }
-"""By what a rung computes with. Converters and runtimes agree to 0.9999 and better where nothing is wrong; int8 of the networks here keeps
-0.976 to 0.99 of the pixels at 20 dB and more."""
+"""By what a rung computes with: a bundle's precision, or the arithmetic it was run in. Converters and runtimes agree to 0.9999 and better
+where nothing is wrong; int8 of the networks here keeps 0.976 to 0.99 of the pixels at 20 dB and more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from targets.boards import find_target
 from targets.parity import FLOAT_DB, INT8_DB, OBSERVERS, by_name, by_value
 from targets.parity.compare import EXACT_DB, aligned, cosine, sqnr_db, without_scale
 from targets.runtimes import RuntimeOptions, own_arithmetic
+from targets.runtimes.base import PRECISION_HINTS
 from tests.export_tools import CASES, PALETTE, RUNTIME_OF, exported, frames_of, quantized, trained
 
 NAME = "fast_scnn"
@@ -253,6 +254,10 @@ def test_another_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None
     bundle = with_parents(exported("onnx", NAME), tmp_path / "bundles" / "a", Parent(kind="checkpoint", sha256="0" * 64))
     with pytest.raises(ConfigError, match=r"is not what .* was made from"):
         find_rungs(bundle, checkpoint=checkpoint)
+
+
+def test_every_arithmetic_has_a_limit() -> None:
+    assert {one for one in PRECISION_HINTS if one != "f32"} <= set(parity.LIMITS)
 
 
 def test_what_is_neither_a_bundle_nor_a_run(tmp_path: Path) -> None:
