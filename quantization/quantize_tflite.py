@@ -23,6 +23,7 @@ from quantization.base import FLOAT_REASON, Int8Writer, check_request, plan_fact
 from quantization.calibrators import Ranges
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
 from quantization.instances import Operation, float_operations
+from quantization.large_weights import large_weights
 from quantization.plan import AUTO, Int8Plan
 from quantization.ranges import RangeFinder, check_float_layers
 from quantization.tensors import TENSORS
@@ -69,7 +70,7 @@ class TfliteWriter:
         plan = resolve(plan, OFFERS)
         floats = check_float_layers(plan, self.layers, ())
         path = workdir / "model.tflite"
-        with vendor_errors("ai_edge_quantizer"), quiet():
+        with vendor_errors("ai_edge_quantizer"), quiet(), large_weights():
             finder = self._finder()
             quantizer = self._quantizer(plan, floats)
             quantizer.quantize(self._as_wanted(finder.find(plan))).export_model(str(path), overwrite=True)
