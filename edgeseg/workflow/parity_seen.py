@@ -12,6 +12,7 @@ from edgeseg.core.images import ClassMap, Frame
 from edgeseg.workflow.parity_torch import TorchRung
 from targets.boards import Plan
 from targets.executed import executed
+from targets.executed.base import NOT_VISIBLE
 from targets.parity import FLOAT_DB, INT8_DB, OBSERVERS, Blame, Values, by_name, by_value
 from targets.parity.compare import aligned, cosine, sqnr_db, without_scale
 
@@ -97,7 +98,8 @@ class Seen:
             reference = self._torch.tensors(self._frame, rung.bundle.manifest.format)
         else:
             reference = list(self.values(index - 1).items())
-        return by_value(reference, graph, values, cause=cause)
+        limit = INT8_DB if rung.precision in _REDUCED else FLOAT_DB  # of an int8 file whose fp32 parent is missing
+        return by_value(reference, graph, values, limit_db=limit, cause=cause)
 
     def _chosen(self, rung: Rung) -> str:
         """`bf16 chosen by the runtime`, where it computes a float rung in other bits than f32."""
@@ -106,5 +108,5 @@ class Seen:
         if rung.precision in _REDUCED:
             return ""
         found = executed(rung.bundle, rung.plan.runtime, rung.plan.options)
-        others = sorted({layer.precision for layer in found.layers} - {"f32"}) if found is not None else []
+        others = sorted({layer.precision for layer in found.layers} - {"f32", NOT_VISIBLE}) if found is not None else []
         return f"{', '.join(others)} chosen by the runtime" if others else ""

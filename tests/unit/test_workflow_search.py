@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomllib
 
-from edgeseg.core.config import Config, GoalsSection, load_config, parse_config, render_toml
+from edgeseg.core.config import Config, DataSection, GoalsSection, load_config, parse_config, render_toml
 from edgeseg.core.errors import BusyError, ConfigError, TrainingError
 from edgeseg.core.files import is_locked, lock, patient_lock
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.search import command, speed
+from edgeseg.workflow.search import worker as loop
 from edgeseg.workflow.search.front import Limits, Value, choose, nearest, pareto, shortfall
 from edgeseg.workflow.search.journal import cut_torn_line, open_study
 from edgeseg.workflow.search.results import best_path, check_best, conclude, rows_of
 from edgeseg.workflow.search.space import Point, chosen_config, space_of, trial_config
-from edgeseg.workflow.search.speed import Stopwatch
+from edgeseg.workflow.search.speed import Place, Stopwatch
 from edgeseg.workflow.search.stopping import Rival, falls_behind, is_rung
 from edgeseg.workflow.search.trial import Dropped, Environment, Hook, Watch
 from edgeseg.workflow.search.worker import alive, bury, rivals_of, scores_of, take
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Silent
+from targets.boards import find_target, plan
 
 POINT = Point(network="fast_scnn", width=0.5, scale=0.5, macs_share=0.7, precision="int8")
 
@@ -329,3 +335,69 @@ def test_a_file_that_no_search_wrote_is_not_replaced(tmp_path: Path) -> None:
     path.write_text("name = 'mine'\n")
     with pytest.raises(ConfigError, match="was not written by a search"):
         check_best(path)
+
+
+def test_a_point_whose_attempts_all_end_in_an_error_of_its_own_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = space_of(config(widths=[0.5], scales=[1.0], macs_shares=[1.0], precisions=["fp32"]))
+    study = open_study(tmp_path / "journal.log", {}, say=print)
+    data = RunData(load_dataset(_field(tmp_path), seed=0), "val", 0, tmp_path, Silent())
+    stopwatch = Stopwatch(tmp_path, Steps(tmp_path, Silent()), [], Silent())
+    env = Environment(config(), tmp_path, data, (), stopwatch, Limits(), 1, Silent())
+    errors = iter([OSError("disk full"), *[RuntimeError("out of memory")] * 3])
+
+    def evaluate(*_: object) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    budget = loop.Budget(trials=5, deadline=float("inf"))
+    for expected in (OSError, RuntimeError, RuntimeError):
+        with pytest.raises(expected):
+            loop.work(env, study, space, "me", budget)
+    assert loop.work(env, study, space, "me", budget) == "all 1 points of the space were tried"
+    (row,) = rows_of(study.get_trials(), space, config(), Limits())
+    assert (row.state, row.note) == ("failed", "3 attempts, the last one ended by RuntimeError: out of memory")
+
+
+def _field(folder: Path) -> DataSection:
+    write_field(folder / "data", seed=1, counts={"train": 1, "val": 1}, size_hw=(32, 32))
+    return dataclasses.replace(config().data, dir=str(folder / "data"))
+
+
+def test_a_worker_is_known_to_live_before_the_setup_lock_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "edgeseg.toml").write_text("[data]\ndir = 'data'\nsize = [64, 64]\n")
+    folder, seen = tmp_path / "runs" / "run" / "search", list[int]()
+
+    @contextlib.contextmanager
+    def watched(path: Path, **_: object) -> Iterator[None]:
+        yield
+        assert path == folder / "setup.lock"
+        seen.append(command._living(folder))
+
+    monkeypatch.setattr(command, "patient_lock", watched)
+    monkeypatch.setattr(command, "_environment", lambda *_: None)
+    monkeypatch.setattr(command, "_identity", lambda _: {})
+    (folder / "workers").mkdir(parents=True)
+    with command._opened(command.SearchRequest(tmp_path / "edgeseg.toml"), Silent()):
+        assert seen == [1]
+    assert command._living(folder) == 0
+
+
+def test_a_ratio_to_another_baseline_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(targets=("host",), format="onnx", how=plan(find_target("host"), "onnx", "fp32"))
+    stopwatch, taken = Stopwatch(tmp_path, Steps(tmp_path, Silent()), [], Silent()), list[str]()
+    baseline = SimpleNamespace(manifest=SimpleNamespace(sha256="a"))
+    facts = {"ratio": 2.0, "low": 1.9, "high": 2.1, "size_bytes": 7}
+    monkeypatch.setattr(speed, "open_bundle", lambda _: baseline)
+    monkeypatch.setattr(Place, "facts", lambda _: {})
+    monkeypatch.setattr(Stopwatch, "baseline_facts", lambda *_: {"p90_ms": 10.0})
+
+    def compare(*_: object) -> dict[str, float]:
+        taken.append(baseline.manifest.sha256)
+        return facts
+
+    monkeypatch.setattr(Stopwatch, "_compare", compare)
+    for sha256 in ("a", "a", "b"):
+        baseline.manifest.sha256 = sha256
+        found = stopwatch.measure(stopwatch.steps, "one", {"bundle": "x"}, place, lambda _: baseline)  # type: ignore[arg-type,return-value]
+        assert found.p90_ms == 5.0
+    assert taken == ["a", "b"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -97,16 +97,17 @@ def _opened(request: SearchRequest, ui: Ui) -> Iterator[_Open]:
     space = space_of(config)
     check_best(best_path(request.config))
     folder = run_folder(request.config, config) / "search"
-    with patient_lock(folder / "setup.lock", holder="edgeseg search", on_wait=lambda who: ui.say(f"waiting: {who} sets the search up")):
-        if request.restart:
-            _restart(folder)
-        env = _environment(config, space, folder, request.workers, ui)
-        study = open_study(folder / "journal.log", _identity(env), say=ui.say)
     budget = Budget(
         trials=request.trials or config.search.trials,
         deadline=float("inf") if request.timeout_s is None else started + request.timeout_s,
     )
-    with alive(folder) as name:
+    with ExitStack() as living:
+        with patient_lock(folder / "setup.lock", holder="edgeseg search", on_wait=lambda who: ui.say(f"waiting: {who} sets the search up")):
+            if request.restart:
+                _restart(folder)
+            env = _environment(config, space, folder, request.workers, ui)
+            name = living.enter_context(alive(folder))  # before the next process may look who lives
+            study = open_study(folder / "journal.log", _identity(env), say=ui.say)
         yield _Open(env, study, space, name, budget)
 
 
@@ -160,7 +161,8 @@ def _check_networks(config: Config, space: Space) -> None:
 def _baseline(env: Environment, place: Place) -> None:
     """The configured network itself, untrained: of the kind and the size of what it is compared with."""
     config = env.config
-    key = {"model": asdict(config.model.portable), "size": list(config.data.size), "tools": tools_of(place.format, "fp32")}
+    key = {"model": asdict(config.model.portable), "size": list(config.data.size), "classes": len(env.data.dataset.classes),
+           "tools": tools_of(place.format, "fp32")}
     idle = env.stopwatch.idle(place, lambda target: untrained(config, env.data, place.format, "fp32", target), key)
     if idle["load"] > _BUSY_LOAD:
         env.ui.say(f"warning: the machine was busy when the baseline was measured ({idle['load']:.1f} other processes a core): latencies "

@@ -114,14 +114,17 @@ class Stopwatch:
     def measure(self, steps: Steps, name: str, key: dict[str, Any], place: Place, make_bundle: Callable[[Path], Bundle]) -> Speed:
         """Measure a bundle against the baseline, one at a time on this machine; as step `name` of `steps`, done once for `key`.
 
-        What is kept is the ratio, so that a baseline that is measured again corrects all of it. `make_bundle` is given an empty folder.
+        What is kept is the ratio to this very baseline, so that one that is measured again corrects all of it, and another network has
+        ratios of its own. `make_bundle` is given an empty folder.
         """
         def make(output: Path) -> None:
             with tempfile.TemporaryDirectory(prefix="edgeseg-search-") as work:
                 write_json(output, self._compare(make_bundle(Path(work)), place))
 
         output = steps.folder / "bench" / f"{name}--{_slug(place)}.json"
-        found = read_json(steps.do(f"{name}--{_slug(place)}", kind="bench", key={**key, **place.facts()}, output=output, make=make).output)
+        baseline = open_bundle(self._baseline(place) / "bundle").manifest.sha256
+        facts = {**key, **place.facts(), "baseline": baseline}
+        found = read_json(steps.do(f"{name}--{_slug(place)}", kind="bench", key=facts, output=output, make=make).output)
         p90_ms = float(self.baseline_facts(place)["p90_ms"])
         return Speed(p90_ms=p90_ms / found["ratio"], low_ms=p90_ms / found["high"], high_ms=p90_ms / found["low"],
                      size_bytes=found["size_bytes"])

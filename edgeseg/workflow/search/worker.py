@@ -98,7 +98,22 @@ def _try(env: Environment, study: Any, trial: Any, point: Point) -> None:  # noq
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=state.FAIL)
         env.ui.say(f"trial {trial.number} failed: {error}")
-    except BaseException:  # Ctrl-C, a full disk: nothing that the point is to blame for
+    except Exception as error:
+        attempt = int(trial.user_attrs.get("attempt", 1))
+        blamed = not isinstance(error, EdgesegError | OSError)  # out of memory, a factory's own error: perhaps the point's doing
+        gone = blamed and attempt >= MOST_ATTEMPTS
+        if gone:
+            reason = f"{MOST_ATTEMPTS} attempts, the last one ended by {type(error).__name__}: {error}"
+            trial.set_user_attr("kind", "failed")
+            trial.set_user_attr("reason", reason)
+            env.ui.say(f"trial {trial.number} failed: {reason}")
+        else:
+            trial.set_user_attr("lost", "interrupted")
+        study.tell(trial, state=state.FAIL)
+        if not gone:
+            study.enqueue_trial(trial.params, user_attrs={"attempt": attempt + blamed})
+            raise
+    except BaseException:  # Ctrl-C: nothing that the point is to blame for
         trial.set_user_attr("lost", "interrupted")
         study.tell(trial, state=state.FAIL)
         study.enqueue_trial(trial.params, user_attrs={"attempt": trial.user_attrs.get("attempt", 1)})
