@@ -24,13 +24,13 @@ pytestmark = pytest.mark.parametrize("format", QUANTIZERS)
 
 @functools.cache
 def rounding() -> FakeQuantized:
-    """The case's network with ranges half as wide again as they should be: what is carried can be told from what is calibrated."""
+    """The case's network with ranges half as wide as they should be: it clips, so that what is carried can be told from what is calibrated."""
     inputs = [normalise(torch.from_numpy(frame[None])) for frame in frames_of(NAME, 4, first=5000)]
     net = FakeQuantized(fold(trained(NAME)), inputs[0])
     settle(net, inputs)
     with torch.no_grad():
-        net.log_low.fill_(np.log(1.5))
-        net.log_high.fill_(np.log(1.5))
+        net.log_low.fill_(np.log(0.5))
+        net.log_high.fill_(np.log(0.5))
     return net
 
 
@@ -61,4 +61,4 @@ def test_learnt_ranges_arrive_and_are_what_the_bundle_computes_with(format: str,
         agreed[name] = same([session.run(frame) for frame in frames], expected)
         session.close()
     assert agreed["carried"] > 0.985
-    assert agreed["carried"] > agreed["calibrated"]
+    assert 1 - agreed["carried"] < (1 - agreed["calibrated"]) / 3
