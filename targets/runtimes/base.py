@@ -18,38 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BundleError, ConfigError, DataError, EdgesegError, RuntimeFailure, telling_line, vendor_errors
+from edgeseg.core.errors import BundleError, DataError, EdgesegError, RuntimeFailure, telling_line, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.instances import MASK_SIZE, Answer, from_outputs
 from edgeseg.core.manifest import DETECTIONS_NAME, INPUT_NAME, MASKS_NAME, OUTPUT_NAME, Contract, Manifest
-
-PROVIDERS: Final = ("cpu", "cuda", "tensorrt")
-PRECISION_HINTS: Final = ("f32", "bf16", "f16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuntimeOptions:
-    """What the caller decides about an execution; everything else is pinned by the runtime."""
-
-    num_threads: int = 1
-    """Threads of the runtime, at least 1; never "whatever the SDK likes"."""
-    provider: str = "cpu"
-    """What executes: `cpu`, `cuda` or `tensorrt`. Exactly this or an error, never a fallback."""
-    precision_hint: str = "f32"
-    """Arithmetic of the float parts: `f32`, or `bf16` / `f16` where that was asked for and measured."""
-
-    def __post_init__(self) -> None:
-        """Refuse values no runtime knows (`ConfigError`)."""
-        if self.num_threads < 1:
-            raise ConfigError(f"threads = {self.num_threads}: expected at least 1")
-        if self.provider not in PROVIDERS:
-            raise ConfigError(f"provider '{self.provider}' is unknown; one of {', '.join(PROVIDERS)}")
-        if self.precision_hint not in PRECISION_HINTS:
-            raise ConfigError(f"precision hint '{self.precision_hint}' is unknown; one of {', '.join(PRECISION_HINTS)}")
+from targets.runtimes.options import RuntimeOptions as RuntimeOptions  # part of this seam
 
 
 class Session(Protocol):
-    """An opened bundle. One thread at a time."""
+    """An opened bundle. One thread at a time, or as many as its options have `streams`."""
 
     @property
     def settings(self) -> Mapping[str, str]:

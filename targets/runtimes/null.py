@@ -19,6 +19,7 @@ from edgeseg.core.files import read_json
 from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.instances import MASK_SIZE
 from targets.runtimes.base import CheckedSession, Outputs, RuntimeOptions, Session, output_buffers
+from targets.runtimes.options import refuse_options
 
 
 class NullRuntime:
@@ -34,6 +35,7 @@ class NullRuntime:
         """See `Runtime.open`."""
         if options.provider != "cpu":
             raise TargetError(f"the null runtime runs on cpu, not on {options.provider}")
+        refuse_options("the null runtime", options)
         num_classes, contract = _read_num_classes(bundle), bundle.manifest.contract
 
         def execute(frame_HWC: Frame) -> Outputs:

@@ -27,6 +27,7 @@ from targets.runtimes.base import (
     load_errors,
     output_buffers,
 )
+from targets.runtimes.options import refuse_options
 
 EXECUTION_PROVIDERS: Final = {
     "cpu": ("CPUExecutionProvider",),
@@ -70,6 +71,9 @@ class OnnxRuntime:
             return _bind(bundle, sdk, {"runtime": "onnxruntime", **pinned, "executing": ", ".join(executing)})
 
     def _refuse_what_is_not_here(self, ort: Any, options: RuntimeOptions) -> None:  # noqa: ANN401 - an SDK module
+        refuse_options("onnxruntime", options)
+        if options.provider not in EXECUTION_PROVIDERS:
+            raise TargetError(f"onnxruntime runs on {', '.join(EXECUTION_PROVIDERS)}, not on {options.provider}; choose one of them")
         here = ort.get_available_providers()
         missing = [name for name in EXECUTION_PROVIDERS[options.provider] if name not in here]
         if missing:

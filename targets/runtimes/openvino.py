@@ -29,6 +29,7 @@ from targets.runtimes.base import (
     load_errors,
     output_buffers,
 )
+from targets.runtimes.options import refuse_options
 
 _DEVICE: Final = "CPU"
 _RECORDED: Final = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT", "EXECUTION_MODE_HINT", "ENABLE_CPU_PINNING",
@@ -48,6 +49,7 @@ class OpenVinoRuntime:
         """See `Runtime.open`."""
         if options.provider != "cpu":
             raise TargetError(f"openvino runs on cpu here, not on {options.provider}; choose provider cpu")
+        refuse_options("openvino", options)
         with load_errors("openvino", bundle):
             ov = require("openvino", extra="intel")
             compiled = compile_bundle(ov, bundle, options)

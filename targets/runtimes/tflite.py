@@ -15,6 +15,7 @@ from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet
 from targets.runtimes.base import CheckedSession, Outputs, Port, RuntimeOptions, Session, check_ports, load_errors
+from targets.runtimes.options import refuse_options
 
 
 def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, module: str, extra: str) -> Session:
@@ -23,6 +24,7 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
         raise TargetError(f"{vendor} runs on cpu, not on {options.provider}; choose provider cpu")
     if options.precision_hint != "f32":
         raise TargetError(f"{vendor} computes in f32, not in {options.precision_hint}; leave the precision hint out")
+    refuse_options(vendor, options)
     with load_errors(vendor, bundle):
         interpreter = make_interpreter(bundle, options, module=module, extra=extra)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_model_of_another_size_is_refused(pair: tuple[str, str], tmp_path: Pat
         open_session(Bundle(bundle.folder, replace(bundle.manifest, contract=contract)), pair[0], OPTIONS)
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("provider", ["gpu", "npu", "cuda", "tensorrt"])
 def test_never_falls_back(pair: tuple[str, str], provider: str, bundles: dict[str, Bundle]) -> None:
     if pair[0] == "onnxruntime":
         from targets.runtimes.onnxruntime import available_providers
@@ -147,10 +148,18 @@ def test_unknown_runtime_and_options_are_refused(bundles: dict[str, Bundle]) -> 
         open_session(bundles["null"], "tensorflow", OPTIONS)
     with pytest.raises(ConfigError, match="at least 1"):
         RuntimeOptions(num_threads=0)
-    with pytest.raises(ConfigError, match="one of cpu, cuda, tensorrt"):
-        RuntimeOptions(provider="gpu")
+    with pytest.raises(ConfigError, match="one of cpu, gpu, npu, cuda, tensorrt"):
+        RuntimeOptions(provider="vulkan")
+    with pytest.raises(ConfigError, match="streams = 0: expected at least 1"):
+        RuntimeOptions(streams=0)
     with pytest.raises(ConfigError, match="one of f32, bf16, f16"):
         RuntimeOptions(precision_hint="fp32")
+
+
+@pytest.mark.parametrize("asked", [{"device": "9"}, {"extra": {"ANSWER": "42"}}], ids=["device", "extra"])
+def test_refuses_by_name_what_it_does_not_have(pair: tuple[str, str], asked: dict[str, Any], bundles: dict[str, Bundle]) -> None:
+    with pytest.raises(TargetError, match=r"device|ANSWER"):
+        open_session(bundles[pair[1]], pair[0], RuntimeOptions(num_threads=1, **asked))
 
 
 def test_float_input_breaks_the_contract(tmp_path: Path) -> None:
