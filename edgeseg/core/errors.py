@@ -99,6 +99,12 @@ class TrainingError(EdgesegError):
     exit_code = 71
 
 
+class DeviceError(EdgesegError):
+    """A board cannot be used: not reached, key refused or not known, connection lost, no Python that will do, disk full there."""
+
+    exit_code = 72
+
+
 class OutputError(EdgesegError):
     """A result could not be written (disk full, I/O error); earlier results are untouched."""
 

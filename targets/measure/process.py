@@ -9,31 +9,73 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import targets
 from edgeseg.core import errors
 from edgeseg.core.errors import EdgesegError, RuntimeFailure
-from targets.measure.loop import Progress
 
+WORKER: Final = "targets.measure.worker"
 _PACKAGES_FOLDER: Final = Path(next(iter(targets.__path__))).resolve().parent
 _TAIL_CHARACTERS: Final = 300
 
 
-def run_worker(request: Mapping[str, Any], *, what: str, timeout_s: float, on_progress: Progress) -> dict[str, Any]:
+class WorkerLines:
+    """What a worker says, line by line, and what came of it, wherever it runs."""
+
+    def __init__(self, what: str, on_progress: Callable[[str, float], None]) -> None:
+        """`what` = the job in words, for messages."""
+        self.stage = "start"
+        self._what = what
+        self._on_progress = on_progress
+        self._answer: dict[str, Any] | None = None
+
+    def take(self, line: dict[str, Any]) -> None:
+        """Take the next line: progress is passed on, an answer is kept."""
+        if "stage" in line:
+            self.stage = str(line["stage"])
+            self._on_progress(self.stage, float(line["done"]))
+        else:
+            self._answer = line
+
+    def result(self, code: int, last_words: str, *, overdue: str = "") -> dict[str, Any]:
+        """Give the result, once the worker has ended.
+
+        Args:
+            code: its exit code, negative = the signal that killed it.
+            last_words: what it wrote to stderr, or the end of that.
+            overdue: why it was stopped, in words, where it was.
+
+        Raises:
+            EdgesegError: the very error the worker raised, or `RuntimeFailure` where it crashed, was stopped or answered nonsense.
+        """
+        if self._answer is not None and "result" in self._answer:
+            return dict(self._answer["result"])
+        if self._answer is not None:
+            raise same_error(self._answer["error"])
+        if overdue:
+            raise RuntimeFailure(f"{self._what} {overdue} (at stage '{self.stage}') and was stopped; measure with --quick")
+        raise RuntimeFailure(
+            f"{self._what} {_how_it_ended(code)} at stage '{self.stage}'{_last_line(last_words)}; type: edgeseg doctor"
+        )
+
+
+def run_worker(
+    request: Mapping[str, Any], *, what: str, timeout_s: float, on_progress: Callable[[str, float], None],
+) -> dict[str, Any]:
     """Run one request in a fresh process; give its result.
 
     The process is killed when this one dies, when `timeout_s` is over, and on any exception here (Ctrl-C included).
 
     Raises:
-        EdgesegError: the very error the worker raised, or `RuntimeFailure` where it crashed, hung or answered nonsense.
+        EdgesegError: see `WorkerLines.result`.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))))}
     with tempfile.TemporaryFile() as stderr:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "targets.measure.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+            [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             cwd=_PACKAGES_FOLDER, env=environment, text=True, encoding="utf-8",
         )
         overdue = threading.Event()
@@ -44,18 +86,13 @@ def run_worker(request: Mapping[str, Any], *, what: str, timeout_s: float, on_pr
 
         timer = threading.Timer(timeout_s, stop)
         timer.start()
-        stage, answer = "start", None
+        lines = WorkerLines(what, on_progress)
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
             _send(worker, {**request, "parent_pid": os.getpid()})
             for text in worker.stdout:
-                line = json.loads(text)
-                if "stage" in line:
-                    stage = str(line["stage"])
-                    on_progress(stage, float(line["done"]))
-                else:
-                    answer = line
+                lines.take(json.loads(text))
             code = worker.wait()
         finally:
             timer.cancel()
@@ -64,13 +101,9 @@ def run_worker(request: Mapping[str, Any], *, what: str, timeout_s: float, on_pr
             for pipe in (worker.stdin, worker.stdout):
                 if pipe is not None:
                     pipe.close()
-        if answer is not None and "result" in answer:
-            return dict(answer["result"])
-        if answer is not None:
-            raise _same_error(answer["error"])
-        if overdue.is_set():
-            raise RuntimeFailure(f"{what} took more than {timeout_s:.0f} s (at stage '{stage}') and was stopped; measure with --quick")
-        raise RuntimeFailure(f"{what} {_how_it_ended(code)} at stage '{stage}'{_last_words(stderr)}; type: edgeseg doctor")
+        stderr.seek(0)
+        last_words = stderr.read().decode(errors="replace")
+        return lines.result(code, last_words, overdue=f"took more than {timeout_s:.0f} s" if overdue.is_set() else "")
 
 
 def _send(worker: subprocess.Popen[str], request: Mapping[str, Any]) -> None:
@@ -82,7 +115,8 @@ def _send(worker: subprocess.Popen[str], request: Mapping[str, Any]) -> None:
         return
 
 
-def _same_error(raw: Mapping[str, str]) -> EdgesegError:
+def same_error(raw: Mapping[str, str]) -> EdgesegError:
+    """Make of `{"type": ..., "message": ...}` the error it was."""
     kind = getattr(errors, raw["type"], RuntimeFailure)
     return kind(raw["message"]) if isinstance(kind, type) and issubclass(kind, EdgesegError) else RuntimeFailure(raw["message"])
 
@@ -96,7 +130,6 @@ def _how_it_ended(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _last_words(stderr: Any) -> str:  # noqa: ANN401 - tempfile's wrapper has no public type
-    stderr.seek(0)
-    lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+def _last_line(words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
     return f" (last words: {lines[-1][-_TAIL_CHARACTERS:]})" if lines else ""

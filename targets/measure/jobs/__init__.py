@@ -1,0 +1,18 @@
+"""What a worker can do, one job a file. To add one: a file with a `Work`, and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from targets.measure.jobs.base import Work
+from targets.measure.jobs.bench import bench
+from targets.measure.jobs.compare import compare
+from targets.measure.jobs.sweep import sweep
+
+__all__ = ["JOBS", "Work"]
+
+JOBS: Final[dict[str, Work]] = {
+    "bench": bench,
+    "compare": compare,
+    "sweep": sweep,
+}

@@ -1,0 +1,55 @@
+"""What the jobs share: the kind of function they are, and facts about the process that measures."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL
+
+from edgeseg import __version__
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.images import Frame, place, read_frame, to_model
+from targets.measure.loop import Clock, Progress
+from targets.runtimes import RUNTIMES
+
+Work = Callable[[dict[str, Any], Progress, Clock], dict[str, Any]]
+"""A job: the request in, its result out, both JSON; it tells its stages, and takes its times from the clock."""
+
+T = TypeVar("T")
+
+
+def timed(clock: Clock, call: Callable[[], T]) -> tuple[T, int]:
+    """Give what `call` gave, and the nanoseconds it took."""
+    start = clock()
+    result = call()
+    return result, clock() - start
+
+
+def model_frames(bundle: Bundle, files: list[Path]) -> list[Frame]:
+    """First window of each of (at most 16) files at model size."""
+    contract = bundle.manifest.contract
+    frames = [read_frame(file) for file in files[:16]]
+    return [
+        to_model(frame, place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize))[0] for frame in frames
+    ]
+
+
+def status_bytes(field: str) -> int | None:
+    """VmRSS or VmHWM of this process. getrusage would also count what the parent held when it forked."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def versions(runtime: str) -> dict[str, str]:
+    """Versions of everything that takes part in a measurement."""
+    return {
+        "edgeseg": __version__, "python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__,
+        runtime: RUNTIMES[runtime].version() or "not available",
+    }
