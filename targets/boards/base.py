@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from targets.machine import Machine, describe_machine
 from targets.runtimes.base import RuntimeOptions
+from targets.telemetry.sensors import GENERIC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Target:
     """As `uname -m` says; empty = any."""
     matches: Callable[[Machine], bool]
     """Tells from a machine's own description whether it is this board."""
+    sensors: tuple[str, ...] = GENERIC
+    """What is looked for while measuring on it (`targets.telemetry.SENSORS`); what is not there is said to be not available."""
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -51,6 +54,14 @@ class Plan(NamedTuple):
 
     runtime: str
     options: RuntimeOptions
+
+
+class Wishes(NamedTuple):
+    """What a user asked of a plan that is made where the bundle runs: the board knows what it has."""
+
+    num_threads: int = 0
+    """0 = as many as the target uses."""
+    precision_hint: str = "f32"
 
 
 @dataclass(frozen=True, kw_only=True)

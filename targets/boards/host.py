@@ -3,6 +3,7 @@
 from typing import Final
 
 from targets.boards.base import Run, Target
+from targets.telemetry.sensors import SENSORS
 
 HOST: Final = Target(
     name="host",
@@ -19,4 +20,5 @@ HOST: Final = Target(
     num_threads=0,
     arch=(),
     matches=lambda machine: True,
+    sensors=tuple(SENSORS),
 )

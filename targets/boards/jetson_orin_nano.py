@@ -3,6 +3,7 @@
 from typing import Final
 
 from targets.boards.base import Run, Target
+from targets.telemetry.sensors import GENERIC
 
 JETSON_ORIN_NANO: Final = Target(
     name="jetson-orin-nano",
@@ -16,4 +17,5 @@ JETSON_ORIN_NANO: Final = Target(
     num_threads=6,
     arch=("aarch64",),
     matches=lambda machine: "Jetson Orin Nano" in machine.board,
+    sensors=(*GENERIC, "gpu-clock", "jetson-oc"),
 )

@@ -3,6 +3,7 @@
 from typing import Final
 
 from targets.boards.base import Run, Target
+from targets.telemetry.sensors import GENERIC
 
 RASPBERRY_PI_4: Final = Target(
     name="raspberry-pi-4",
@@ -17,4 +18,5 @@ RASPBERRY_PI_4: Final = Target(
     num_threads=4,
     arch=("aarch64",),
     matches=lambda machine: machine.board.startswith("Raspberry Pi 4"),
+    sensors=(*GENERIC, "pi-throttled", "pi-clock"),
 )

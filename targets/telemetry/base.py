@@ -66,6 +66,8 @@ class Sensor:
     name: str
     about: str
     open: Callable[[Path], Probe | Absent]
+    gives_power: bool = False
+    """Energy can be told from it; its reason is given where none can."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def power_command(command: str) -> Sensor:
             return Absent(f"{words[0]} {why}")
         return probe
 
-    return Sensor(name="power-command", about="watts printed by a command of the user's", open=open_)
+    return Sensor(name="power-command", about="watts printed by a command of the user's", open=open_, gives_power=True)
 
 
 class _Meter:

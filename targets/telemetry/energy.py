@@ -64,7 +64,7 @@ def energy(trace: Trace) -> Energy | Absent:
     covering = {column.name: column for column in trace.columns if column.covers}
     source = next((name for name, columns in trace.sensors.items() if any(column in covering for column in columns)), None)
     if source is None:
-        return Absent(f"no power sensor answered ({'; '.join(f'{k}: {v}' for k, v in trace.absent.items()) or 'none was asked'})")
+        return Absent(f"no power sensor answers ({trace.no_power or 'none was asked'})")
     parts = [_energy_of(trace, covering[name]) for name in trace.sensors[source] if name in covering]
     for part in parts:
         if isinstance(part, Absent):

@@ -117,7 +117,7 @@ PI_CLOCK: Final = Sensor(
     open=_opener(("measure_clock", "arm"), _parse_clock, (Column(name="arm_mhz", role="clock"),)),
 )
 PI_POWER: Final = Sensor(
-    name="pi-power", about="Raspberry Pi 5: power of the rails behind its power chip",
+    name="pi-power", about="Raspberry Pi 5: power of the rails behind its power chip", gives_power=True,
     open=_opener(("pmic_read_adc",), _parse_rails, (Column(name="pmic_rails_w", role="power",
                  covers="the rails behind the power chip, without its losses and without what hangs on USB"),)),
 )

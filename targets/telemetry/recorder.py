@@ -30,10 +30,13 @@ class Sampler:
         self._probes: list[Probe] = []
         self._sensors: dict[str, tuple[str, ...]] = {}
         self._absent: dict[str, str] = {}
+        self._no_power: list[str] = []
         for sensor in sensors:
             probe = sensor.open(root)
             if isinstance(probe, Absent):
                 self._absent[sensor.name] = probe.why
+                if sensor.gives_power:
+                    self._no_power.append(f"{sensor.name}: {probe.why}")
                 continue
             self._probes.append(probe)
             self._sensors[sensor.name] = tuple(column.name for column in probe.columns)
@@ -65,7 +68,7 @@ class Sampler:
         values = {name: tuple(None if isinstance(r, str) else r for r in readings) for name, readings in self._readings.items()}
         gaps = tuple(gap for name, readings in self._readings.items() for gap in _gaps(name, readings, times))
         return Trace(start_ns=self._start_ns, times_s=times, columns=self._columns, values=values, sensors=self._sensors,
-                     absent=self._absent, gaps=gaps, cost_cpu_s=self._cost_s)
+                     absent=self._absent, no_power="; ".join(self._no_power), gaps=gaps, cost_cpu_s=self._cost_s)
 
 
 class Recorder:

@@ -37,6 +37,8 @@ class Trace:
     """Columns of each sensor that answered."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Sensors looked for and not there, with the reason."""
+    no_power: str = ""
+    """The reasons of those among them that would give power."""
     gaps: tuple[Gap, ...] = ()
     cost_cpu_s: float = 0.0
     """Processor time the samples took, with that of the programs they called."""
@@ -66,7 +68,7 @@ class Trace:
         return Trace(
             start_ns=self.start_ns, times_s=tuple(self.times_s[i] for i in kept), columns=self.columns,
             values={name: tuple(values[i] for i in kept) for name, values in self.values.items()}, sensors=self.sensors, absent=self.absent,
-            gaps=gaps, cost_cpu_s=self.cost_cpu_s * len(kept) / len(self.times_s) if self.times_s else 0.0,
+            no_power=self.no_power, gaps=gaps, cost_cpu_s=self.cost_cpu_s * len(kept) / len(self.times_s) if self.times_s else 0.0,
         )
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -81,7 +83,7 @@ class Trace:
         return {
             "start_ns": self.start_ns, "times_s": list(self.times_s), "columns": [asdict(c) for c in self.columns],
             "values": {name: list(values) for name, values in self.values.items()},
-            "sensors": {name: list(columns) for name, columns in self.sensors.items()}, "absent": dict(self.absent),
+            "sensors": {name: list(columns) for name, columns in self.sensors.items()}, "absent": dict(self.absent), "no_power": self.no_power,
             "gaps": [asdict(gap) for gap in self.gaps], "cost_cpu_s": self.cost_cpu_s, "summary": self.summary(),
         }
 
@@ -92,6 +94,7 @@ class Trace:
             start_ns=int(raw["start_ns"]), times_s=tuple(raw["times_s"]), columns=tuple(Column(**column) for column in raw["columns"]),
             values={name: tuple(values) for name, values in raw["values"].items()},
             sensors={name: tuple(columns) for name, columns in raw["sensors"].items()}, absent=dict(raw["absent"]),
+            no_power=str(raw["no_power"]),
             gaps=tuple(Gap(**gap) for gap in raw["gaps"]), cost_cpu_s=float(raw["cost_cpu_s"]),
         )
 
