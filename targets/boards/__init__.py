@@ -6,7 +6,7 @@ import difflib
 from typing import Final
 
 from edgeseg.core.errors import ConfigError, TargetError
-from targets.boards.base import MeasuredOn, Plan, Run, Target
+from targets.boards.base import MeasuredOn, Plan, Run, Target, Wishes
 from targets.boards.host import HOST
 from targets.boards.intel_cpu import INTEL_CPU
 from targets.boards.jetson_orin_nano import JETSON_ORIN_NANO
@@ -16,7 +16,7 @@ from targets.machine import NOT_AVAILABLE, Machine, describe_machine
 from targets.runtimes import RUNTIMES, RuntimeOptions
 from targets.runtimes.onnxruntime import available_providers
 
-__all__ = ["TARGETS", "MeasuredOn", "Plan", "Run", "Target", "find_target", "measured_on", "plan"]
+__all__ = ["TARGETS", "MeasuredOn", "Plan", "Run", "Target", "Wishes", "find_target", "measured_on", "plan"]
 
 TARGETS: Final[dict[str, Target]] = {
     target.name: target for target in (HOST, INTEL_CPU, RASPBERRY_PI_4, RASPBERRY_PI_5, JETSON_ORIN_NANO)

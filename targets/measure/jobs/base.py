@@ -13,13 +13,25 @@ import PIL
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.images import Frame, place, read_frame, to_model
+from targets.boards import Plan, plan
 from targets.measure.loop import Clock, Progress
-from targets.runtimes import RUNTIMES
+from targets.runtimes import RUNTIMES, RuntimeOptions
 
 Work = Callable[[dict[str, Any], Progress, Clock], dict[str, Any]]
 """A job: the request in, its result out, both JSON; it tells its stages, and takes its times from the clock."""
 
 T = TypeVar("T")
+
+
+def plan_here(side: dict[str, Any], bundle: Bundle) -> Plan:
+    """Runtime and options that a request names; where it has `wishes` instead, those its target takes on this machine.
+
+    Raises:
+        TargetError: the target does not run the format or the precision.
+    """
+    if "wishes" in side:
+        return plan(side["target"], bundle.manifest.format, bundle.manifest.precision, **side["wishes"])
+    return Plan(side["runtime"], RuntimeOptions(**side["options"]))
 
 
 def timed(clock: Clock, call: Callable[[], T]) -> tuple[T, int]:

@@ -11,10 +11,10 @@ import numpy as np
 from edgeseg.core.bundle import open_bundle
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
-from targets.measure.jobs.base import model_frames
+from targets.measure.jobs.base import model_frames, plan_here
 from targets.measure.loop import BlockMedians, Clock, Progress, Stream, bootstrap_ratio, cycle, interleave, warm_up
 from targets.measure.result import FULL, QUICK, SpeedRatio
-from targets.runtimes import RuntimeOptions, Session, open_session
+from targets.runtimes import Session, open_session
 
 
 def compare(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def compare(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dic
     for side in ("a", "b"):
         on_progress("open", 0.0)
         bundle = open_bundle(Path(request[side]["bundle"]))
-        session: Session = open_session(bundle, request[side]["runtime"], RuntimeOptions(**request[side]["options"]))
+        session: Session = open_session(bundle, *plan_here(request[side], bundle))
         stream = Stream(session, bundle.manifest.contract, files, clock)
         warm_up(stream.step, limits, clock, on_progress)
         calls.append(cycle(session, model_frames(bundle, files)))
