@@ -18,6 +18,7 @@ from targets.boards import TARGETS
 from targets.machine import NOT_AVAILABLE, Machine, describe_machine
 from targets.runtimes import RUNTIMES
 from targets.runtimes.base import installed_version
+from targets.telemetry import GENERIC, describe_sensors
 
 VersionOf = Callable[[str], "str | None"]
 
@@ -66,13 +67,13 @@ class Diagnosis:
 
 def examine(
     machine: Machine | None = None, *, version_of: VersionOf = installed_version,
-    nvidia_driver: Path = Path("/proc/driver/nvidia/version"),
+    nvidia_driver: Path = Path("/proc/driver/nvidia/version"), root: Path = Path("/"),
 ) -> Diagnosis:
     """Look at this machine. The arguments exist so that other machines can be played in tests; takes well under a second."""
-    machine = machine or describe_machine()
+    machine = machine or describe_machine(root)
     rows = [
         *_machine_rows(machine), *_runtime_rows(version_of), *_tool_rows(version_of), _cuda_row(version_of, nvidia_driver),
-        *_trap_rows(version_of, machine),
+        *_sensor_rows(machine, root), *_trap_rows(version_of, machine),
     ]
     return Diagnosis(tuple(rows))
 
@@ -86,7 +87,9 @@ def _machine_rows(machine: Machine) -> list[Row]:
     memory = f"{machine.memory_bytes / 2**30:.1f} GiB" if machine.memory_bytes else f"memory {NOT_AVAILABLE}"
     rows = [
         _ok("machine", machine.arch, f"{machine.cpu}, {machine.cores} of {machine.cores_total} cores, {memory}, board {machine.board}"),
-        _ok("system", machine.kernel, f"{machine.os}; governor {machine.governor}"),
+        _ok("system", machine.kernel, f"{machine.os}; firmware {machine.firmware}; virtual: {machine.virtual}"),
+        _ok("speed", "", f"governor {machine.governors}; power mode {machine.power_mode}; boost {machine.boost}; SMT {machine.smt}; "
+            f"processor limit {machine.cpu_limit}"),
         _ok("targets", "", f"this machine is {', '.join(boards)}"),
         _ok("edgeseg", __version__, str(Path(__file__).resolve().parent.parent)),
     ]
@@ -134,6 +137,18 @@ def _cuda_row(version_of: VersionOf, nvidia_driver: Path) -> Row:
         return Row(what="cuda", status="trap", version=version, detail=f"there is an NVIDIA driver, but torch {torch} cannot use it",
                    fix="pip install --force-reinstall torch  # a build with CUDA, from pytorch.org")
     return _ok("cuda", version, "NVIDIA driver")
+
+
+def _sensor_rows(machine: Machine, root: Path) -> list[Row]:
+    """What a measurement here will record beside the times, and why the rest is not available."""
+    boards = [target for target in TARGETS.values() if target.name != "host" and target.detect(machine)]
+    found = describe_sensors(tuple(dict.fromkeys(sensor for target in boards for sensor in target.sensors)) or GENERIC, root)
+    answering = [f"{status.sensor}: {status.words}" for status in found if status.readings]
+    absent = [f"{status.sensor}: {status.why}" for status in found if not status.readings and not status.fix]
+    rows = [_ok("telemetry", "", "; ".join(answering) or NOT_AVAILABLE)]
+    if absent:
+        rows.append(_ok("no telemetry", "", "; ".join(absent)))
+    return rows + [Row(what=f"sensor {s.sensor}", status="missing", version="", detail=s.why, fix=s.fix) for s in found if s.fix]
 
 
 def _trap_rows(version_of: VersionOf, machine: Machine) -> list[Row]:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-NOT_AVAILABLE: Final = "not available"
+from targets import machine_state as state
+
+NOT_AVAILABLE: Final = state.NOT_AVAILABLE
 
 # Linux on ARM gives part numbers, not names (ARM, "Main ID Register", bits 15..4).
 _ARM_PARTS: Final = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd42": "Cortex-A78AE"}
@@ -39,6 +41,20 @@ class Machine:
     python: str
     governor: str
     """Frequency governor of the first processor."""
+    governors: str = NOT_AVAILABLE
+    """Of every cpufreq policy; this and what follows is not in results of before it was recorded."""
+    power_mode: str = NOT_AVAILABLE
+    """nvpmodel of a Jetson, platform profile of a PC."""
+    boost: str = NOT_AVAILABLE
+    """Clocks above the base clock: `on` or `off`."""
+    smt: str = NOT_AVAILABLE
+    """Two processors a core: `on` or `off`."""
+    firmware: str = NOT_AVAILABLE
+    """Bootloader of a Raspberry Pi, Jetson Linux's release, BIOS and microcode of a PC."""
+    virtual: str = NOT_AVAILABLE
+    """`virtual machine`, `container`, both, or `no`."""
+    cpu_limit: str = NOT_AVAILABLE
+    """Processors' worth of time the control group may use, or `none`."""
 
     def to_json(self) -> dict[str, object]:
         """Give all facts as JSON values."""
@@ -54,6 +70,8 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         cores=available, cores_total=total, memory_bytes=_memory_bytes(_read(root / "proc/meminfo")),
         os=_os_name(_read(root / "etc/os-release")), kernel=platform.release() or NOT_AVAILABLE, python=platform.python_version(),
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or NOT_AVAILABLE,
+        governors=state.governors(root), power_mode=state.power_mode(root), boost=state.boost(root), smt=state.smt(root),
+        firmware=state.firmware(root), virtual=state.virtual(root), cpu_limit=state.cpu_limit(root),
     )
 
 

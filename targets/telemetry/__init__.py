@@ -2,6 +2,7 @@
 
 from targets.telemetry.base import Absent, Column, Probe, Sensor
 from targets.telemetry.command import power_command
+from targets.telemetry.describe import SensorStatus, describe_sensors
 from targets.telemetry.energy import Energy, FrameEnergy, energy, energy_per_frame
 from targets.telemetry.recorder import Recorder, measure_idle
 from targets.telemetry.sensors import GENERIC, SENSORS, find_sensors
@@ -11,6 +12,6 @@ from targets.telemetry.verdict import LatencyWindow, ThrottlingVerdict, chart_se
 
 __all__ = [
     "GENERIC", "SENSORS", "Absent", "Column", "Energy", "FrameEnergy", "Gap", "LatencyWindow", "Probe", "Recorder", "Sensor",
-    "ThrottlingVerdict", "Trace", "chart_series", "energy", "energy_per_frame", "find_sensors", "latency_windows", "measure_idle",
-    "power_command", "pss_bytes", "throttling_verdict",
+    "SensorStatus", "ThrottlingVerdict", "Trace", "chart_series", "describe_sensors", "energy", "energy_per_frame", "find_sensors",
+    "latency_windows", "measure_idle", "power_command", "pss_bytes", "throttling_verdict",
 ]

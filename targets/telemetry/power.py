@@ -133,5 +133,6 @@ def _open_rapl(root: Path) -> Probe | Absent:
     return Absent("no RAPL below /sys/class/powercap (virtual machines have none)")
 
 
-POWER_RAILS: Final = Sensor(name="power-rails", about="power monitors of hwmon: Jetson's INA3221, INA2xx, others", open=_open_rails, gives_power=True)
+POWER_RAILS: Final = Sensor(name="power-rails", about="power monitors of hwmon: INA3221 of a Jetson, INA2xx", open=_open_rails,
+                            gives_power=True)
 RAPL: Final = Sensor(name="rapl", about="energy counters of Intel and AMD processors", open=_open_rapl, gives_power=True)

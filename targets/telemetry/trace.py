@@ -83,8 +83,8 @@ class Trace:
         return {
             "start_ns": self.start_ns, "times_s": list(self.times_s), "columns": [asdict(c) for c in self.columns],
             "values": {name: list(values) for name, values in self.values.items()},
-            "sensors": {name: list(columns) for name, columns in self.sensors.items()}, "absent": dict(self.absent), "no_power": self.no_power,
-            "gaps": [asdict(gap) for gap in self.gaps], "cost_cpu_s": self.cost_cpu_s, "summary": self.summary(),
+            "sensors": {name: list(columns) for name, columns in self.sensors.items()}, "absent": dict(self.absent),
+            "no_power": self.no_power, "gaps": [asdict(gap) for gap in self.gaps], "cost_cpu_s": self.cost_cpu_s, "summary": self.summary(),
         }
 
     @classmethod
