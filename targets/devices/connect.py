@@ -1,0 +1,129 @@
+"""A connection to a board's sshd, and in one line why there is none. Needs asyncssh (extra `devices`); imported where it is used.
+
+Host keys are always checked against known_hosts and never accepted on sight: whoever can answer in the board's place would get the
+models, and could make up every number. Keys are the only way in; no password is ever asked for or sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import asyncssh
+
+from edgeseg.core.errors import DeviceError
+from targets.devices.address import DEFAULT_PORT, SshAddress
+from targets.devices.base import DeviceOptions
+
+CONNECT_S: Final = 15.0
+_GOODBYE_S: Final = 5.0
+_SYSTEM_KNOWN_HOSTS: Final = Path("/etc/ssh/ssh_known_hosts")
+
+logging.getLogger("asyncssh").addHandler(logging.NullHandler())  # what it would print is said in our one line
+
+
+class _Client(asyncssh.SSHClient):
+    """Remembers the key that a host showed and that nobody knows."""
+
+    offered: asyncssh.SSHKey | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        """Refuse every key that is not in known_hosts."""
+        self.offered = key
+        return False
+
+
+@asynccontextmanager
+async def connected(
+    address: SshAddress, options: DeviceOptions, *, name: str, timeout_s: float = CONNECT_S,
+) -> AsyncIterator[asyncssh.SSHClientConnection]:
+    """Yield a connection whose host key was checked and which a key of the user's opened; it is closed at the end.
+
+    Args:
+        address: where.
+        options: `identity` and `known_hosts` are used.
+        name: what the user calls the board, for messages.
+        timeout_s: for all of name, TCP, handshake and login.
+
+    Raises:
+        DeviceError: no connection; says why and what to type.
+    """
+    known_hosts = _known_hosts(options, name)
+    client = _Client()
+    try:
+        connection = await asyncio.wait_for(
+            asyncssh.connect(
+                address.host, () if address.port is None else address.port, username=address.user or (), known_hosts=known_hosts,
+                client_factory=lambda: client, preferred_auth=("publickey",), x509_trusted_certs=None,
+                client_keys=[str(Path(options.identity).expanduser())] if options.identity else (),
+            ),
+            timeout_s,
+        )
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise _host_key_error(address, options, name, known_hosts, client.offered, error) from error
+    except asyncssh.PermissionDenied as error:
+        key, chosen = (f"the key {options.identity} was", f"-i {options.identity} ") if options.identity else ("your keys were", "")
+        raise DeviceError(f"{name}: {key} refused for {address.login}; type: ssh-copy-id {chosen}{address.ssh_words}") from error
+    except (TimeoutError, asyncio.TimeoutError) as error:
+        raise DeviceError(f"{name}: no answer within {timeout_s:.0f} s; is the board on, and is {address.host} its address?") from error
+    except socket.gaierror as error:
+        raise DeviceError(f"{name}: no host is called {address.host}; check the spelling, or use the board's IP address") from error
+    except ConnectionRefusedError as error:
+        port = address.port or DEFAULT_PORT
+        raise DeviceError(f"{name}: {address.host} refuses connections to port {port}; is sshd running there?") from error
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        raise DeviceError(f"{name}: not reached ({what}); type: ssh {address.ssh_words}") from error
+    except (asyncssh.Error, ValueError) as error:  # ValueError: a key or a line of ~/.ssh/config that cannot be read
+        raise DeviceError(f"{name}: no SSH connection ({_first_line(error)}); type: ssh -v {address.ssh_words}") from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+        try:
+            await asyncio.wait_for(connection.wait_closed(), _GOODBYE_S)
+        except (TimeoutError, asyncio.TimeoutError):
+            connection.abort()
+
+
+def _known_hosts(options: DeviceOptions, name: str) -> list[str] | bytes:
+    """Files of host keys; `b""` where there is none: then no host is known. Never `None`, with which asyncssh would check nothing."""
+    if options.known_hosts:
+        path = Path(options.known_hosts).expanduser()
+        if not os.access(path, os.R_OK):
+            raise DeviceError(f"{name}: the file of host keys {path} cannot be read; check its name")
+        return [str(path)]
+    usual = (Path("~/.ssh/known_hosts").expanduser(), _SYSTEM_KNOWN_HOSTS)
+    return [str(path) for path in usual if os.access(path, os.R_OK)] or b""
+
+
+def _host_key_error(
+    address: SshAddress, options: DeviceOptions, name: str, known_hosts: list[str] | bytes, offered: asyncssh.SSHKey | None,
+    error: Exception,
+) -> DeviceError:
+    """Say whether the key is not known, or another one than was known."""
+    if offered is None:
+        return DeviceError(f"{name}: its host key cannot be trusted ({_first_line(error)}); type: ssh -v {address.ssh_words}")
+    shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}"
+    port = None if address.port in (None, DEFAULT_PORT) else address.port
+    file = f" -f {options.known_hosts}" if options.known_hosts else ""
+    if asyncssh.match_known_hosts(known_hosts, address.host, "", port)[0]:
+        return DeviceError(
+            f"{name}: its host key CHANGED (now {shown}): another machine answers, or the board was set up anew; only if you know that "
+            f"it was, type: ssh-keygen{file} -R '{address.known_hosts_name}'"
+        )
+    option = f"-o UserKnownHostsFile={options.known_hosts} " if options.known_hosts else ""
+    return DeviceError(
+        f"{name}: its host key is not known ({shown}); if the board says the same (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
+        f"type once: ssh {option}{address.ssh_words}"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
