@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from edgeseg.core.encoders import IMAGENET, encoder_of, smallest_side
 from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import sha256_json
 from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.toml import parse_toml, toml_text
 
 
 def opt(default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
@@ -33,6 +33,11 @@ def weights(default: Mapping[str, float], doc: str, *, names: tuple[str, ...]) -
     """Declare a key that is a table of weights, each at least 0: its default, one line of help, and the names it knows."""
     metadata = {"doc": doc, "low": 0.0, "high": None, "choices": names}
     return field(default_factory=lambda: dict(default), metadata=metadata)
+
+
+def names(doc: str) -> Any:  # noqa: ANN401
+    """Declare a key that is a table of names: empty by default, and one line of help."""
+    return field(default_factory=dict, metadata={"doc": doc, "low": None, "high": None, "choices": ()})
 
 
 LOSS_NAMES: Final = ("ce", "dice", "bce", "focal", "iou", "tversky", "lovasz", "boundary")
@@ -267,6 +272,8 @@ class Config:
 
     name: str = opt("run", "name of the run: outputs go to runs/NAME")
     targets: tuple[str, ...] = opt(("host",), "boards to make bundles for (edgeseg targets)")
+    devices: Mapping[str, str] = names("device (edgeseg devices list) on which a target is verified and measured, for example "
+                                       "{raspberry-pi-5 = \"pi5\"}; the others: this machine")
     data: DataSection = field(default_factory=DataSection)
     model: ModelSection = field(default_factory=ModelSection)
     augment: AugmentSection = field(default_factory=AugmentSection)
@@ -284,6 +291,7 @@ class Config:
         """Hash of every value that shapes a run, defaults included, but for where data and weights lie: they have hashes of their own."""
         values = dataclasses.asdict(self)
         values.pop("search")
+        values.pop("devices")
         values["data"].pop("dir")
         values["train"]["teacher"] = Path(self.train.teacher).name
         values["model"] = dataclasses.asdict(self.model.portable)
@@ -305,7 +313,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise InputMissingError(f"{path} does not exist; type: edgeseg init --data DIR") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text") from error
-    raw = _parse_toml(text, where=str(path))
+    raw = parse_toml(text, where=str(path))
     for override in overrides:
         _apply(raw, override)
     config = parse_config(raw)
@@ -332,6 +340,9 @@ def config_of(overrides: tuple[str, ...]) -> Config:
 def parse_config(raw: Mapping[str, Any]) -> Config:
     """Validate a parsed TOML document; see `load_config` for what is raised."""
     config: Config = _section(Config, raw, where="")
+    for target in config.devices:
+        if target not in config.targets:
+            raise ConfigError(f"[devices] {target}: none of the targets ({', '.join(config.targets)}); add it to targets, or leave it out")
     crop, size = config.train.crop, config.data.size
     if (crop[0] == 0) != (crop[1] == 0):
         raise ConfigError(f"[train] crop = {list(crop)}: give both sides, or [0, 0] for the model size {list(size)}")
@@ -357,17 +368,6 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     return config
 
 
-def _parse_toml(text: str, *, where: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return dict(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML ({error})") from error
-
-
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key.strip():
@@ -379,7 +379,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
         raw = inner
     try:
-        raw[name] = _parse_toml(f"v = {value}", where="--set")["v"]
+        raw[name] = parse_toml(f"v = {value}", where="--set")["v"]
     except ConfigError:
         raw[name] = value.strip()
 
@@ -409,7 +409,7 @@ def _value(hint: Any, value: Any, *, where: str, meta: Mapping[str, Any]) -> Any
     if isinstance(hint, types.UnionType):  # X | None: leaving the key out is how None is written
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
     if typing.get_origin(hint) is Mapping:
-        return _weights(value, where=where, meta=meta)
+        return _names(value, where=where) if typing.get_args(hint)[1] is str else _weights(value, where=where, meta=meta)
     if typing.get_origin(hint) is tuple:
         arms = typing.get_args(hint)
         if not isinstance(value, list):
@@ -442,6 +442,12 @@ def _weights(value: Any, *, where: str, meta: Mapping[str, Any]) -> dict[str, fl
     return {name: _value(float, weight, where=f"{where}.{name}", meta={"low": meta["low"]}) for name, weight in value.items()}
 
 
+def _names(value: Any, *, where: str) -> dict[str, str]:  # noqa: ANN401
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} = {value!r}: expected a table of names; write [{where}]")
+    return {key: _value(str, name, where=f"[{where}] {key}", meta={}) for key, name in value.items()}
+
+
 def _type_name(hint: type) -> str:
     return {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
 
@@ -457,7 +463,7 @@ def render_toml(config: Config, *, defaults: bool) -> str:
             if dataclasses.is_dataclass(value) or (not defaults and value == getattr(reference, f.name)):
                 continue
             doc = f.metadata["doc"] + (f" ({' | '.join(f.metadata['choices'])})" if f.metadata["choices"] else "")
-            lines.append(f"# {f.name} =  # {doc}" if value is None else f"{f.name} = {_toml(value)}  # {doc}")
+            lines.append(f"# {f.name} =  # {doc}" if value is None else f"{f.name} = {toml_text(value)}  # {doc}")
 
     emit(config, plain)
     for f in dataclasses.fields(config):
@@ -467,16 +473,3 @@ def render_toml(config: Config, *, defaults: bool) -> str:
             if len(lines) > start:
                 lines[start:start] = ["", f"[{f.name}]"]
     return "\n".join(lines).strip() + "\n"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name} = {_toml(item)}' for name, item in value.items())}}}"
-    return repr(value)

@@ -1,4 +1,4 @@
-"""Measure a bundle, or two against each other, each time in a fresh process."""
+"""Measure a bundle, or two against each other, each time in a fresh process, on this machine or on a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import InputMissingError, require_path
-from targets.boards import Plan, Target, find_target, plan
+from targets.boards import Plan, Target, Wishes, find_target, plan
+from targets.devices import Device, Job, LocalDevice
 from targets.measure.loop import Progress
 from targets.measure.process import run_worker
 from targets.measure.result import BenchResult, SpeedRatio
@@ -25,37 +26,43 @@ def _silent(stage: str, done: float) -> None:
 
 
 def bench(
-    bundle: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how: Plan | None = None, quick: bool = False,
-    timeout_s: float | None = None, on_progress: Progress = _silent,
+    bundle: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how: Plan | Wishes | None = None, quick: bool = False,
+    timeout_s: float | None = None, on_progress: Progress = _silent, device: Device | None = None,
 ) -> BenchResult:
     """Measure a bundle: load, warm-up until steady, then every step of every frame.
 
     Args:
         bundle: what to measure.
         frames: image files, or their bytes; taken in order, again and again.
-        target: the board whose settings are used; what this machine is goes into `measured_on`.
-        how: runtime and options, where they are not the target's own (`targets.boards.plan`).
+        target: the board whose settings are used; what the machine is that measures goes into `measured_on`.
+        how: runtime and options, where they are not the target's own (`targets.boards.plan`); for another machine what is
+            wished, since it knows itself what it has.
         quick: at least 50 frames and 1 s instead of 1024 frames and 60 s; stamped in the result.
         timeout_s: the worker is stopped after this.
         on_progress: called with the stage and the share done.
+        device: where to measure; `None` = this machine.
 
     Raises:
-        TargetError: the target or this machine cannot run it; nothing was measured.
+        TargetError: the target or the machine cannot run it; nothing was measured.
         InputMissingError: no frames.
+        DeviceError: the device cannot be reached or used.
         RuntimeFailure: the runtime crashed (the signal is named) or took too long.
     """
     target = find_target(target) if isinstance(target, str) else target
-    how = how or plan(target, bundle.manifest.format, bundle.manifest.precision)
+    device = device or LocalDevice()
+    how = how or _own_way(target, bundle, device)
+    place = f"bundles/{bundle.folder.resolve().name}"
     with _as_files(frames) as files:
-        request = {"job": "bench", "target": target.name, "quick": quick, "files": files, **_side(bundle, how)}
-        raw = run_worker(request, what=f"measuring {bundle.manifest.name} with {how.runtime}",
+        request = {"job": "bench", "target": target.name, "quick": quick, "files": list(files), **_side(place, target, how)}
+        raw = device.run(Job(request, {place: bundle.folder, **files}), what=f"measuring {bundle.manifest.name}{_with(how)}",
                          timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress)
-    return BenchResult.from_worker(raw)
+    return BenchResult.from_worker({**raw, "device": device.address})
 
 
 def compare(
-    a: Bundle, b: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how_a: Plan | None = None,
-    how_b: Plan | None = None, quick: bool = False, timeout_s: float | None = None, on_progress: Progress = _silent,
+    a: Bundle, b: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how_a: Plan | Wishes | None = None,
+    how_b: Plan | Wishes | None = None, quick: bool = False, timeout_s: float | None = None, on_progress: Progress = _silent,
+    device: Device | None = None,
 ) -> SpeedRatio:
     """Compare the inference of two bundles in interleaved blocks (ABBA) of one process.
 
@@ -63,14 +70,19 @@ def compare(
     the ratio of interleaved blocks does not. See `bench` for arguments and errors.
     """
     target = find_target(target) if isinstance(target, str) else target
+    device = device or LocalDevice()
+    places = {"a": f"a/{a.folder.resolve().name}", "b": f"b/{b.folder.resolve().name}"}
     sides = {
-        name: _side(bundle, how or plan(target, bundle.manifest.format, bundle.manifest.precision))
+        name: _side(places[name], target, how or _own_way(target, bundle, device))
         for name, bundle, how in (("a", a, how_a), ("b", b, how_b))
     }
     with _as_files(frames) as files:
-        request = {"job": "compare", "target": target.name, "quick": quick, "files": files, **sides}
-        raw = run_worker(request, what=f"comparing {a.manifest.name} with {b.manifest.name}",
-                         timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress)
+        job = Job({"job": "compare", "target": target.name, "quick": quick, "files": list(files), **sides},
+                  {places["a"]: a.folder, places["b"]: b.folder, **files})
+        raw = device.run(
+            job, what=f"comparing {a.manifest.name} with {b.manifest.name}",
+            timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress,
+        )
     return SpeedRatio.from_worker(raw)
 
 
@@ -94,20 +106,31 @@ def sweep(
     return tuple(float(value) for value in raw["ms"])
 
 
-def _side(bundle: Bundle, how: Plan) -> dict[str, Any]:
-    return {"bundle": str(bundle.folder.resolve()), "runtime": how.runtime, "options": asdict(how.options)}
+def _own_way(target: Target, bundle: Bundle, device: Device) -> Plan | Wishes:
+    """The target's own way: planned here for this machine, there for another one."""
+    return plan(target, bundle.manifest.format, bundle.manifest.precision) if isinstance(device, LocalDevice) else Wishes()
+
+
+def _with(how: Plan | Wishes) -> str:
+    return "" if isinstance(how, Wishes) else f" with {how.runtime}"
+
+
+def _side(place: str, target: Target, how: Plan | Wishes) -> dict[str, Any]:
+    if isinstance(how, Wishes):
+        return {"bundle": place, "target": target.name, "wishes": how._asdict()}
+    return {"bundle": place, "runtime": how.runtime, "options": asdict(how.options)}
 
 
 @contextlib.contextmanager
-def _as_files(frames: Sequence[bytes | Path]) -> Iterator[list[str]]:
-    """Paths of all frames; bytes lie in a temporary folder meanwhile."""
+def _as_files(frames: Sequence[bytes | Path]) -> Iterator[dict[str, Path]]:
+    """All frames as uploads of a job, in order; bytes lie in a temporary folder meanwhile."""
     if not frames:
         raise InputMissingError("no frames to measure with; give some image files")
     with tempfile.TemporaryDirectory(prefix="edgeseg-frames-") as folder:
-        files = []
+        files: dict[str, Path] = {}
         for i, frame in enumerate(frames):
             path = Path(folder) / f"{i:06}" if isinstance(frame, bytes) else require_path(frame, what="frame")
             if isinstance(frame, bytes):
                 path.write_bytes(frame)
-            files.append(str(path.resolve()))
+            files[f"frames/{i:06}{path.suffix}"] = path
         yield files

@@ -91,6 +91,8 @@ class BenchResult:
     clock_resolution_ns: float
     machine: Machine
     measured_on: MeasuredOn
+    device: str = "local"
+    """How the machine was reached: `local`, `ssh://user@host`."""
     executed: Mapping[str, Any] | None = None
     """What the runtime executes in which precision (`targets.executed.ExecutedPrecision.to_json`); `None` where it shows nothing."""
 
