@@ -8,11 +8,13 @@ from typing import Final
 from edgeseg.core.errors import ConfigError
 from targets.devices.base import Device, DeviceOptions, Job, Progress
 from targets.devices.local import LocalDevice, open_local
+from targets.devices.ssh import open_ssh
 
 __all__ = ["DEVICES", "Device", "DeviceOptions", "Job", "LocalDevice", "Progress", "open_device"]
 
 DEVICES: Final[dict[str, Callable[[str, str, DeviceOptions], Device]]] = {
     "local": open_local,
+    "ssh": open_ssh,
 }
 """What an address begins with (up to the first `:`) -> what makes a device of address, name and options. Nothing is contacted."""
 

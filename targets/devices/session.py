@@ -1,0 +1,272 @@
+"""The host's end of the line to a board's keeper (`targets.devices.keeper` says what is spoken)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import asyncssh
+
+from edgeseg import __version__
+from edgeseg.core.errors import DeviceError
+from targets.devices.base import Progress, is_inside, retold
+from targets.devices.line import ALIVE, CHUNK_BYTES
+from targets.devices.times import Times
+from targets.measure.process import WorkerLines, same_error
+
+_NOISE_BYTES: Final = 1 << 16
+"""What a board's login scripts may print before the keeper speaks."""
+_LAST_WORDS_BYTES: Final = 2000
+_ROUNDS: Final = 3
+_LEAST_PYTHON: Final = (3, 10)
+GREETING: Final = "edgeseg-board"
+START: Final = (
+    f'import sys;print("{GREETING} %d.%d"%sys.version_info[:2]);sys.stdout.flush();'
+    f"sys.version_info<{_LEAST_PYTHON!r} and sys.exit(0);from targets.devices.keeper import main;main()"
+)
+"""Starts the keeper, or says which Python it is that cannot: understood by any Python from 2.6."""
+
+
+class LostError(Exception):
+    """The connection ended, or nothing came over it for too long; the message says which."""
+
+
+class BoardSession:
+    """One connection's talk with the keeper."""
+
+    def __init__(self, process: asyncssh.SSHClientProcess[bytes], *, name: str, python: str, times: Times) -> None:
+        """Take a process that was started with `START`."""
+        self._process, self._name, self._python, self._times = process, name, python, times
+        self._buffer = bytearray()
+        self._writing = asyncio.Lock()
+        self._heard = time.monotonic()
+
+    async def greet(self, hello: Mapping[str, Any]) -> None:
+        """Find the keeper in what the board says, and get its lock.
+
+        Raises:
+            DeviceError: no Python, an old one, no edgeseg, or another version of it.
+            BusyError: another job runs there.
+            LostError: the connection ended.
+        """
+        python = await self._find_greeting()
+        if python < _LEAST_PYTHON:
+            got, least = (".".join(map(str, version)) for version in (python, _LEAST_PYTHON))
+            raise DeviceError(f"{self._name}: {self._python} there is Python {got}, edgeseg needs {least} or newer; {self._setup()}")
+        try:
+            version = (await self.receive())["edgeseg"]
+        except LostError as error:
+            words = await self._last_words()
+            if not words:
+                raise
+            raise DeviceError(f"{self._name}: edgeseg does not start with {self._python} there ({words}); {self._setup()}") from error
+        if version != __version__:
+            raise DeviceError(f"{self._name} has edgeseg {version}, this machine {__version__}; {self._setup()}")
+        await self.send({**hello, "silence_s": self._times.silence_s, "beat_s": self._times.beat_s})
+        await self.receive()
+
+    async def upload(self, files: Mapping[str, tuple[Path, str, int]], on_progress: Progress) -> None:
+        """See that all files lie in the job's folder; only what the board does not have is sent. `files`: place -> file, SHA-256, size.
+
+        Raises:
+            DeviceError: disk full, or what arrives is not what was sent.
+            LostError: the connection ended; what arrived is kept.
+        """
+        entries = [{"path": place, "sha256": sha256, "size": size} for place, (_, sha256, size) in files.items()]
+        sources = {sha256: (path, size) for path, sha256, size in files.values()}
+        await self.send({"lay": entries})
+        for _ in range(_ROUNDS):
+            need: dict[str, int] = (await self.receive())["need"]
+            if not need:
+                return
+            total, sent = sum(sources[sha256][1] - have for sha256, have in need.items()), 0
+            for sha256, have in need.items():
+                with sources[sha256][0].open("rb") as stream:
+                    stream.seek(have)
+                    piece = stream.read(CHUNK_BYTES)
+                    while True:
+                        await self.send({"blob": sha256, "at": have, "bytes": len(piece)}, piece)
+                        have, sent = have + len(piece), sent + len(piece)
+                        on_progress("upload", min(1.0, sent / max(1, total)))
+                        if not (piece := stream.read(CHUNK_BYTES)):
+                            break
+            await self.send({"check": True})
+        raise DeviceError(f"{self._name}: what arrives there is not what was sent; its disk or its memory fails, or a file changes here")
+
+    async def work(self, request: Mapping[str, Any], lines: WorkerLines, timeout_s: float) -> dict[str, Any]:
+        """Run the worker to its end.
+
+        Raises:
+            EdgesegError: see `WorkerLines.result`.
+            LostError: the connection ended, and the worker with it.
+        """
+        await self.send({"run": dict(request)})
+        start = spoke = time.monotonic()
+        overdue = ""
+        while True:
+            end, stalled = start + timeout_s, spoke + self._times.stall_s
+            message = await self.receive_within(self._times.silence_s if overdue else max(0.0, min(end, stalled) - time.monotonic()))
+            if message is None and not overdue:
+                overdue = f"took more than {timeout_s:.0f} s" if end <= stalled else f"told nothing for {self._times.stall_s:.0f} s"
+                await self.send({"stop": True})
+            if message is None:
+                continue
+            if "ended" in message:
+                return lines.result(message["ended"], message["last_words"], overdue=overdue)
+            spoke = time.monotonic()
+            lines.take(message["worker"])
+
+    async def download(self, into: Mapping[str, Path]) -> None:
+        """Pull folders of the job's folder into folders of this machine, each file read back and checked.
+
+        Raises:
+            DeviceError: what arrived is not what was sent, or would lie elsewhere.
+            LostError: the connection ended.
+        """
+        await self.send({"fetch": list(into)})
+        while "fetched" not in (message := await self.receive()):
+            place = self._place(message["file"], into)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256()
+            with place.open("wb") as stream:
+                while "sha256" not in message:
+                    piece = await self._read(message["bytes"])
+                    digest.update(piece)
+                    stream.write(piece)
+                    message = await self.receive()
+            if digest.hexdigest() != message["sha256"]:
+                raise DeviceError(f"{self._name}: {message['file']} arrived damaged; run the same command again")
+
+    def _place(self, name: str, into: Mapping[str, Path]) -> Path:
+        """A board is not trusted with where its files go."""
+        folder = next((folder for folder in into if name.startswith(f"{folder}/")), None)
+        if folder is None or not is_inside(name):
+            raise DeviceError(f"{self._name} sends a file {name!r} that nobody asked for; is it the machine you think it is?")
+        return into[folder] / name.removeprefix(f"{folder}/")
+
+    async def send(self, message: Mapping[str, Any], payload: bytes = b"") -> None:
+        """Send a message and the bytes behind it; `LostError` where the board does not take it."""
+        async with self._writing:
+            try:
+                self._process.stdin.write(json.dumps(message).encode() + b"\n" + payload)
+                await asyncio.wait_for(self._process.stdin.drain(), self._times.silence_s)
+            except (TimeoutError, asyncio.TimeoutError) as error:
+                raise LostError(f"nothing was taken for {self._times.silence_s:.0f} s") from error
+            except (asyncssh.Error, OSError) as error:
+                raise LostError("it was cut") from error
+
+    async def receive(self) -> dict[str, Any]:
+        """Wait for the next message; see `receive_within`."""
+        while (message := await self.receive_within(self._times.silence_s)) is None:
+            pass
+        return message
+
+    async def receive_within(self, wait_s: float) -> dict[str, Any] | None:
+        """Wait so long for a message; `None` without one.
+
+        Raises:
+            EdgesegError: the keeper ended with this error.
+            LostError: the connection ended or is silent.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            while (end := self._buffer.find(b"\n")) >= 0:
+                message: dict[str, Any] = json.loads(bytes(self._buffer[:end]))
+                del self._buffer[:end + 1]
+                if "error" in message:
+                    raise retold(same_error(message["error"]), {}, device=self._name)
+                if message != ALIVE:
+                    return message
+            if time.monotonic() >= deadline:
+                return None
+            await self._fill(deadline)
+
+    async def _read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            await self._fill(None)
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    async def _fill(self, deadline: float | None) -> None:
+        """Wait for some bytes, not longer than the deadline."""
+        patience_s = max(1.0, self._heard + self._times.silence_s - time.monotonic())  # what came meanwhile may not have been read yet
+        wait_s = patience_s if deadline is None else max(0.01, min(patience_s, deadline - time.monotonic()))
+        try:
+            data = await asyncio.wait_for(self._process.stdout.read(CHUNK_BYTES), wait_s)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            if time.monotonic() - self._heard >= self._times.silence_s:
+                raise LostError(f"nothing came for {self._times.silence_s:.0f} s") from error
+            return
+        except (asyncssh.Error, OSError) as error:
+            raise LostError("it was cut") from error
+        if not data:
+            raise LostError("it ended")
+        self._buffer += data
+        self._heard = time.monotonic()
+
+    async def _find_greeting(self) -> tuple[int, int]:
+        """Python's version, behind whatever login scripts print."""
+        noise = 0
+        while noise < _NOISE_BYTES:
+            while (end := self._buffer.find(b"\n")) < 0:
+                try:
+                    await self._fill(None)
+                except LostError as error:
+                    raise await self._no_python(error) from error
+            words = bytes(self._buffer[:end]).decode(errors="replace").split()
+            del self._buffer[:end + 1]
+            noise += end + 1
+            if len(words) == 2 and words[0] == GREETING:
+                major, minor = words[1].split(".")
+                return int(major), int(minor)
+        raise DeviceError(f"{self._name} prints too much at login for edgeseg to be heard; its ~/.bashrc must be quiet without a terminal")
+
+    async def _no_python(self, error: LostError) -> Exception:
+        """Why the process said nothing: there is none, or the connection is lost."""
+        with suppress(TimeoutError, asyncio.TimeoutError, asyncssh.Error, OSError):
+            await asyncio.wait_for(self._process.wait(), 2.0)
+        status, words = self._process.exit_status, await self._last_words()
+        if status is None:
+            return error
+        why = f"exit {status}: {words}" if words else f"exit {status}"
+        return DeviceError(f"{self._name}: {self._python} does not run there ({why}); {self._setup()}")
+
+    async def _last_words(self) -> str:
+        """Last line the board wrote to stderr."""
+        data = b""
+        with suppress(TimeoutError, asyncio.TimeoutError, asyncssh.Error, OSError):
+            while piece := await asyncio.wait_for(self._process.stderr.read(CHUNK_BYTES), 2.0):
+                data = (data + piece)[-_LAST_WORDS_BYTES:]
+        lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else ""
+
+    def _setup(self) -> str:
+        return f"type: edgeseg devices setup {self._name}"
+
+
+@asynccontextmanager
+async def kept_alive(session: BoardSession, times: Times) -> AsyncIterator[None]:
+    """Tell the board every few seconds that this end is alive; at the end that it may go."""
+
+    async def beat() -> None:
+        with suppress(LostError):
+            while True:
+                await asyncio.sleep(times.beat_s)
+                await session.send(ALIVE)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+        with suppress(LostError):
+            await session.send({"bye": True})
+    finally:
+        beating.cancel()
+        with suppress(asyncio.CancelledError):
+            await beating
