@@ -30,7 +30,9 @@ _WHOLE: Final = {
     "VDD_IN": "the module's input (VDD_IN)", "POM_5V_IN": "the module's input (POM_5V_IN)", "VIN_SYS_5V0": "the 5 V input (VIN_SYS_5V0)",
 }
 """Labels of rails that feed all the others, on Jetson modules."""
-_NO_RAIL: Final = ("NC", "Reserved", "Sum of shunt voltages", "sum of shunt voltages")
+_NO_RAIL: Final = ("NC", "Reserved")
+_INA3221_CHANNELS: Final = ("1", "2", "3")
+"""Its in4 to in7 are voltages of shunts, its curr4 the sum of the three."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _open_rails(root: Path) -> Probe | Absent:
     found: dict[Column, tuple[Path, ...]] = {}
     for chip in numbered(root / "sys/class/hwmon", "hwmon*"):
         kind = text_or(chip / "name", chip.name)
-        for label, files in _rails_of(chip):
+        for label, files in _rails_of(chip, kind):
             name = unique(column_name(label if label in _WHOLE or kind == "ina3221" else f"{kind}_{label}"), "w", found)
             found[Column(name=name, role="power", covers=_WHOLE.get(label, ""))] = files
     probe = _Rails(tuple(found), {column.name: files for column, files in found.items()})
@@ -71,10 +73,12 @@ def _open_rails(root: Path) -> Probe | Absent:
     return _Rails(columns, {column.name: found[column] for column in columns})
 
 
-def _rails_of(chip: Path) -> list[tuple[str, tuple[Path, ...]]]:
+def _rails_of(chip: Path, kind: str) -> list[tuple[str, tuple[Path, ...]]]:
     rails: list[tuple[str, tuple[Path, ...]]] = []
     for current in numbered(chip, "curr*_input"):
         number = current.name.removeprefix("curr").removesuffix("_input")
+        if kind == "ina3221" and number not in _INA3221_CHANNELS:
+            continue
         voltage, label = chip / f"in{number}_input", text_or(chip / f"in{number}_label", f"rail{number}")
         if voltage.is_file() and label not in _NO_RAIL and text_or(chip / f"in{number}_enable", "1") != "0":
             rails.append((label, (voltage, current)))

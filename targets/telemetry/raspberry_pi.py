@@ -74,7 +74,7 @@ def _opener(
         try:
             probe.read()
         except (OSError, ValueError) as error:
-            fix = "sudo usermod -aG video $USER  # then log in again" if "/dev/vc" in str(error) else ""
+            fix = "sudo usermod -aG video $USER  # then log in again" if re.search("/dev/vc|VCHI", str(error)) else ""
             return Absent(str(error), fix)
         return probe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from targets.telemetry.base import (
     unique,
 )
 
-_COOLED: Final = ("cpufreq", "thermal-cpufreq", "devfreq", "thermal-devfreq", "cpu", "gpu", "Processor")
-"""Cooling devices that hold a clock back, by the beginning of their type; a fan is one, too, and says nothing about speed."""
+_COOLED: Final = re.compile(r"(thermal-)?(cpufreq|devfreq)-|.*-throttle-alert$|Processor$")
+"""Types of cooling devices that hold a clock back; fans and Jetson's `hot-surface-alert` are some, too, and say nothing about speed."""
 _OC_EVENTS: Final = {1: "under_voltage", 2: "average_over_current", 3: "instantaneous_over_current"}
 """Jetson Linux developer guide, "Electrical Management of Orin": OC1 under-voltage, OC2 average and OC3 instantaneous over-current."""
 
@@ -60,7 +61,7 @@ def _open_cooling(root: Path) -> Probe | Absent:
     found: dict[Column, tuple[Path, float]] = {}
     for device in numbered(root / "sys/class/thermal", "cooling_device*"):
         kind = text_or(device / "type")
-        if kind.startswith(_COOLED):
+        if _COOLED.match(kind):
             found[Column(name=unique(column_name(kind), "state", found), role="throttle")] = (device / "cur_state", 1.0)
     return files_probe(found, Absent("no cooling device of the thermal framework holds a clock"))
 

@@ -1,0 +1,142 @@
+"""A user's meter: real commands that print watts, stop, print nonsense, or do not exist."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeseg.core.errors import ConfigError
+from targets.telemetry import Absent, Energy, Probe, Recorder, energy, power_command
+from targets.telemetry import command as module
+
+ROOT = Path("/")
+
+
+def python(script: str) -> str:
+    return shlex.join([sys.executable, "-u", "-c", script])
+
+
+def opened(command: str) -> Probe:
+    probe = power_command(command).open(ROOT)
+    assert not isinstance(probe, Absent), probe
+    return probe
+
+
+def absent(command: str) -> str:
+    probe = power_command(command).open(ROOT)
+    assert isinstance(probe, Absent)
+    return probe.why
+
+
+def test_watts_a_line_become_energy() -> None:
+    recorder = Recorder([power_command("sh -c 'while :; do echo 4.5; echo \"5.5 W\"; sleep 0.01; done'"), "memory"], period_s=0.05)
+    recorder.start()
+    time.sleep(0.3)
+    trace = recorder.stop()
+    assert trace.sensors["power-command"] == ("meter_w",)
+    assert all(value is not None and 4.5 <= value <= 5.5 for value in trace.values["meter_w"])
+    found = energy(trace)
+    assert isinstance(found, Energy)
+    assert found.mean_w == pytest.approx(5.0, abs=0.5)
+    assert found.covers == "what the user's meter measures"
+
+
+def test_a_reading_is_the_mean_of_the_lines_since_the_last_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "meter"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR)  # a named pipe opened both ways waits for nobody
+    os.write(end, b"1\n")
+    probe = opened(f"cat {shlex.quote(str(pipe))}")
+    assert probe.read() == {"meter_w": 1.0}
+    os.write(end, b"2\n4\n6\n")
+    assert _until(probe, 4.0) == 4.0
+    assert probe.read() == {"meter_w": 4.0}, "no new line yet: the last reading holds"
+    probe.close()
+    os.close(end)
+
+
+def _until(probe: Probe, value: float) -> float:
+    """Read until the lines written have gone through the pipe (at most 5 s)."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        got = probe.read()["meter_w"]
+        if got == value:
+            return value
+        time.sleep(0.01)
+    return float("nan")
+
+
+def test_a_meter_on_the_network_is_a_command_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"7.25\n" * 3)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        probe = opened(python(f"import socket, time\n"
+                              f"for line in socket.create_connection(('127.0.0.1', {port})).makefile():\n    print(line, end='')\n"
+                              f"time.sleep(30)"))
+        assert probe.read() == {"meter_w": 7.25}
+        probe.close()
+        thread.join()
+
+
+def test_a_meter_that_ends_becomes_a_gap() -> None:
+    recorder = Recorder([power_command("sh -c 'echo 4; sleep 0.2'")], period_s=0.05)
+    recorder.start()
+    time.sleep(0.6)
+    trace = recorder.stop()
+    assert trace.values["meter_w"][0] == 4.0
+    assert trace.values["meter_w"][-1] is None
+    assert trace.gaps[0].why == "the command has ended"
+
+
+def test_a_meter_that_falls_silent_becomes_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOLD_S", 0.05)
+    probe = opened("sh -c 'echo 4; exec sleep 30'")
+    assert probe.read() == {"meter_w": 4.0}
+    time.sleep(0.1)
+    with pytest.raises(ValueError, match="printed nothing for"):
+        probe.read()
+    probe.close()
+
+
+def test_commands_that_are_no_meters(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cannot be started: no such file" in absent("/no/such/meter --watts")
+    assert "ended without a number (no meter here)" in absent("sh -c 'echo no meter here >&2; exit 3'")
+    assert "'230 V', not watts" in absent("echo 230 V")
+    monkeypatch.setattr(module, "FIRST_LINE_S", 0.1)
+    assert "printed no number within" in absent("sleep 30")
+
+
+def test_nonsense_between_the_numbers_is_a_gap_with_its_text() -> None:
+    probe = opened("sh -c 'echo 4; sleep 0.2; echo error 7; exec sleep 30'")
+    assert probe.read() == {"meter_w": 4.0}
+    time.sleep(0.5)
+    with pytest.raises(ValueError, match="'error 7', not watts"):
+        probe.read()
+    probe.close()
+
+
+def test_no_meter_is_left_behind() -> None:
+    probe = opened(python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)"))
+    process = probe._process  # type: ignore[attr-defined]
+    probe.close()
+    assert process.poll() is not None, "one that ignores SIGTERM is killed"
+
+
+@pytest.mark.parametrize("command", ["", "   ", "echo 'unfinished"])
+def test_a_command_that_cannot_be_read(command: str) -> None:
+    with pytest.raises(ConfigError, match="--power-command"):
+        power_command(command)
