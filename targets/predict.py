@@ -1,4 +1,4 @@
-"""Frames in, masks and overlays out; from an instance model the objects, too.
+"""Frames in, masks and overlays out; from an instance model the objects, too. Decoding, inference and output side by side.
 
 Legend: H/W = rows/columns of the frame.
 """
@@ -6,9 +6,11 @@ Legend: H/W = rows/columns of the frame.
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,29 +18,64 @@ import numpy as np
 from PIL import Image
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import EdgesegError, RuntimeFailure, explain_os_error, telling_line
-from edgeseg.core.files import atomic_path, write_json
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model, write_class_map, write_frame
-from edgeseg.core.instances import as_class_map
-from edgeseg.core.lazy import require
+from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, explain_os_error
+from edgeseg.core.files import write_json
+from edgeseg.core.images import (
+    ClassMap,
+    Frame,
+    Picture,
+    Placement,
+    jpeg_scale,
+    picture_to_model,
+    place,
+    to_frame,
+    to_model,
+    write_class_map,
+    write_jpeg,
+)
+from edgeseg.core.instances import Answer, as_class_map, as_instances
+from edgeseg.core.paste import to_frame_boxes
 from targets.instances import (
     MIN_SCORE,
     OVERLAY_SHARE,
     at_least,
     describe,
     draw,
-    find_instances,
     object_colours,
     object_map,
     shown_found,
 )
 from targets.runtimes.base import Session
-from targets.sources import Source, open_source
+from targets.sources import Source, SourceFrame, SourceOptions, open_source
+from targets.stream.line import Line, policy_for
+from targets.stream.pipeline import Pipeline
+from targets.stream.video import OverlayVideo
 
 MASKS: Final = "masks"
 OVERLAYS: Final = "overlays"
 OBJECTS: Final = "objects"
 OVERLAY_VIDEO: Final = "overlay.mp4"
+MAX_WORKERS: Final = 4
+
+OnFrame = Callable[[int, "int | None", int], None]
+"""Gets the frames done, how many there are where the source says it, and how many were dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What the caller decides about a prediction."""
+
+    overlays: bool = True
+    min_score: float = MIN_SCORE
+    drop: str = ""
+    """One of `targets.stream.line.POLICIES`; empty = `oldest` for a live source, `never` for files (which take nothing else)."""
+    max_frames: int | None = None
+    timeout_s: float = 10.0
+    """A live source that gives no frame for this long has ended."""
+    fast_jpeg: bool = False
+    """Decode JPEG files at reduced scale where the model takes fewer pixels. Faster; a few pixels are answered otherwise."""
+    workers: int = 0
+    """Threads that decode, resize and write; 0 = by the processors of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +86,25 @@ class Predicted:
     masks: Path
     """Folder of maps at frame size: palette PNGs whose pixel values are class indices, or (instances) numbers of objects, 0 = none."""
     overlays: Path | None
-    """Folder of overlay PNGs, or the overlay video; `None` where none were asked for."""
+    """Folder of overlay JPEGs, or the overlay video; `None` where none were asked for."""
     objects: Path | None = None
     """Folder of JSON files, one a frame: class, score, box and number of each object; `None` for a semantic model."""
+    live: str = ""
+    """Name of a live source; empty for files."""
+    drop: str = "never"
+    dropped: int = 0
+    """Frames of a live source that were not answered, by the policy `drop`."""
+    seconds: float = 0.0
+    """From opening the source to the last result."""
+    stopped: bool = False
+    """The caller asked to stop before the source ended."""
+    lost: EdgesegError | None = None
+    """How a live source was lost (no frame in time, connection cut); what was written before is whole."""
+
+    @property
+    def fps(self) -> float:
+        """Frames answered per second."""
+        return self.num_frames / self.seconds if self.seconds else 0.0
 
 
 def predict_frame(session: Session, bundle: Bundle, frame_HWC: Frame) -> ClassMap:
@@ -63,113 +116,144 @@ def predict_frame(session: Session, bundle: Bundle, frame_HWC: Frame) -> ClassMa
 
 def overlay(frame_HWC: Frame, class_map_HW: ClassMap, palette: tuple[tuple[int, int, int], ...]) -> Frame:
     """Blend the classes' colours over a frame, half and half; pixels without a colour (255 = ignore) stay as they are."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(palette)] = palette
-    coloured = np.asarray(Image.blend(Image.fromarray(frame_HWC), Image.fromarray(colours[class_map_HW]), OVERLAY_SHARE))
-    return np.where(class_map_HW[:, :, np.newaxis] < len(palette), coloured, frame_HWC)
+    coloured = Image.fromarray(class_map_HW)
+    coloured.putpalette([value for colour in palette for value in colour])
+    blended = np.asarray(Image.blend(Image.fromarray(frame_HWC), coloured.convert("RGB"), OVERLAY_SHARE))
+    if class_map_HW.max(initial=0) < len(palette):
+        return blended
+    return np.where(class_map_HW[:, :, np.newaxis] < len(palette), blended, frame_HWC)
 
 
 def predict_source(
-    session: Session, bundle: Bundle, source: Path, out: Path, *, overlays: bool = True, min_score: float = MIN_SCORE,
-    on_frame: Callable[[int, int | None], None] = lambda done, count: None,
+    session: Session, bundle: Bundle, source: Path | str, out: Path, options: PredictOptions | None = None, *,
+    on_frame: OnFrame = lambda done, count, dropped: None, asked_to_stop: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Predicted:
-    """Answer an image, a folder or a video into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
+    """Answer an image, a folder, a video, a camera or a stream into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
 
     An instance model's objects with a score of at least `min_score` also go into `out/objects/`, one JSON file a frame.
-    Every file appears whole or not at all. `on_frame` gets the frames done and, where the source says it, how many there are.
+    Every file appears whole or not at all; the overlay video is finished however this ends, but for a second signal. `asked_to_stop`
+    is asked before each frame: no new one is taken then, and those under way are finished.
 
     Raises:
+        ConfigError: a drop policy for files, or `fast_jpeg` together with overlays.
         InputMissingError, DataError: see `targets.sources.open_source`; what was written before a damaged frame stays.
         OutputError, NoPermissionError: `out` cannot be written.
         RuntimeFailure: the runtime or the video encoder failed.
     """
-    opened = open_source(source)
+    options = options or PredictOptions()
+    contract = bundle.manifest.contract
+    model_hw = (contract.height, contract.width)
+    if options.fast_jpeg and options.overlays:
+        raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
+    scale_of = (lambda frame_hw: jpeg_scale(frame_hw, model_hw, contract.resize)) if options.fast_jpeg else None
+    opened = open_source(source, SourceOptions(timeout_s=options.timeout_s, scale_of=scale_of))
+    steps = _Steps(session, bundle, out, options, video=opened.is_video)
     try:
-        return _predict(session, bundle, opened, out, overlays, min_score, on_frame)
+        return _stream(opened, steps, options, on_frame, asked_to_stop, clock)
     except OSError as error:
         raise explain_os_error(error, doing="predicting, at") from error
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What is written of one frame."""
-
-    map_HW: ClassMap
-    palette: tuple[tuple[int, int, int], ...]
-    draw: Callable[[], Frame]
-    objects: dict[str, Any] | None
-
-
-def _predict(
-    session: Session, bundle: Bundle, source: Source, out: Path, overlays: bool, min_score: float,
-    on_frame: Callable[[int, int | None], None],
+def _stream(
+    source: Source, steps: _Steps, options: PredictOptions, on_frame: OnFrame, asked_to_stop: Callable[[], bool],
+    clock: Callable[[], float],
 ) -> Predicted:
-    done, instances = 0, bundle.manifest.contract.task == "instance"
-    place_for_overlays = (out / OVERLAY_VIDEO if source.is_video else out / OVERLAYS) if overlays else None
-    with _overlay_writer(place_for_overlays, source.fps) as write_overlay:
-        for done, item in enumerate(source, start=1):
-            frame = item.frame_HWC
-            result = _objects(session, bundle, frame, min_score) if instances else _classes(session, bundle, frame)
-            write_class_map(out / MASKS / f"{item.name}.png", result.map_HW, palette=result.palette)
-            if result.objects is not None:
-                write_json(out / OBJECTS / f"{item.name}.json", {"frame": item.name, **result.objects})
-            if write_overlay is not None:
-                write_overlay(item.name, result.draw())
-            on_frame(done, source.count)
-    return Predicted(num_frames=done, masks=out / MASKS, overlays=place_for_overlays, objects=out / OBJECTS if instances else None)
-
-
-def _classes(session: Session, bundle: Bundle, frame_HWC: Frame) -> _Result:
-    palette = bundle.manifest.palette
-    class_map_HW = predict_frame(session, bundle, frame_HWC)
-    return _Result(class_map_HW, palette, lambda: overlay(frame_HWC, class_map_HW, palette), None)
-
-
-def _objects(session: Session, bundle: Bundle, frame_HWC: Frame, min_score: float) -> _Result:
-    classes, frame_hw = bundle.manifest.classes, (frame_HWC.shape[0], frame_HWC.shape[1])
-    found = at_least(find_instances(session, bundle.manifest.contract, frame_HWC), min_score)
-    return _Result(
-        object_map(found, frame_hw), ((0, 0, 0), *object_colours(len(found))),
-        lambda: draw(frame_HWC, shown_found(found, classes, frame_hw)), describe(found, classes, frame_hw),
+    policy = policy_for(source, options.drop)
+    workers = options.workers or max(2, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+    pipeline = Pipeline(
+        steps.prepare, steps.answer, steps.finish, workers=workers, depth=1 if source.live else workers + 1, asked_to_stop=asked_to_stop,
+    )
+    lost: list[InputMissingError] = []
+    done, start = 0, clock()
+    with contextlib.ExitStack() as held:
+        line = None
+        if source.live:
+            line = Line(source, policy, capacity=workers, timeout_s=options.timeout_s, stopping=pipeline.stopping)
+            held.callback(line.close)
+        frames = islice(iter(source) if line is None else _until_lost(line, lost), options.max_frames)
+        video = held.enter_context(contextlib.closing(OverlayVideo(steps.out / OVERLAY_VIDEO, source.fps or 1.0)))
+        results = held.enter_context(contextlib.closing(pipeline.results(frames)))
+        for done, result in enumerate(results, start=1):
+            if result.video_frame is not None:
+                video.write(result.video_frame, result.time_s)
+            on_frame(done, source.count, line.dropped if line is not None else 0)
+    if lost and not done:
+        raise lost[0]
+    shown = (steps.out / OVERLAY_VIDEO if source.is_video else steps.out / OVERLAYS) if options.overlays else None
+    return Predicted(
+        num_frames=done, masks=steps.out / MASKS, overlays=shown, objects=steps.out / OBJECTS if steps.instances else None,
+        live=source.live, drop=policy, dropped=line.dropped if line is not None else 0, seconds=clock() - start,
+        stopped=asked_to_stop(), lost=lost[0] if lost else None,
     )
 
 
-def _overlay_writer(place: Path | None, fps: float | None) -> contextlib.AbstractContextManager[Callable[[str, Frame], None] | None]:
-    if place is None:
-        return contextlib.nullcontext()
-    return _video_writer(place, fps) if fps is not None else _picture_writer(place)
+def _until_lost(line: Line, lost: list[InputMissingError]) -> Iterator[SourceFrame]:
+    """Frames of a live source; that it was lost ends them, and is noted."""
+    try:
+        yield from line
+    except InputMissingError as error:
+        lost.append(error)
 
 
-@contextlib.contextmanager
-def _picture_writer(folder: Path) -> Iterator[Callable[[str, Frame], None]]:
-    yield lambda name, frame_HWC: write_frame(folder / f"{name}.png", frame_HWC)
+@dataclass(frozen=True)
+class _Ready:
+    """A frame at model size."""
+
+    name: str
+    time_s: float | None
+    picture: Picture
+    placement: Placement
+    inputs: list[Frame]
 
 
-@contextlib.contextmanager
-def _video_writer(path: Path, fps: float) -> Iterator[Callable[[str, Frame], None]]:
-    """H.264 at the source's rate; the file takes its name when the last frame is in it."""
-    av = require("av", extra="video")
-    with atomic_path(path) as temporary:
-        container = av.open(str(temporary), "w", format="mp4")
-        stream: Any = None
+@dataclass(frozen=True)
+class _Written:
+    """A frame whose files are written; `video_frame` is to be appended in order."""
 
-        def write(name: str, frame_HWC: Frame) -> None:
-            nonlocal stream
-            H, W = frame_HWC.shape[0] // 2 * 2, frame_HWC.shape[1] // 2 * 2  # 4:2:0 colour needs even sides
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-                stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC[:H, :W]), format="rgb24")
-            container.mux(stream.encode(picture))
+    time_s: float | None
+    video_frame: Frame | None
 
-        try:
-            yield write
-            if stream is not None:
-                container.mux(stream.encode(None))
-            container.close()
-        except (EdgesegError, OSError):
-            raise
-        except av.error.FFmpegError as error:
-            raise RuntimeFailure(f"av failed to write {path.name}: {telling_line(error)}") from error
-        finally:
-            container.close()
+
+class _Steps:
+    """The three steps of a frame: to model size, the network, to files."""
+
+    def __init__(self, session: Session, bundle: Bundle, out: Path, options: PredictOptions, *, video: bool) -> None:
+        self.out = out
+        self.instances = bundle.manifest.contract.task == "instance"
+        self._session, self._manifest, self._options, self._video = session, bundle.manifest, options, video
+
+    def prepare(self, item: SourceFrame) -> _Ready:
+        """Decode and resize."""
+        contract = self._manifest.contract
+        picture = item.read()
+        placement = place(picture.frame_hw, (contract.height, contract.width), contract.resize)
+        return _Ready(item.name, item.time_s, picture, placement, picture_to_model(picture, placement))
+
+    def answer(self, ready: _Ready) -> tuple[_Ready, list[Answer]]:
+        """Run the network: on one thread, for all frames."""
+        return ready, [self._session.run(model_frame) for model_frame in ready.inputs]
+
+    def finish(self, answered: tuple[_Ready, list[Answer]]) -> _Written:
+        """Bring the answer to frame size and write it."""
+        ready, answers = answered
+        shown = self._objects(ready, answers[0]) if self.instances else self._classes(ready, answers)
+        if shown is None or self._video:
+            return _Written(ready.time_s, shown)
+        write_jpeg(self.out / OVERLAYS / f"{ready.name}.jpg", shown)
+        return _Written(ready.time_s, None)
+
+    def _classes(self, ready: _Ready, answers: list[Answer]) -> Frame | None:
+        palette = self._manifest.palette
+        class_map_HW = to_frame([as_class_map(answer) for answer in answers], ready.placement)
+        write_class_map(self.out / MASKS / f"{ready.name}.png", class_map_HW, palette=palette)
+        return overlay(ready.picture.frame_HWC, class_map_HW, palette) if self._options.overlays else None
+
+    def _objects(self, ready: _Ready, answer: Answer) -> Frame | None:
+        classes, frame_hw = self._manifest.classes, ready.placement.frame_hw
+        found = at_least(to_frame_boxes(as_instances(answer), ready.placement), self._options.min_score)
+        palette = ((0, 0, 0), *object_colours(len(found)))
+        write_class_map(self.out / MASKS / f"{ready.name}.png", object_map(found, frame_hw), palette=palette)
+        facts: dict[str, Any] = {"frame": ready.name, **describe(found, classes, frame_hw)}
+        write_json(self.out / OBJECTS / f"{ready.name}.json", facts)
+        return draw(ready.picture.frame_HWC, shown_found(found, classes, frame_hw)) if self._options.overlays else None

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,10 +44,35 @@ MAX_PIXELS: Final = 100_000_000
 
 _PAD_GRAY: Final = 114
 """Letterbox border. Any constant does as long as training and boards share it; 114 is near the mean of natural images."""
+_ORIENTATION: Final = 0x0112
+"""EXIF tag; values from 5 on exchange rows and columns."""
+
+ScaleOf = Callable[[tuple[int, int]], int]
+"""By how much (1, 2, 4 or 8) a JPEG of an upright size [H, W] may be decoded smaller."""
 
 
-def open_image(source: Path | bytes, *, name: str) -> Image.Image:
-    """Decode a file completely and turn it upright (EXIF), in its own mode.
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A frame on its way to the model, in the form it was decoded to: what is only resized need not become an array before."""
+
+    pixels: Frame | Image.Image
+    """An array, or an upright Pillow image of mode RGB: the same values."""
+    frame_hw: tuple[int, int]
+    """Size of the frame. The pixels are fewer only where a JPEG was decoded at reduced scale."""
+
+    @property
+    def frame_HWC(self) -> Frame:
+        """The pixels as an array, uint8 [H, W, 3]."""
+        return self.pixels if isinstance(self.pixels, np.ndarray) else np.asarray(self.pixels)
+
+
+def picture_of(frame_HWC: Frame) -> Picture:
+    """Wrap a frame that is in memory already."""
+    return Picture(frame_HWC, (frame_HWC.shape[0], frame_HWC.shape[1]))
+
+
+def open_image(source: Path | bytes, *, name: str, scale_of: ScaleOf | None = None) -> Image.Image:
+    """Decode a file completely and turn it upright (EXIF), in its own mode; a JPEG smaller by `scale_of` where that is given.
 
     Raises:
         DataError: damaged, or larger than `MAX_PIXELS`.
@@ -56,8 +83,12 @@ def open_image(source: Path | bytes, *, name: str) -> Image.Image:
             with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream, Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"{name}: {image.width}x{image.height} pixels is more than {MAX_PIXELS}; cut it into smaller frames")
+                if scale_of is not None and image.format == "JPEG":
+                    scale = scale_of(_upright_hw(image))
+                    image.draft(None, (image.width // scale, image.height // scale))
                 image.load()
-                return ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
     except DataError:
         raise
     except (FileNotFoundError, PermissionError):
@@ -65,6 +96,11 @@ def open_image(source: Path | bytes, *, name: str) -> Image.Image:
     except Exception as error:  # Pillow raises a dozen types for damaged files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{name}: not a readable image ({reason})") from error
+
+
+def _upright_hw(image: Image.Image) -> tuple[int, int]:
+    turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def frame_from_image(image: Image.Image, *, name: str) -> Frame:
@@ -98,6 +134,24 @@ def read_frame(source: Path | bytes, *, name: str = "") -> Frame:
     return frame_from_image(open_image(source, name=label), name=label)
 
 
+def read_picture(source: Path | bytes, *, name: str = "", scale_of: ScaleOf | None = None) -> Picture:
+    """Read an image file as `read_frame` does, without making an array of what Pillow can resize as it is.
+
+    Raises:
+        DataError: see `read_frame`.
+    """
+    label = name or (source.name if isinstance(source, Path) else "image")
+    full_hw: list[tuple[int, int]] = []
+
+    def noted(frame_hw: tuple[int, int]) -> int:
+        full_hw.append(frame_hw)
+        return scale_of(frame_hw) if scale_of is not None else 1
+
+    image = open_image(source, name=label, scale_of=None if scale_of is None else noted)
+    pixels = image if image.mode == "RGB" else frame_from_image(image, name=label)
+    return Picture(pixels, full_hw[0] if full_hw else (image.height, image.width))
+
+
 def read_class_map(path: Path) -> ClassMap:
     """Read a label as uint8 [H, W] of class indices; palette masks give their indices, never their colours.
 
@@ -121,19 +175,28 @@ def read_class_map(path: Path) -> ClassMap:
 
 
 def write_class_map(path: Path, class_map_HW: ClassMap, *, palette: tuple[tuple[int, int, int], ...] = ()) -> None:
-    """Write a class map as an 8-bit PNG (palette PNG when a palette is given), atomically."""
+    """Write a class map as an 8-bit PNG (palette PNG when a palette is given), atomically.
+
+    Compressed by run lengths alone: of a class map that is smaller than zlib's default and takes a third of the time.
+    """
     image = Image.fromarray(class_map_HW)
     if palette:
         image = image.convert("L")
         image.putpalette([value for colour in palette for value in colour])
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", compress_type=zlib.Z_RLE)
 
 
 def write_frame(path: Path, frame_HWC: Frame) -> None:
     """Write a frame as PNG, atomically."""
     with atomic_path(path) as temporary:
         Image.fromarray(frame_HWC).save(temporary, format="PNG")
+
+
+def write_jpeg(path: Path, frame_HWC: Frame) -> None:
+    """Write a picture for people to look at as JPEG (quality 90, colours at full resolution), atomically; never a mask."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(frame_HWC).save(temporary, format="JPEG", quality=90, subsampling=0)
 
 
 def resize_frame(frame_HWC: Frame, height: int, width: int) -> Frame:
@@ -206,13 +269,42 @@ def place(frame_hw: tuple[int, int], model_hw: tuple[int, int], policy: str) -> 
     return Placement(frame_hw, model_hw, policy, tuple(windows))
 
 
+def jpeg_scale(frame_hw: tuple[int, int], model_hw: tuple[int, int], policy: str) -> int:
+    """Give the largest of 8, 4, 2 and 1 by which a JPEG can be decoded smaller and still have a pixel for each the model takes of it.
+
+    Not the same answer as decoding it whole: see docs/adr/0020. The sides must divide evenly, so that pixels stay where they are.
+    """
+    windows = place(frame_hw, model_hw, policy).windows
+    if policy == "tile":
+        return 1
+    least_h, least_w = windows[0].m_height, windows[0].m_width
+    (H, W) = frame_hw
+    return next((s for s in (8, 4, 2) if H % s == 0 and W % s == 0 and H // s >= least_h and W // s >= least_w), 1)
+
+
 def to_model(frame_HWC: Frame, placement: Placement) -> list[Frame]:
     """Model inputs of one frame, uint8 [h, w, 3] each: one, or one a tile."""
+    return picture_to_model(picture_of(frame_HWC), placement)
+
+
+def _window(picture: Picture, win: Window) -> Frame:
+    """The pixels of one window at the size they have at the model."""
+    pixels = picture.pixels
+    whole = (win.top, win.left, win.height, win.width) == (0, 0, *picture.frame_hw)
+    if isinstance(pixels, np.ndarray):
+        part = pixels if whole else pixels[win.top : win.top + win.height, win.left : win.left + win.width]
+        return resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width)
+    cut = pixels if whole else pixels.crop((win.left, win.top, win.left + win.width, win.top + win.height))
+    size = (win.m_width, win.m_height)
+    return np.asarray(cut if cut.size == size else cut.resize(size, Image.Resampling.BILINEAR))
+
+
+def picture_to_model(picture: Picture, placement: Placement) -> list[Frame]:
+    """Model inputs of one picture, the same to the bit as `to_model` gives for its array."""
     h, w = placement.model_hw
     inputs = []
     for win in placement.windows:
-        part = frame_HWC[win.top : win.top + win.height, win.left : win.left + win.width]
-        part = resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width)
+        part = _window(picture, win)
         if part.shape[:2] != (h, w):
             padded = np.full((h, w, 3), _PAD_GRAY, dtype=np.uint8)
             padded[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width] = part

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
-from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, require_path
 from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
@@ -22,6 +23,7 @@ from targets.instances import MIN_SCORE
 from targets.judging import Finding, at_least
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
+from targets.tuned import settings_for
 from targets.verify import check_golden, golden_limit
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Outcome:
     passed: bool = True
     undecided: bool = False
     """Not passed, though nothing was missed: a goal is not decided."""
+    lost: EdgesegError | None = None
+    """What ended it before its time, after everything in `lines` was done."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the facts as JSON values."""
@@ -193,9 +197,11 @@ def _judged_elsewhere(goals: GoalsSection) -> dict[str, str]:
 
 
 def bench(
-    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", ui: Ui
+    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", untuned: bool = False, ui: Ui
 ) -> Outcome:
     """Measure a bundle on this machine with a target's settings, on the images of `data` or on its golden frames.
+
+    Settings that `edgeseg tune` found for this machine go before the target's own, unless `untuned`.
 
     Raises:
         TargetError: the target does not run this format or precision, or this machine lacks what it needs.
@@ -205,6 +211,7 @@ def bench(
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
     how = plan(target, manifest.format, manifest.precision, num_threads=threads, precision_hint=arithmetic)
+    how, tuned = settings_for(bundle, how, untuned=untuned, asked=_asked(threads, arithmetic))
     frames = [bundle.folder / pair.frame for pair in manifest.golden]
     if data is not None:
         from edgeseg.data.dataset import photographs
@@ -220,7 +227,7 @@ def bench(
         quick=quick,
         on_progress=lambda stage, done: ui.progress(f"measuring: {stage}", round(100 * min(done, 1.0)), 100),
     )
-    facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data)}
+    facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "tuned": tuned or None}
     parts = (
         ("inference", result.inference),
         ("decode", result.decode),
@@ -239,9 +246,15 @@ def bench(
         f"load {result.load_ms:.0f} ms, first inference {result.first_inference_ms:.1f} ms, size {result.size_bytes / 1e6:.2f} MB, "
         + ("peak memory not available" if result.peak_rss_bytes is None else f"peak memory {result.peak_rss_bytes / 1e6:.0f} MB"),
         *executed_lines(result.executed, manifest.precision),
+        *([f"settings: {tuned}"] if tuned else []),
         "settings: " + ", ".join(f"{key}={value}" for key, value in result.settings.items()),
     ]
     return Outcome(tuple(lines), facts)
+
+
+def _asked(threads: int, arithmetic: str) -> str:
+    """The option given that sets what tuning sets too; empty = none."""
+    return "--threads" if threads else "--arithmetic" if arithmetic != "f32" else ""
 
 
 def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[str]:
@@ -258,42 +271,70 @@ def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[s
 
 
 def predict(
-    folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
-    arithmetic: str = "f32", ui: Ui
+    folder: Path, source: Path | str, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
+    arithmetic: str = "f32", untuned: bool = False, drop: str = "", max_frames: int | None = None, timeout_s: float = 10.0,
+    fast_jpeg: bool = False, asked_to_stop: Callable[[], bool] = lambda: False, ui: Ui
 ) -> Outcome:
-    """Write class maps, or objects, and overlays of images, a folder or a video.
+    """Write class maps, or objects, and overlays of images, a folder, a video, a camera or a stream.
+
+    A live source that was lost is `Outcome.lost`; what was written before is whole.
 
     Raises:
-        ConfigError: `out` already holds predictions and `force` is not given, or `min_score` for a bundle that gives no scores.
+        ConfigError: `out` already holds predictions and `force` is not given, `min_score` for a bundle that gives no scores, or a drop
+            policy for files.
     """
-    from targets.predict import predict_source
+    from targets.predict import PredictOptions, predict_source
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
+    how, tuned = settings_for(bundle, how, untuned=untuned, asked=_asked(0, arithmetic))
     instances = bundle.manifest.contract.task == "instance"
     if min_score is not None and not instances:
         raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")
     if out.exists() and any(out.iterdir()) and not force:
         raise ConfigError(f"{out} is not empty; add --force to write into it, or choose another folder")
+    options = PredictOptions(
+        overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score, drop=drop, max_frames=max_frames, timeout_s=timeout_s,
+        fast_jpeg=fast_jpeg,
+    )
     session = open_session(bundle, how.runtime, how.options)
+    start = time.monotonic()
+
+    def on_frame(done: int, count: int | None, dropped: int) -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        ui.progress("predicting", done, count or done + 1, f"{rate:.1f} per second" + (f", {dropped} dropped" if dropped else ""))
+
     try:
-        made = predict_source(
-            session, bundle, source, out, overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score,
-            on_frame=lambda done, count: ui.progress("predicting", done, count or done + 1)
-        )
+        made = predict_source(session, bundle, source, out, options, on_frame=on_frame, asked_to_stop=asked_to_stop)
     finally:
         session.close()
     what = "maps of objects" if instances else "class maps"
-    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'} in {how.runtime}; {what} in {made.masks}"]
+    rate = f"{made.fps:.1f} per second in {how.runtime}"
+    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'}, {rate}; {what} in {made.masks}"]
+    if tuned:
+        lines.append(f"settings: {tuned}")
+    if made.live:
+        lines.append(f"{made.dropped} dropped (policy {made.drop}) of {made.live}")
     if made.objects is not None:
         lines.append(f"objects (class, score, box) in {made.objects}")
     if made.overlays is not None:
         lines.append(f"overlays in {made.overlays}")
+    if made.stopped:
+        lines.append("stopped when asked to; everything above is whole")
     facts = {
         "num_frames": made.num_frames,
         "masks": str(made.masks),
         "overlays": None if made.overlays is None else str(made.overlays),
         "runtime": how.runtime,
+        "tuned": tuned or None,
+        "source": made.live or str(source),
+        "live": bool(made.live),
+        "drop": made.drop,
+        "dropped": made.dropped,
+        "seconds": made.seconds,
+        "fps": made.fps,
+        "stopped": made.stopped,
+        "lost": None if made.lost is None else str(made.lost),
         **({} if made.objects is None else {"objects": str(made.objects)}),
     }
-    return Outcome(tuple(lines), facts)
+    return Outcome(tuple(lines), facts, lost=made.lost)

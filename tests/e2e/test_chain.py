@@ -212,7 +212,7 @@ def test_predict_writes_masks_at_frame_size(project: Path, run: Path, tmp_path: 
     with Image.open(tmp_path / "out" / "masks" / "a b.png") as mask:
         assert mask.size == (150, 70)
         assert int(np.asarray(mask).max()) < 3
-    assert (tmp_path / "out" / "overlays" / "gray.png").is_file()
+    assert (tmp_path / "out" / "overlays" / "gray.jpg").is_file()
     again = edgeseg("predict", str(run / "bundles" / "tiny-tflite-int8"), str(images), "--out", str(tmp_path / "out"), cwd=project)
     assert "--force" in one_line_error(again, 2)
 

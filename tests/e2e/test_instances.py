@@ -124,7 +124,7 @@ def test_a_bundle_verifies_predicts_and_benches_alone(project: Path, tmp_path: P
     assert mask.shape == (96, 128)
     assert set(np.unique(mask).tolist()) <= {0, *(one["id"] for one in said["objects"])}
     assert all(one["class"] in ("disc", "bar") and one["score"] >= 0.05 for one in said["objects"])
-    assert (out / "overlays" / "test_001.png").is_file()
+    assert (out / "overlays" / "test_001.jpg").is_file()
 
     bench = edgeseg("bench", bundle, "--quick", "--json", cwd=project)
     assert bench.returncode == 0, bench.stderr

@@ -20,7 +20,7 @@ from edgeseg.core.instances import InstanceLabel, Instances
 from edgeseg.core.manifest import InstanceReference
 from targets.instances import Shown, at_least, describe, draw, find_instances, object_colours, object_map, put_back, shown_label
 from targets.measure.loop import StepTimes, Stream
-from targets.predict import predict_source
+from targets.predict import PredictOptions, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
 from targets.verify import check_golden
 from targets.verify_instances import judge_instances, verify_instances
@@ -126,7 +126,7 @@ def test_predict_writes_maps_overlays_and_objects(bundle: Bundle, session: Sessi
     assert [int((mask == one["id"]).sum()) for one in said["objects"]] == [one["pixels"] for one in said["objects"]]
     with Image.open(tmp_path / "out/masks/day 1/a.png") as image:
         assert image.mode == "P"
-    drawn = read_frame(tmp_path / "out/overlays/day 1/a.png")
+    drawn = read_frame(tmp_path / "out/overlays/day 1/a.jpg")
     assert (drawn != blocks_frame(168, 168)).any()
 
 
@@ -134,7 +134,7 @@ def test_predict_leaves_out_what_has_no_score(bundle: Bundle, session: Session, 
     frame = blocks_frame(84, 84)
     frame[60:66, 12:20] = 128  # stretches the gray object's box, so its share falls
     write_frame(tmp_path / "a.png", frame)
-    predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", min_score=0.9)
+    predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", PredictOptions(min_score=0.9))
     assert [one["class"] for one in json.loads((tmp_path / "out/objects/a.json").read_text())["objects"]] == ["blue"]
 
 

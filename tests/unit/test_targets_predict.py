@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tiny_models import PALETTE, brightness_step, tiny_bundle, tiny_frame
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import DataError, InputMissingError, MissingExtraError, NoPermissionError, OutputError
 from edgeseg.core.images import read_class_map, read_frame, write_frame
-from targets.predict import overlay, predict_frame, predict_source
+from targets.predict import PredictOptions, overlay, predict_frame, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
 from targets.sources import open_source
 
@@ -57,23 +59,28 @@ def test_a_folder_keeps_its_shape(bundle: Bundle, session: Session, tmp_path: Pa
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         write_frame(source / name, tiny_frame(len(name), height=30, width=40))
     (source / "notes.txt").write_text("no image", encoding="utf-8")
-    seen: list[tuple[int, int | None]] = []
-    done = predict_source(session, bundle, source, out, on_frame=lambda i, n: seen.append((i, n)))
+    seen: list[tuple[int, int | None, int]] = []
+    done = predict_source(session, bundle, source, out, on_frame=lambda i, n, dropped: seen.append((i, n, dropped)))
     assert done.num_frames == 5
-    assert seen == [(i, 5) for i in range(1, 6)]
-    names = ["a.png", "b.png", "sub dir/a.png", "sub dir/twin.bmp.png", "sub dir/twin.png.png"]
-    for folder in (done.masks, done.overlays):
-        assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png")) == names
+    assert seen == [(i, 5, 0) for i in range(1, 6)]
+    names = ["a", "b", "sub dir/a", "sub dir/twin.bmp", "sub dir/twin.png"]
+    assert done.overlays is not None
+    for folder, suffix in ((done.masks, ".png"), (done.overlays, ".jpg")):
+        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        assert files == [name + suffix for name in names]
     frame = read_frame(source / "a.png")
     np.testing.assert_array_equal(read_class_map(done.masks / "a.png"), brightness_step(frame))
-    np.testing.assert_array_equal(read_frame(done.overlays / "a.png"), overlay(frame, brightness_step(frame), PALETTE))
+    expected = Image.fromarray(overlay(frame, brightness_step(frame), PALETTE))
+    stream = io.BytesIO()
+    expected.save(stream, "JPEG", quality=90, subsampling=0)
+    np.testing.assert_array_equal(read_frame(done.overlays / "a.jpg"), read_frame(stream.getvalue()))
     with Image.open(done.masks / "a.png") as mask:
         assert mask.mode == "P"
 
 
 def test_masks_alone(bundle: Bundle, session: Session, tmp_path: Path) -> None:
     write_frame(tmp_path / "a.png", tiny_frame())
-    done = predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", overlays=False)
+    done = predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", PredictOptions(overlays=False))
     assert done.overlays is None
     assert [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")] == ["masks/a.png"]
 
@@ -83,9 +90,9 @@ def test_sources_stream(tmp_path: Path) -> None:
         write_frame(tmp_path / f"{i}.png", tiny_frame(i))
     (tmp_path / "1.png").write_bytes(b"not an image")
     frames = iter(open_source(tmp_path))
-    assert next(frames).name == "0"  # nothing behind it was read yet
+    assert next(frames).name == "0"  # nothing was read yet
     with pytest.raises(DataError, match=r"1\.png: not a readable image"):
-        next(frames)
+        next(frames).read()
 
 
 def test_a_video_comes_out_as_masks_and_a_video(bundle: Bundle, session: Session, tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_a_video_comes_out_as_masks_and_a_video(bundle: Bundle, session: Session
     assert {int(read_class_map(m)[10, 10]) for m in masks[1::2]} == {2}
     again = open_source(done.overlays)
     assert again.fps == pytest.approx(10)
-    assert [f.frame_HWC.shape for f in again] == [(48, 64, 3)] * 12
+    assert [f.read().frame_HWC.shape for f in again] == [(48, 64, 3)] * 12
     assert Fraction(again.count or 0) == 12
 
 
@@ -111,7 +118,7 @@ def test_odd_sizes_make_a_video_too(bundle: Bundle, session: Session, tmp_path: 
         container.mux(stream.encode(None))
     done = predict_source(session, bundle, tmp_path / "odd.avi", tmp_path / "out")
     assert read_class_map(done.masks / "000000.png").shape == (31, 45)
-    assert next(iter(open_source(done.overlays))).frame_HWC.shape == (30, 44, 3)
+    assert next(iter(open_source(done.overlays))).read().frame_HWC.shape == (30, 44, 3)
 
 
 def test_bad_sources(bundle: Bundle, session: Session, tmp_path: Path) -> None:
@@ -134,13 +141,11 @@ def test_a_video_cut_in_half_leaves_no_half_video(bundle: Bundle, session: Sessi
     write_video(tmp_path / "clip.mkv", 60, height=240, width=320)
     whole = (tmp_path / "clip.mkv").read_bytes()
     (tmp_path / "clip.mkv").write_bytes(whole[: len(whole) // 2] + b"\xff" * 50)
-    try:
-        done = predict_source(session, bundle, tmp_path / "clip.mkv", tmp_path / "out")
-    except DataError:
-        assert not (tmp_path / "out" / "overlay.mp4").exists()
-    else:  # FFmpeg takes what it can read of a cut stream; what came out is whole
-        assert 0 < done.num_frames <= 60
-        assert sum(1 for _ in open_source(done.overlays)) == done.num_frames
+    with contextlib.suppress(DataError):  # FFmpeg may also take what it can read of a cut stream
+        predict_source(session, bundle, tmp_path / "clip.mkv", tmp_path / "out")
+    masks = list((tmp_path / "out" / "masks").iterdir())
+    assert 0 < len(masks) <= 60
+    assert sum(1 for _ in open_source(tmp_path / "out" / "overlay.mp4")) == len(masks)  # finished, and as long as the masks go
 
 
 def test_without_the_extra_a_video_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

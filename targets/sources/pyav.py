@@ -1,0 +1,88 @@
+"""What videos, cameras and network streams share: PyAV (FFmpeg). Not a source by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from edgeseg.core.errors import InputMissingError, NoPermissionError, telling_line
+from edgeseg.core.images import Picture, picture_of
+from edgeseg.core.lazy import require
+from targets.sources.base import Source, SourceFrame, SourceOptions
+
+DEFAULT_FPS: Final = 25.0
+"""Rate of a stream that does not say its own."""
+
+_own = threading.local()
+
+
+def first_video_stream(container: Any) -> Any:  # noqa: ANN401 - an SDK object
+    """The first stream of pictures, or `None`."""
+    return next((stream for stream in container.streams if stream.type == "video"), None)
+
+
+def rate_of(stream: Any) -> float:  # noqa: ANN401 - an SDK object
+    """Frames per second as the stream says."""
+    return float(stream.average_rate) if stream.average_rate else DEFAULT_FPS
+
+
+def read_rgb(picture: Any) -> Picture:  # noqa: ANN401 - an SDK object
+    """Convert a decoded picture to uint8 [H, W, 3] RGB, by one converter a thread (making one takes longer than using it)."""
+    if not hasattr(_own, "reformatter"):
+        _own.reformatter = require("av.video.reformatter", extra="video").VideoReformatter()
+    return picture_of(np.ascontiguousarray(_own.reformatter.reformat(picture, format="rgb24").to_ndarray()))
+
+
+def open_live(
+    url: str, options: SourceOptions, *, shown: str, format: str | None = None, settings: Mapping[str, str] | None = None
+) -> Source:
+    """Open a source that gives frames at its own pace; `shown` is what messages call it (never its password).
+
+    A packet that cannot be decoded (a stream entered in the middle, a lost datagram) is passed over.
+
+    Raises:
+        InputMissingError: it cannot be opened, or holds no pictures.
+        NoPermissionError: the operating system refuses it.
+    """
+    av = require("av", extra="video")
+    try:
+        container = av.open(url, format=format, options=dict(settings or {}), timeout=(options.timeout_s, options.timeout_s))
+    except PermissionError as error:
+        raise NoPermissionError(f"no permission to open {shown}; add this user to the group video, and log in again") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        why = _why(av, error, options)
+        raise InputMissingError(f"{shown} cannot be opened ({why}); check that it is on, and its address") from error
+    stream = first_video_stream(container)
+    if stream is None:
+        container.close()
+        raise InputMissingError(f"{shown} holds no pictures; check its address")
+    return Source(_live_frames(av, container, stream, options, shown), count=None, fps=rate_of(stream), live=shown)
+
+
+def _live_frames(av: Any, container: Any, stream: Any, options: SourceOptions, shown: str) -> Iterator[SourceFrame]:  # noqa: ANN401
+    position = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                pictures = packet.decode()
+            except av.error.InvalidDataError:
+                continue
+            for picture in pictures:
+                yield SourceFrame(f"{position:06}", partial(read_rgb, picture), picture.time)
+                position += 1
+    except av.error.FFmpegError as error:
+        why = _why(av, error, options)
+        raise InputMissingError(f"{shown}: lost after {position} frames ({why}); check it and type the same command again") from error
+    finally:
+        container.close()
+
+
+def _why(av: Any, error: Exception, options: SourceOptions) -> str:  # noqa: ANN401 - an SDK module
+    """FFmpeg's own words without the address, which may hold a password; it calls a time that ran out an exit."""
+    if isinstance(error, av.error.ExitError):
+        return f"nothing came for {options.timeout_s:g} s"
+    return str(getattr(error, "strerror", None) or telling_line(error))
