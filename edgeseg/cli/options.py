@@ -26,4 +26,5 @@ ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of th
 ArithmeticOpt = Annotated[
     str, typer.Option("--arithmetic", metavar="BITS", help="what float parts are computed in: f32 | bf16 | f16, where the runtime has it")
 ]
+UntunedOpt = Annotated[bool, typer.Option("--untuned", help="leave out the settings that `edgeseg tune` found")]
 DEFAULT_CONFIG = Path("edgeseg.toml")
