@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ from typing import Any
 from edgeseg.core.errors import BusyError
 
 _CHUNK_BYTES = 1 << 20
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Where what serves every run is kept (costs of layers, emulated boards): EDGESEG_CACHE, else ~/.cache/edgeseg."""
+    return Path(environment.get("EDGESEG_CACHE") or Path.home() / ".cache" / "edgeseg")
 
 
 def sha256_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.files import read_json, write_json
+from edgeseg.core.files import cache_folder, read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.latency_table import LatencyTable, axes_of, cuttable_layers, measure_table
@@ -62,11 +62,6 @@ class LatencyGoal:
         facts = self.facts
         span = facts["table_whole_ms"] - facts["table_least_ms"]
         return float(facts["table_least_ms"] + (share - facts["least_share"]) / (1 - facts["least_share"]) * span)
-
-
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where measurements are kept that serve every run: EDGESEG_CACHE, else ~/.cache/edgeseg."""
-    return Path(environment.get("EDGESEG_CACHE") or Path.home() / ".cache" / "edgeseg")
 
 
 def latency_goal(ctx: RunContext, data: RunData, trained: StepResult) -> LatencyGoal:

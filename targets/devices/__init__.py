@@ -7,6 +7,7 @@ from typing import Final
 
 from edgeseg.core.errors import ConfigError
 from targets.devices.base import Device, DeviceOptions, Job, Progress
+from targets.devices.emulated import open_emulated
 from targets.devices.local import LocalDevice, open_local
 from targets.devices.ssh import open_ssh
 
@@ -15,6 +16,7 @@ __all__ = ["DEVICES", "Device", "DeviceOptions", "Job", "LocalDevice", "Progress
 DEVICES: Final[dict[str, Callable[[str, str, DeviceOptions], Device]]] = {
     "local": open_local,
     "ssh": open_ssh,
+    "emulated": open_emulated,
 }
 """What an address begins with (up to the first `:`) -> what makes a device of address, name and options. Nothing is contacted."""
 

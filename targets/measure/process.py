@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,18 @@ from edgeseg.core.errors import EdgesegError, RuntimeFailure
 WORKER: Final = "targets.measure.worker"
 _PACKAGES_FOLDER: Final = Path(next(iter(targets.__path__))).resolve().parent
 _TAIL_CHARACTERS: Final = 300
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that runs workers on this machine."""
+
+    command: tuple[str, ...]
+    """The interpreter, and what starts it."""
+    packages: Path
+    """Folder of `edgeseg` and `targets`; the worker starts there."""
+    environment: Mapping[str, str]
+    """All of its environment."""
 
 
 class WorkerLines:
@@ -62,21 +75,28 @@ class WorkerLines:
         )
 
 
+def own_interpreter() -> Interpreter:
+    """The Python that runs here."""
+    paths = os.pathsep.join(filter(None, (str(_PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))))
+    return Interpreter((sys.executable,), _PACKAGES_FOLDER, {**os.environ, "PYTHONPATH": paths})
+
+
 def run_worker(
     request: Mapping[str, Any], *, what: str, timeout_s: float, on_progress: Callable[[str, float], None],
+    interpreter: Interpreter | None = None,
 ) -> dict[str, Any]:
-    """Run one request in a fresh process; give its result.
+    """Run one request in a fresh process of `interpreter` (if left out, of the Python that runs here); give its result.
 
     The process is killed when this one dies, when `timeout_s` is over, and on any exception here (Ctrl-C included).
 
     Raises:
         EdgesegError: see `WorkerLines.result`.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGES_FOLDER), os.environ.get("PYTHONPATH", ""))))}
+    interpreter = interpreter or own_interpreter()
     with tempfile.TemporaryFile() as stderr:
         worker = subprocess.Popen(
-            [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-            cwd=_PACKAGES_FOLDER, env=environment, text=True, encoding="utf-8",
+            [*interpreter.command, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+            cwd=interpreter.packages, env=dict(interpreter.environment), text=True, encoding="utf-8",
         )
         overdue = threading.Event()
 

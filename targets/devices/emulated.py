@@ -1,0 +1,65 @@
+"""`emulated:BOARD`: a board's processor emulated on this machine. Its answers are verified; its times mean nothing and are refused."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from edgeseg.core.errors import ConfigError, EdgesegError, TargetError
+from edgeseg.core.files import cache_folder
+from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
+from targets.devices.emulation.boards import BOARDS
+from targets.devices.emulation.environment import Environment, open_environment
+from targets.devices.local import collect, link_uploads
+from targets.measure.process import run_worker
+
+SCHEME: Final = "emulated"
+_UNTIMED: Final = ("answer", "describe")
+"""Jobs whose results do not hang on speed."""
+
+
+class EmulatedDevice:
+    """Runs jobs of this machine's files on an emulated processor. Uploads are links: nothing is copied."""
+
+    def __init__(self, board: str, name: str, cache: Path) -> None:
+        """`board` = a key of `BOARDS`; `cache` = folder that keeps the environment."""
+        self.address: Final = f"{SCHEME}:{board}"
+        self.name: Final = name or self.address
+        self._board = board
+        self._cache = cache
+
+    def prepare(self, say: Callable[[str], None]) -> Environment:
+        """Give the environment, built where it is not there yet; see `open_environment` for what is raised."""
+        return open_environment(self._cache, say)
+
+    def run(self, job: Job, *, what: str, timeout_s: float, on_progress: Progress, into: Path | None = None) -> dict[str, Any]:
+        """See `Device.run`; a job that takes times is refused (`TargetError`), and building the environment does not count as time."""
+        if job.request["job"] not in _UNTIMED:
+            raise TargetError(f"emulated: answers only; {what} on {self.address} would measure this machine, so give a board: "
+                              "--device ssh://USER@BOARD, or a name of edgeseg devices list")
+        interpreter = self.prepare(lambda words: on_progress(words, 0.0)).interpreter(self._board)
+        with tempfile.TemporaryDirectory(prefix="edgeseg-job-") as name:
+            folder = Path(name)
+            link_uploads(job, folder)
+            try:
+                result = run_worker(
+                    {**job.request, "folder": name}, what=what, timeout_s=timeout_s, on_progress=on_progress, interpreter=interpreter,
+                )
+            except EdgesegError as error:
+                raise retold(error, job.uploads, device=self.name) from error
+            collect(job, folder, into)
+            return result
+
+
+def open_emulated(address: str, name: str, options: DeviceOptions) -> Device:
+    """Give an emulated board; nothing is built yet. See `targets.devices.open_device`."""
+    board = address.removeprefix(f"{SCHEME}:")
+    if board not in BOARDS:
+        known = ", ".join(f"{SCHEME}:{name}" for name in BOARDS)
+        raise ConfigError(f"device '{address}': no such board is emulated; type one of {known}")
+    if options != DeviceOptions():
+        raise ConfigError(f"device '{address}' takes no options; its Python and its folders are edgeseg's own")
+    return EmulatedDevice(board, name, cache_folder(os.environ))
