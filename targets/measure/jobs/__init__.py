@@ -8,6 +8,7 @@ from targets.measure.jobs.base import Work
 from targets.measure.jobs.bench import bench
 from targets.measure.jobs.compare import compare
 from targets.measure.jobs.sweep import sweep
+from targets.measure.jobs.tune import look_around, race_settings, try_settings
 
 __all__ = ["JOBS", "Work"]
 
@@ -15,4 +16,7 @@ JOBS: Final[dict[str, Work]] = {
     "bench": bench,
     "compare": compare,
     "sweep": sweep,
+    "tune-look": look_around,
+    "tune-try": try_settings,
+    "tune-race": race_settings,
 }

@@ -1,4 +1,4 @@
-"""Jobs `tune-try` and `tune-race`: many settings of one bundle in one process, tried one after the other, then measured in turns.
+"""Jobs `tune-look`, `tune-try`, `tune-race`: what there is to set; many settings in one process, one after the other; the same in turns.
 
 A setting that the SDK refuses is a row with its reason. One that crashes or hangs takes the process along: the stage, `setting NUMBER`,
 says which it was. A call that does not come back is ended by the kernel (SIGALRM), for no Python may run while an SDK computes.
@@ -24,7 +24,7 @@ from edgeseg.core.instances import Answer, Instances, as_instances
 from edgeseg.core.stats import nearest_rank
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
-from targets.measure.jobs.base import model_frames
+from targets.measure.jobs.base import model_frames, plan_here
 from targets.measure.loop import Clock, Progress, cycle
 from targets.runtimes import RUNTIMES, RuntimeOptions, open_session, own_arithmetic
 from targets.runtimes.base import Session
@@ -42,11 +42,22 @@ MAX_COMPARED: Final = 4
 """Frames whose answers are compared with those of the first setting, besides the golden ones."""
 
 
+def look_around(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
+    """Say how this machine runs the bundle by itself, what it is, and what decides which settings are worth trying."""
+    bundle, machine = open_bundle(Path(request["bundle"])), describe_machine()
+    runtime, options = plan_here(request, bundle)
+    return {
+        "runtime": runtime, "options": asdict(options), "machine": asdict(machine), "smt": _smt(), "version": RUNTIMES[runtime].version(),
+        "arithmetic": own_arithmetic(runtime) if options.provider == "cpu" else "f32",
+        "measured_on": asdict(measured_on(find_target(request["target"]), machine)),
+    }
+
+
 def try_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
     """Open every setting once: what it pins, whether it answers as the first one does, and about how long it takes.
 
     Gives `rows`, one a setting, with `refused` or with `golden` (share as sealed), `same` (share as the first setting's answers),
-    `settings` and `cost_ms`; and what the machine is.
+    `settings` and `cost_ms`.
     """
     bundle, runtime = open_bundle(Path(request["bundle"])), request["runtime"]
     frames = model_frames(bundle, [Path(file) for file in request["files"]])
@@ -58,9 +69,10 @@ def try_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) -
         try:
             with _Limit(request["limit_s"]) as limit:
                 session = open_session(bundle, runtime, options)
-                guarded = _Guarded(session, limit)
-                golden = check_golden(bundle, guarded)
-                answers = [guarded.run(frame) for frame in frames[:MAX_COMPARED]]
+                limit.renew(calls=len(bundle.manifest.golden))
+                golden = check_golden(bundle, session)
+                limit.renew(calls=MAX_COMPARED)
+                answers = [session.run(frame) for frame in frames[:MAX_COMPARED]]
                 first = first or answers
                 turn = _Turn(session, options, frames, request["purpose"], limit, clock)
                 cost_ms = min(turn(TRY_CALLS, 0.0) for _ in range(TRY_TURNS))
@@ -74,11 +86,7 @@ def try_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) -
             if place == 0:
                 raise
             rows.append({"refused": "not enough memory"})
-    machine = describe_machine()
-    return {
-        "rows": rows, "machine": asdict(machine), "measured_on": asdict(measured_on(find_target(request["target"]), machine)),
-        "version": RUNTIMES[runtime].version(), "smt": _smt(), "arithmetic": own_arithmetic(runtime),
-    }
+    return {"rows": rows}
 
 
 def race_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
@@ -120,25 +128,12 @@ class _Limit:
         self.renew()
         return self
 
-    def renew(self, more_s: float = 0.0) -> None:
-        """Start anew, with `more_s` on top."""
-        signal.setitimer(signal.ITIMER_REAL, self._seconds + more_s)
+    def renew(self, more_s: float = 0.0, *, calls: int = 1) -> None:
+        """Start anew: the limit for each of so many calls, and `more_s` on top."""
+        signal.setitimer(signal.ITIMER_REAL, self._seconds * calls + more_s)
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-class _Guarded:
-    """A session each of whose calls has its own limit."""
-
-    def __init__(self, session: Session, limit: _Limit) -> None:
-        self.settings = session.settings
-        self.close = session.close
-        self._session, self._limit = session, limit
-
-    def run(self, frame_HWC: Frame) -> Answer:
-        self._limit.renew()
-        return self._session.run(frame_HWC)
 
 
 class _Turn:

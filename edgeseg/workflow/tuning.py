@@ -1,0 +1,89 @@
+"""`edgeseg tune`: the fastest settings of a bundle on a board, found by measuring there and kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeseg.core.bundle import Bundle, open_bundle
+from edgeseg.core.errors import InputMissingError, require_path
+from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.ui import Ui
+from targets.boards import Wishes, plan
+from targets.devices import LocalDevice, open_device
+from targets.tuned import save_tuned
+from targets.tuning.tune import Row, TuneResult
+from targets.tuning.tune import tune as find_settings
+
+
+def tune(
+    folder: Path, *, target: str, device: str = "local", purpose: str = "latency", data: Path | None = None, quick: bool = False,
+    allow_arithmetic: bool = False, ui: Ui,
+) -> Outcome:
+    """Find the fastest settings of a bundle on a device and keep them beside it.
+
+    Raises:
+        TargetError: the target does not run it, there is nothing to tune, or the device is emulated.
+        BundleError: it does not answer there as it was sealed.
+        DeviceError: the device cannot be used.
+    """
+    bundle = open_bundle(require_path(folder, what="bundle"))
+    board = open_device(device)
+    how = plan(target, bundle.manifest.format, bundle.manifest.precision) if isinstance(board, LocalDevice) else Wishes()
+    frames = _frames(bundle, data)
+    result = find_settings(
+        bundle, frames, device=board, target=target, how=how, purpose=purpose, quick=quick, allow_arithmetic=allow_arithmetic,
+        on_progress=lambda stage, done: ui.progress(f"tuning: {stage}", round(100 * min(done, 1.0)), 100),
+    )
+    kept = save_tuned(bundle, result.entry())
+    facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "file": str(kept)}
+    return Outcome((*_lines(result), f"kept in {kept}"), facts)
+
+
+def _frames(bundle: Bundle, data: Path | None) -> list[Path]:
+    frames = [bundle.folder / pair.frame for pair in bundle.manifest.golden]
+    if data is not None:
+        from edgeseg.data.dataset import photographs
+
+        frames = photographs(require_path(data, what="folder"))
+    if not frames:
+        raise InputMissingError(f"{data or bundle.folder} holds no images to measure with; type: edgeseg tune {bundle.folder} --data DIR")
+    return frames
+
+
+def _lines(result: TuneResult) -> list[str]:
+    elsewhere = "" if result.measured_on.is_target else f" NOT THE TARGET ({result.target})"
+    unit = "p90 of a call" if result.purpose == "latency" else "time over frames"
+    lines = [
+        f"{result.bundle} in {result.runtime} {result.version}, for {result.purpose}, on {result.measured_on.machine}{elsewhere}"
+        + (" QUICK" if result.quick else ""),
+        f"{len(result.rows)} settings, {sum(row.cost_ms is not None for row in result.rows)} of them raced; ms = {unit}, ratio = to the "
+        "best of its last round",
+        *(_row(row) for row in result.rows),
+    ]
+    interval = f"95 % interval {result.low:.3f} to {result.high:.3f}, {result.blocks} pairs of blocks"
+    if result.faster:
+        lines.append(f"best: {words(result.chosen)}: {result.gain:.3f} times as fast as the target's own settings ({interval})")
+    elif result.blocks:
+        lines.append(f"the target's own settings are kept: {words(result.best)} won the race, but is not clearly faster: "
+                     f"{result.gain:.3f} times as fast ({interval})")
+    else:
+        lines.append("the target's own settings are kept: none was faster in the race")
+    if result.same_answers < 1:
+        lines.append(f"CHANGED ANSWERS: {result.same_answers:.4%} are as before; type: edgeseg verify BUNDLE --data DIR "
+                     f"--arithmetic {result.chosen.get('precision_hint', 'f32')}")
+    return lines
+
+
+def words(fields: Mapping[str, Any]) -> str:
+    """`num_threads=4, streams=1`."""
+    return ", ".join(f"{name.removeprefix('extra.')}={value}" for name, value in fields.items())
+
+
+def _row(row: Row) -> str:
+    what = f"  {words(row.fields)}"
+    if row.cost_ms is None:
+        return f"{what}: {row.reason}"
+    answers = "" if row.same_answers in (None, 1.0) else f"; {row.same_answers:.4%} of the answers as before"
+    return f"{what}: {row.cost_ms:.3f} ms, ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f}) after {row.rounds} rounds{answers}"
