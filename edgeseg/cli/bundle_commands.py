@@ -9,6 +9,7 @@ import typer
 
 from edgeseg.cli.console import Console, print_json
 from edgeseg.cli.options import ArithmeticOpt, BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt, UntunedOpt
+from edgeseg.cli.stopping import asked_to_stop
 from edgeseg.core.errors import goals_exit_code
 
 
@@ -78,31 +79,48 @@ def bench(
 
 def predict(
     bundle: BundleArg,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="an image, a folder of images, or a video")],
+    source: Annotated[str, typer.Argument(
+        metavar="SOURCE", help="an image, a folder of images, a video, a camera (camera:0, /dev/video0) or a stream (rtsp://...)"
+    )],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for masks and overlays")],
     target: TargetOpt = "host",
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="write the picture with the mask drawn over it")] = True,
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=0, max=1, help="instances: leave out objects below this; default 0.5")
     ] = None,
+    drop: Annotated[
+        str, typer.Option("--drop", metavar="POLICY", help="cameras and streams: never | oldest | newest frame goes; default oldest")
+    ] = "",
+    frames: Annotated[int | None, typer.Option("--frames", min=1, metavar="N", help="stop after N frames")] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="S", help="cameras and streams: seconds without a frame until it has ended")
+    ] = 10.0,
+    fast_jpeg: Annotated[
+        bool, typer.Option("--fast-jpeg", help="decode JPEG at reduced scale where that is enough; a few pixels are answered otherwise")
+    ] = False,
     arithmetic: ArithmeticOpt = "f32",
     untuned: UntunedOpt = False,
     force: Annotated[bool, typer.Option("--force", help="replace files that are already there")] = False,
     json: JsonOpt = False,
 ) -> None:
-    """Run a bundle on images or a video; write class maps (PNG at frame size) or objects (and JSON), and overlays."""
+    """Run a bundle on images, a video, a camera or a stream; write class maps (PNG at frame size) or objects (and JSON), and overlays."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
-    outcome = bundles.predict(
-        bundle, source, out, target=target, overlay=overlay, force=force, min_score=min_score, arithmetic=arithmetic, untuned=untuned,
-        ui=console,
-    )
+    with asked_to_stop() as stopping:
+        outcome = bundles.predict(
+            bundle, source, out, target=target, overlay=overlay, force=force, min_score=min_score, arithmetic=arithmetic, untuned=untuned,
+            drop=drop, max_frames=frames, timeout_s=timeout, fast_jpeg=fast_jpeg, asked_to_stop=stopping, ui=console,
+        )
     console.close()
     if json:
         print_json(outcome.to_json())
     else:
         print("\n".join(outcome.lines))
+    if outcome.lost is not None:
+        raise outcome.lost
+    if stopping.number and not outcome.facts["live"]:  # a live source has no other end
+        raise typer.Exit(128 + stopping.number)
 
 
 def register(app: typer.Typer) -> None:

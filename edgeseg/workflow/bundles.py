@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
-from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, require_path
 from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
@@ -38,6 +39,8 @@ class Outcome:
     passed: bool = True
     undecided: bool = False
     """Not passed, though nothing was missed: a goal is not decided."""
+    lost: EdgesegError | None = None
+    """What ended it before its time, after everything in `lines` was done."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the facts as JSON values."""
@@ -268,15 +271,19 @@ def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[s
 
 
 def predict(
-    folder: Path, source: Path, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
-    arithmetic: str = "f32", untuned: bool = False, ui: Ui
+    folder: Path, source: Path | str, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
+    arithmetic: str = "f32", untuned: bool = False, drop: str = "", max_frames: int | None = None, timeout_s: float = 10.0,
+    fast_jpeg: bool = False, asked_to_stop: Callable[[], bool] = lambda: False, ui: Ui
 ) -> Outcome:
-    """Write class maps, or objects, and overlays of images, a folder or a video, with tuned settings as `bench` does.
+    """Write class maps, or objects, and overlays of images, a folder, a video, a camera or a stream.
+
+    A live source that was lost is `Outcome.lost`; what was written before is whole.
 
     Raises:
-        ConfigError: `out` already holds predictions and `force` is not given, or `min_score` for a bundle that gives no scores.
+        ConfigError: `out` already holds predictions and `force` is not given, `min_score` for a bundle that gives no scores, or a drop
+            policy for files.
     """
-    from targets.predict import predict_source
+    from targets.predict import PredictOptions, predict_source
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
@@ -286,28 +293,48 @@ def predict(
         raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")
     if out.exists() and any(out.iterdir()) and not force:
         raise ConfigError(f"{out} is not empty; add --force to write into it, or choose another folder")
+    options = PredictOptions(
+        overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score, drop=drop, max_frames=max_frames, timeout_s=timeout_s,
+        fast_jpeg=fast_jpeg,
+    )
     session = open_session(bundle, how.runtime, how.options)
+    start = time.monotonic()
+
+    def on_frame(done: int, count: int | None, dropped: int) -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        ui.progress("predicting", done, count or done + 1, f"{rate:.1f} per second" + (f", {dropped} dropped" if dropped else ""))
+
     try:
-        made = predict_source(
-            session, bundle, source, out, overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score,
-            on_frame=lambda done, count: ui.progress("predicting", done, count or done + 1)
-        )
+        made = predict_source(session, bundle, source, out, options, on_frame=on_frame, asked_to_stop=asked_to_stop)
     finally:
         session.close()
     what = "maps of objects" if instances else "class maps"
-    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'} in {how.runtime}; {what} in {made.masks}"]
+    rate = f"{made.fps:.1f} per second in {how.runtime}"
+    lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'}, {rate}; {what} in {made.masks}"]
     if tuned:
         lines.append(f"settings: {tuned}")
+    if made.live:
+        lines.append(f"{made.dropped} dropped (policy {made.drop}) of {made.live}")
     if made.objects is not None:
         lines.append(f"objects (class, score, box) in {made.objects}")
     if made.overlays is not None:
         lines.append(f"overlays in {made.overlays}")
+    if made.stopped:
+        lines.append("stopped when asked to; everything above is whole")
     facts = {
         "num_frames": made.num_frames,
         "masks": str(made.masks),
         "overlays": None if made.overlays is None else str(made.overlays),
         "runtime": how.runtime,
         "tuned": tuned or None,
+        "source": made.live or str(source),
+        "live": bool(made.live),
+        "drop": made.drop,
+        "dropped": made.dropped,
+        "seconds": made.seconds,
+        "fps": made.fps,
+        "stopped": made.stopped,
+        "lost": None if made.lost is None else str(made.lost),
         **({} if made.objects is None else {"objects": str(made.objects)}),
     }
-    return Outcome(tuple(lines), facts)
+    return Outcome(tuple(lines), facts, lost=made.lost)
