@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from edgeseg.core.errors import ConfigError
 
 DEFAULT_PORT: Final = 22
-_NAME: Final = re.compile(r"[^\s/@\[\]\\\"'`$;&|<>(){}*?!#-][^\s/@\[\]\\\"'`$;&|<>(){}*?!#]*")
+_NAME: Final = re.compile(r"[^\s/@\[\]\\\"'`$;&|<>(){}*?!#%-][^\s/@\[\]\\\"'`$;&|<>(){}*?!#%]*")
 """A user or a host: nothing a shell would read in another way, for both stand in lines that a person is told to type."""
 
 

@@ -64,7 +64,7 @@ class SshDevice:
         from targets.devices.session import LostError
 
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        hello = {"holder": f"{_who()}, {what}, since {since}", "session": secrets.token_hex(16),
+        hello = {"holder": f"{who()}, {what}, since {since}", "session": secrets.token_hex(16),
                  "folder": self._options.folder or BOARD_FOLDER}
         pauses = iter(self._times.again_s)
         lost: DeviceError | None = None
@@ -148,7 +148,8 @@ def _files(uploads: Mapping[str, Path]) -> Files:
     return files
 
 
-def _who() -> str:
+def who() -> str:
+    """Who asks, for the lock."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):  # a user without a name

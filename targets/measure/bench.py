@@ -53,7 +53,7 @@ def bench(
     how = how or _own_way(target, bundle, device)
     place = f"bundles/{bundle.folder.resolve().name}"
     with _as_files(frames) as files:
-        request = {"job": "bench", "target": target.name, "quick": quick, "files": list(files), **_side(place, target, how)}
+        request = {"job": "bench", "target": target.name, "quick": quick, "files": list(files), **side(place, target, how)}
         raw = device.run(Job(request, {place: bundle.folder, **files}), what=f"measuring {bundle.manifest.name}{_with(how)}",
                          timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress)
     return BenchResult.from_worker({**raw, "device": device.address})
@@ -73,7 +73,7 @@ def compare(
     device = device or LocalDevice()
     places = {"a": f"a/{a.folder.resolve().name}", "b": f"b/{b.folder.resolve().name}"}
     sides = {
-        name: _side(places[name], target, how or _own_way(target, bundle, device))
+        name: side(places[name], target, how or _own_way(target, bundle, device))
         for name, bundle, how in (("a", a, how_a), ("b", b, how_b))
     }
     with _as_files(frames) as files:
@@ -115,7 +115,8 @@ def _with(how: Plan | Wishes) -> str:
     return "" if isinstance(how, Wishes) else f" with {how.runtime}"
 
 
-def _side(place: str, target: Target, how: Plan | Wishes) -> dict[str, Any]:
+def side(place: str, target: Target, how: Plan | Wishes) -> dict[str, Any]:
+    """What a request says of a bundle at `place` in the job's folder, and of how to run it (`targets.measure.jobs.base.plan_here`)."""
     if isinstance(how, Wishes):
         return {"bundle": place, "target": target.name, "wishes": how._asdict()}
     return {"bundle": place, "runtime": how.runtime, "options": asdict(how.options)}
@@ -132,5 +133,5 @@ def _as_files(frames: Sequence[bytes | Path]) -> Iterator[dict[str, Path]]:
             path = Path(folder) / f"{i:06}" if isinstance(frame, bytes) else require_path(frame, what="frame")
             if isinstance(frame, bytes):
                 path.write_bytes(frame)
-            files[f"frames/{i:06}{path.suffix}"] = path
+            files[f"frames/{i:06}/{path.name}"] = path
         yield files

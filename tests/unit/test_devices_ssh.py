@@ -1,16 +1,29 @@
-"""A board over SSH, on a real sshd: the good path, and every way a board can be unwilling."""
+"""A board over SSH, on a real sshd: the good path, and every way a board can be unwilling. What breaks in the middle is in tests/e2e."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import asyncssh
 import pytest
-from sshd_tools import NEEDS_SSHD, Board, running
+from sshd_tools import NEEDS_SSHD, TIMES, Board, Proxy, running
 from tiny_models import tiny_bundle, tiny_frame
 
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError
 from edgeseg.core.images import write_frame
-from targets.devices import Job
+from targets.devices import Job, open_device
+from targets.devices.address import parse_ssh
+from targets.devices.remote import answers_on
+from targets.devices.session import START
+from targets.devices.ssh import quoted_path
+from targets.verify import check_golden
 
 pytestmark = NEEDS_SSHD
 
@@ -21,25 +34,268 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
         yield board
 
 
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return tiny_bundle(tmp_path, "null")
+
+
 def silent(stage: str, done: float) -> None:
     pass
 
 
-def bench_job(folder: Path, frame: Path, **more: object) -> Job:
-    request = {"job": "bench", "target": "host", "quick": True, "files": [f"frames/0/{frame.name}"], "bundle": "bundles/0",
-               "runtime": "null", "options": {}, **more}
-    return Job(request, {"bundles/0": folder, f"frames/0/{frame.name}": frame})
+def ask(board: Board, bundle: Bundle, **how: object) -> None:
+    """Have the bundle's golden frames answered there: the shortest job."""
+    with answers_on(board.device(**how), bundle, (), timeout_s=300) as session:  # type: ignore[arg-type]
+        assert check_golden(bundle, session) == 1.0
 
 
-def test_a_job_runs_there(board: Board, tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path, "null")
-    frame = tmp_path / "a name with $(touch oops)' and \"quotes\" `id`\n.png"
+def one_line(error: pytest.ExceptionInfo[DeviceError]) -> str:
+    assert "\n" not in str(error.value)
+    assert error.value.exit_code == 72
+    return str(error.value)
+
+
+def test_a_job_runs_there_and_names_survive(board: Board, tmp_path: Path) -> None:
+    folder = tmp_path / "my $(touch oops) bundle's \"best\"; `id` & co"
+    folder.mkdir()
+    bundle = tiny_bundle(folder, "null")
+    moved = bundle.folder.rename(folder / "a b' $(c) \"d\"")
+    frame = tmp_path / "field $HOME 'x' $(touch oops)\n*.png"
     write_frame(frame, tiny_frame())
+    upload = f"frames/0/{frame.name}"
+    request = {"job": "answer", "target": "host", "files": [upload], "bundle": f"bundles/{moved.name}", "runtime": "null", "options": {},
+               "out": "out $(touch oops)' \"x\""}
     stages: list[str] = []
     result = board.device().run(
-        bench_job(bundle.folder, frame), what="measuring", timeout_s=120, on_progress=lambda stage, done: stages.append(stage),
+        Job(request, {f"bundles/{moved.name}": moved, upload: frame}, (request["out"],)), what="it's $(touch oops)", timeout_s=300,
+        on_progress=lambda stage, done: stages.append(stage), into=tmp_path / "into",
     )
-    assert result["bundle_sha256"] == bundle.manifest.sha256
+    assert result["num_answers"] == len(list((tmp_path / "into" / request["out"]).iterdir())) == 1 + len(bundle.manifest.golden)
     assert stages[0] == "upload"
-    assert "measure" in stages
+    assert stages[-1] == "answer"
+    assert list(tmp_path.rglob("oops")) == list(board.folder.rglob("oops")) == []
     assert board.quiet()
+    assert not (board.work / "jobs").exists()
+
+
+def test_what_is_there_is_not_sent_again(board: Board, bundle: Bundle) -> None:
+    ask(board, bundle)
+    proxy = Proxy(board.port)
+    try:
+        board.know(proxy.port)
+        big = bundle.folder.parent / "big.bin"
+        big.write_bytes(os.urandom(3 << 20))
+        job = Job({"job": "answer", "target": "host", "files": [], "bundle": "b/x", "runtime": "null", "options": {}, "out": "out"},
+                  {"b/x": bundle.folder, "more/big.bin": big, "more/again.bin": big})
+        board.device(port=proxy.port).run(job, what="x", timeout_s=300, on_progress=silent)
+        first = proxy.passed
+        board.device(port=proxy.port).run(job, what="x", timeout_s=300, on_progress=silent)
+        again = proxy.passed - first
+    finally:
+        proxy.close()
+        board.know()
+    assert 3 << 20 < first < 4 << 20  # one copy of both
+    assert again < 100_000
+
+
+def test_a_file_that_was_changed_in_the_store_is_sent_again(board: Board, bundle: Bundle) -> None:
+    ask(board, bundle)
+    stored = sorted((board.work / "store").iterdir())
+    assert stored
+    assert all(path.stat().st_mode & 0o222 == 0 for path in stored)
+    for path in stored:
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    ask(board, bundle)
+
+
+def test_errors_of_the_worker_arrive_as_they_were(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"^board: torn\.png: not a readable image"), answers_on(board.device(), bundle, [torn]):
+        pass
+    assert board.quiet()
+
+
+def test_an_unknown_host_key_is_never_taken(board: Board, bundle: Bundle) -> None:
+    (board.folder / "known_hosts").write_text("", encoding="utf-8")
+    try:
+        with pytest.raises(DeviceError) as caught:
+            ask(board, bundle)
+        assert (board.folder / "known_hosts").read_text(encoding="utf-8") == ""
+    finally:
+        board.know()
+    said = one_line(caught)
+    assert said.startswith(f"board: its host key is not known (ssh-ed25519 {board.host_key.get_fingerprint()})")
+    login = parse_ssh(board.device().address).login
+    assert said.endswith(f"type once: ssh -o UserKnownHostsFile={board.folder}/known_hosts -p {board.port} {login}")
+
+
+def test_a_changed_host_key_is_told_from_an_unknown_one(board: Board, bundle: Bundle) -> None:
+    board.know(key=asyncssh.generate_private_key("ssh-ed25519"))
+    try:
+        with pytest.raises(DeviceError) as caught:
+            ask(board, bundle)
+    finally:
+        board.know()
+    assert "its host key CHANGED" in one_line(caught)
+    assert one_line(caught).endswith(f"type: ssh-keygen -f {board.folder}/known_hosts -R '[127.0.0.1]:{board.port}'")
+
+
+def test_a_file_of_host_keys_that_is_missing_is_no_licence(board: Board, bundle: Bundle) -> None:
+    (board.folder / "known_hosts").unlink()
+    try:
+        with pytest.raises(DeviceError, match=r"the file of host keys .*known_hosts cannot be read"):
+            ask(board, bundle)
+    finally:
+        board.know()
+
+
+def test_a_key_that_is_refused(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "other"))
+    with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, identity=tmp_path / "other")
+    assert f"the key {tmp_path}/other was refused for " in one_line(caught)
+    assert f"type: ssh-copy-id -i {tmp_path}/other -p {board.port} " in one_line(caught)
+
+
+def test_a_key_that_is_none(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "torn").write_text("-----BEGIN NONSENSE-----", encoding="utf-8")
+    for name in ("torn", "gone"):
+        with pytest.raises(DeviceError) as caught:
+            ask(board, bundle, identity=tmp_path / name)
+        one_line(caught)
+
+
+def test_nobody_listens(board: Board, bundle: Bundle) -> None:
+    proxy = Proxy(board.port)
+    proxy.close()
+    with pytest.raises(DeviceError, match=rf"^board: 127\.0\.0\.1 refuses connections to port {proxy.port}; is sshd running there\?"):
+        ask(board, bundle, port=proxy.port)
+
+
+@pytest.mark.parametrize(("python", "told"), [
+    ("/no/such $(python)", "exit 127"), ("~/no such python'", "exit 127"), ("/etc/passwd", "exit 126"), ("/bin/true", "exit 0"),
+])
+def test_no_python(board: Board, bundle: Bundle, python: str, told: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, python=python)
+    assert one_line(caught).startswith(f"board: {python} does not run there ({told}")
+    assert one_line(caught).endswith("type: edgeseg devices setup board")
+
+
+def wrapped(folder: Path, before: str) -> str:
+    """A Python of which `before` is true: it is run ahead of what the host asks for."""
+    path = folder / "python with a name"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c "import sys;{before};$3"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_python_too_old(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    python = wrapped(tmp_path, "sys.version_info=(3,8,10)")
+    with pytest.raises(DeviceError, match=r"there is Python 3\.8, edgeseg needs 3\.10 or newer; type: edgeseg devices setup board"):
+        ask(board, bundle, python=python)
+
+
+@pytest.mark.parametrize("name", ["python2.7", "python3.8", "python3.9"])
+def test_old_pythons_understand_what_starts_the_keeper(name: str) -> None:
+    found = shutil.which(name)
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"no {name} here")
+    ended = subprocess.run([found, "-c", START], capture_output=True, text=True)
+    assert (ended.stdout, ended.returncode) == (f"edgeseg-board {name.removeprefix('python')}\n", 0)
+
+
+def test_no_edgeseg_and_another_edgeseg(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, python=wrapped(tmp_path, "sys.modules['targets']=None"))
+    assert "edgeseg does not start" in one_line(caught)
+    assert "ModuleNotFoundError" in one_line(caught)
+    with pytest.raises(DeviceError, match=r"^board has edgeseg 0\.0\.1, this machine .*type: edgeseg devices setup board"):
+        ask(board, bundle, python=wrapped(tmp_path, "import edgeseg;edgeseg.__version__='0.0.1'"))
+
+
+def test_login_scripts_may_talk(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    ask(board, bundle, python=wrapped(tmp_path, "print('Welcome to the farm');print('-'*70)"))
+    with pytest.raises(DeviceError, match="prints too much at login"):
+        ask(board, bundle, python=wrapped(tmp_path, "print('x'*200_000)"))
+
+
+def test_two_hosts_at_once(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    """The second is told who was first; the first does not notice."""
+    frame = tmp_path / "frame.png"
+    write_frame(frame, tiny_frame())
+    told: list[BaseException] = []
+    job = Job({"job": "bench", "target": "host", "quick": True, "files": ["f/frame.png"], "bundle": "b/x", "runtime": "null",
+               "options": {}},
+              {"b/x": bundle.folder, "f/frame.png": frame})
+
+    def second(stage: str, done: float) -> None:
+        if stage == "measure" and not told:
+            with pytest.raises(BusyError) as caught:
+                elsewhere(lambda: ask(board, bundle))
+            told.append(caught.value)
+
+    assert board.device().run(job, what="measuring demo-int8", timeout_s=300, on_progress=second)["quick"]
+    assert "board: in use by " in str(told[0])
+    assert ", measuring demo-int8, since 20" in str(told[0])
+    assert str(told[0]).endswith(" UTC; wait for it to end")
+    assert board.quiet()
+
+
+def elsewhere(call: Callable[[], None]) -> None:
+    """Run a call in a thread of its own, for this one runs an event loop already."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
+
+
+def test_a_board_is_not_trusted_with_where_files_go(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    """A board that was taken over sends a file that nobody asked for."""
+    patch = "k.Keeper._give=lambda s,n:s._line.send({'file':'answers/../../evil','bytes':0})"
+    evil = wrapped(tmp_path, f"import targets.devices.keeper as k;{patch}")
+    with pytest.raises(DeviceError, match=r"sends a file 'answers/\.\./\.\./evil' that nobody asked for"):
+        ask(board, bundle, python=evil)
+    assert list(tmp_path.parent.rglob("evil")) == []
+
+
+@pytest.mark.parametrize(("address", "login", "port"), [
+    ("ssh://pi@pi5", "pi@pi5", None), ("ssh://pi5:2222/", "pi5", 2222), ("ssh://a.b-c@[::1]:22", "a.b-c@::1", 22),
+])
+def test_addresses(address: str, login: str, port: int | None) -> None:
+    where = parse_ssh(address)
+    assert (where.login, where.port) == (login, port)
+    assert open_device(address, "pi").name == "pi"
+
+
+@pytest.mark.parametrize("address", [
+    "ssh://", "ssh://pi@", "ssh:pi5", "ssh://pi@host:notaport", "ssh://pi@host:0", "ssh://pi@host/path", "ssh://pi@-oProxyCommand=x",
+    "ssh://-x@host", "ssh://$(id)@host", "ssh://pi@ho%20st", "ssh://pi%20x@host", "ssh://pi@host:99999", "ssh://pi@ho;st",
+])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="expected ssh://user@host"):
+        open_device(address)
+
+
+def test_no_password_in_an_address() -> None:
+    with pytest.raises(ConfigError, match="ssh-copy-id") as caught:
+        open_device("ssh://pi:raspberry@pi5")
+    assert "raspberry" not in str(caught.value)
+
+
+def test_home_is_the_boards() -> None:
+    said = subprocess.run(["/bin/sh", "-c", f"printf %s {quoted_path('~/a b$(c)')}"], capture_output=True, text=True, check=True,
+                          env={"HOME": "/home/the pi"})
+    assert said.stdout == "/home/the pi/a b$(c)"
+
+
+def test_times_out_on_a_board_that_does_not_answer(bundle: Bundle, board: Board) -> None:
+    proxy = Proxy(board.port)
+    proxy.stall_after = 0
+    board.know(proxy.port)
+    try:
+        with pytest.raises(DeviceError, match="no answer within 1 s; is the board on"):
+            ask(board, bundle, port=proxy.port, times=type(TIMES)(connect_s=1.0))
+    finally:
+        proxy.close()
+        board.know()
