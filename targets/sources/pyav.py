@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,9 @@ from targets.sources.base import Source, SourceFrame, SourceOptions
 
 DEFAULT_FPS: Final = 25.0
 """Rate of a stream that does not say its own."""
+
+OPEN_TIMEOUT_S: Final = 20.0
+"""Least time a live source has to begin: cameras wake up, streams begin with a key frame."""
 
 _own = threading.local()
 
@@ -49,12 +53,13 @@ def open_live(
         NoPermissionError: the operating system refuses it.
     """
     av = require("av", extra="video")
+    patience_s, start = max(options.timeout_s, OPEN_TIMEOUT_S), time.monotonic()
     try:
-        container = av.open(url, format=format, options=dict(settings or {}), timeout=(options.timeout_s, options.timeout_s))
+        container = av.open(url, format=format, options=dict(settings or {}), timeout=(patience_s, options.timeout_s))
     except PermissionError as error:
         raise NoPermissionError(f"no permission to open {shown}; add this user to the group video, and log in again") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        why = _why(av, error, options)
+        why = f"nothing came for {patience_s:g} s" if time.monotonic() - start >= patience_s else _words(error)
         raise InputMissingError(f"{shown} cannot be opened ({why}); check that it is on, and its address") from error
     stream = first_video_stream(container)
     if stream is None:
@@ -75,14 +80,12 @@ def _live_frames(av: Any, container: Any, stream: Any, options: SourceOptions, s
                 yield SourceFrame(f"{position:06}", partial(read_rgb, picture), picture.time)
                 position += 1
     except av.error.FFmpegError as error:
-        why = _why(av, error, options)
+        why = f"no frame for {options.timeout_s:g} s" if isinstance(error, av.error.ExitError) else _words(error)
         raise InputMissingError(f"{shown}: lost after {position} frames ({why}); check it and type the same command again") from error
     finally:
         container.close()
 
 
-def _why(av: Any, error: Exception, options: SourceOptions) -> str:  # noqa: ANN401 - an SDK module
-    """FFmpeg's own words without the address, which may hold a password; it calls a time that ran out an exit."""
-    if isinstance(error, av.error.ExitError):
-        return f"nothing came for {options.timeout_s:g} s"
+def _words(error: Exception) -> str:
+    """FFmpeg's own words without the address, which may hold a password."""
     return str(getattr(error, "strerror", None) or telling_line(error))
