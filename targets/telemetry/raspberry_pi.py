@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ CAPPING_BITS: Final = 0b1111
 _FAILED: Final = 1 << 31
 """Set where the firmware's mailbox itself failed."""
 _TIMEOUT_S: Final = 2.0
+ASK_EVERY_S: Final = 2.9
+"""Each question starts a program, so three of them a second would cost a Pi more than 1 % of a processor: at every third sample, then."""
 
 
 class Throttled(NamedTuple):
@@ -36,17 +39,23 @@ def decode_throttled(bits: int) -> Throttled:
                      tuple(words for bit, words in MEANINGS.items() if bits >> (bit + 16) & 1))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Vcgencmd:
-    """One `vcgencmd` call a sample."""
+    """A `vcgencmd` call every few seconds; its answer holds in between."""
 
     program: Path
     arguments: tuple[str, ...]
     parse: Callable[[str], dict[str, float]]
     columns: tuple[Column, ...]
+    _answer: dict[str, float] = field(default_factory=dict)
+    _asked_s: float = 0.0
 
     def read(self) -> Mapping[str, Reading]:
-        return self.parse(_ask(self.program, *self.arguments))
+        now = time.monotonic()
+        if not self._answer or now - self._asked_s >= ASK_EVERY_S:
+            self._answer = {}
+            self._answer, self._asked_s = self.parse(_ask(self.program, *self.arguments)), now
+        return self._answer
 
     def close(self) -> None:
         pass

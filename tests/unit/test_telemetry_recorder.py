@@ -13,7 +13,8 @@ import pytest
 from board_trees import jetson_orin_nano, raspberry_pi_4, write
 
 from targets.boards import TARGETS
-from targets.telemetry import SENSORS, Column, Recorder, Sensor, Trace, find_sensors, measure_idle
+from targets.telemetry import SENSORS, Absent, Column, Recorder, Sensor, Trace, find_sensors, measure_idle
+from targets.telemetry import raspberry_pi as firmware
 from targets.telemetry.base import Reading
 from targets.telemetry.recorder import Sampler
 
@@ -66,7 +67,15 @@ def test_a_sensor_that_stops_in_the_middle_is_a_gap(tmp_path: Path) -> None:
     assert {gap.column for gap in trace.between(3.5, 9.0).gaps} == set()
 
 
-def test_a_whole_sensor_that_fails_takes_no_other_along(tmp_path: Path) -> None:
+def test_firmware_is_asked_every_third_second(tmp_path: Path) -> None:
+    probe = SENSORS["pi-clock"].open(raspberry_pi_4(tmp_path))
+    assert not isinstance(probe, Absent)
+    write(tmp_path, {"firmware/measure_clock": "frequency(0)=600000000"})
+    assert probe.read()["arm_mhz"] > 1800, "the answer of just now still holds"
+
+
+def test_a_whole_sensor_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firmware, "ASK_EVERY_S", 0.0)
     root, clock = raspberry_pi_4(tmp_path), Seconds()
     sampler = Sampler(find_sensors(["pi-throttled", "temperature"]), root, clock)
     sampler.sample()
