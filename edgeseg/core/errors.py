@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 _TEMPORARY: Final = re.compile(r"\.(.+)\.\d+\.(?:tmp|old)")
 """`.NAME.PID.tmp` of `edgeseg.core.files`."""
@@ -128,10 +128,18 @@ def vendor_errors(vendor: str) -> Iterator[None]:
     """Turn anything foreign raised inside into `RuntimeFailure`, its cause kept; our own errors pass unchanged."""
     try:
         yield
-    except (EdgesegError, OSError, MemoryError):
-        raise
     except Exception as error:
-        raise RuntimeFailure(f"{vendor} failed: {telling_line(error)}") from error
+        raise_vendor_error(vendor, error)
+
+
+def raise_vendor_error(vendor: str, error: Exception) -> NoReturn:
+    """Raise a foreign error as `RuntimeFailure`, its cause kept, and one of ours as it is.
+
+    For calls of microseconds, where `vendor_errors` would cost one of them: call it in an `except` clause.
+    """
+    if isinstance(error, (EdgesegError, OSError, MemoryError)):
+        raise error
+    raise RuntimeFailure(f"{vendor} failed: {telling_line(error)}") from error
 
 
 def telling_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from typing import Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, TargetError
-from targets.runtimes.base import Runtime, RuntimeOptions, Session
+from targets.runtimes.base import CheckedSession, Runtime, RuntimeOptions, Session
 from targets.runtimes.litert import LiteRtRuntime
 from targets.runtimes.null import NullRuntime
 from targets.runtimes.onnxruntime import OnnxRuntime
@@ -13,7 +13,7 @@ from targets.runtimes.openvino import OpenVinoRuntime
 from targets.runtimes.openvino import own_arithmetic as _openvino_arithmetic
 from targets.runtimes.tflite_runtime import TfliteRuntime
 
-__all__ = ["RUNTIMES", "Runtime", "RuntimeOptions", "Session", "open_session", "own_arithmetic"]
+__all__ = ["RUNTIMES", "CheckedSession", "Runtime", "RuntimeOptions", "Session", "open_session", "own_arithmetic"]
 
 RUNTIMES: Final[dict[str, Runtime]] = {
     "null": NullRuntime(),
@@ -33,7 +33,7 @@ def own_arithmetic(runtime: str) -> str:
     return _OWN_ARITHMETIC[runtime]() if runtime in _OWN_ARITHMETIC else "f32"
 
 
-def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Session:
+def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> CheckedSession:
     """Open a bundle with the runtime of this name.
 
     Raises:

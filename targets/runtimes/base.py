@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BundleError, DataError, EdgesegError, RuntimeFailure, telling_line, vendor_errors
-from edgeseg.core.images import Frame
+from edgeseg.core.errors import BundleError, DataError, EdgesegError, RuntimeFailure, raise_vendor_error, telling_line, vendor_errors
+from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.instances import MASK_SIZE, Answer, from_outputs
 from edgeseg.core.manifest import DETECTIONS_NAME, INPUT_NAME, MASKS_NAME, OUTPUT_NAME, Contract, Manifest
 from targets.runtimes.options import RuntimeOptions as RuntimeOptions  # part of this seam
@@ -60,7 +60,7 @@ class Runtime(Protocol):
         """Version installed here, `None` where it is not; imports nothing."""
         ...
 
-    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> CheckedSession:
         """Load the model and check its input and output against the manifest's contract.
 
         Raises:
@@ -83,42 +83,69 @@ class Port:
     shape: tuple[int | str, ...]
 
 
-Outputs = Sequence[NDArray[np.generic]]
-"""What a model gave, in the order of `contract_outputs`; may be buffers that are used again."""
+Answers = Sequence[NDArray[np.generic]]
+"""Arrays for what a model gives, in the order of `contract_outputs`: C-contiguous, writeable, of those dtypes and as many bytes."""
+Execute = Callable[[Frame, Answers], None]
+"""Answers a C-contiguous uint8 frame [H, W, 3] into arrays that belong to the caller, and keeps no hold of what is in them."""
 
 
 class CheckedSession:
-    """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out a fresh answer."""
+    """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out an answer that is the caller's.
+
+    It costs a few microseconds a call (`python -m benchmarks.session_overhead`).
+    """
 
     def __init__(
-        self, vendor: str, manifest: Manifest, settings: Mapping[str, str], execute: Callable[[Frame], Outputs],
-        release: Callable[[], None] = lambda: None,
+        self, vendor: str, manifest: Manifest, settings: Mapping[str, str], execute: Execute, release: Callable[[], None] = lambda: None,
     ) -> None:
-        """Wrap `execute`: C-contiguous uint8 [H, W, 3] in, the contract's outputs out (their first axis of length 1 may be missing)."""
+        """Wrap `execute`; `release` frees what the SDK holds."""
         contract = manifest.contract
         self.settings: Mapping[str, str] = dict(settings)
         self._vendor = vendor
         self._manifest = manifest
         self._shape = (contract.height, contract.width, 3)
         self._map_shape = (contract.height, contract.width)
-        self._execute: Callable[[Frame], Outputs] | None = execute
+        self._semantic = contract.task == "semantic"
+        self._execute: Execute | None = execute
         self._release = release
 
-    def run(self, frame_HWC: Frame) -> Answer:
-        """See `Session.run`."""
+    def run(self, frame_HWC: Frame, out: ClassMap | None = None) -> Answer:
+        """See `Session.run`. A class map goes into `out` (uint8 [H, W], C-contiguous, writeable) where that is given, and is `out` then.
+
+        An SDK that can reads the frame where it lies and writes into `out` itself. The session holds on to both arrays until the next call,
+        which costs least with the same ones, but looks at them during calls only.
+
+        Raises:
+            DataError: also where `out` is no such array, or the answer no class map.
+        """
         if frame_HWC.shape != self._shape or frame_HWC.dtype != np.uint8:  # an SDK that was given a bare pointer would read past it
             raise DataError(
                 f"frame {frame_HWC.dtype} {list(frame_HWC.shape)} where the model takes uint8 {list(self._shape)}; "
                 "bring it there with edgeseg.core.images.to_model"
             )
-        assert self._execute is not None, "run after close"
-        with vendor_errors(self._vendor):
-            outputs = self._execute(np.ascontiguousarray(frame_HWC))
-            if self._manifest.contract.task == "semantic":
-                return np.array(outputs[0], dtype=np.uint8).reshape(self._map_shape)
-            detections_K6, masks_Khw = np.array(outputs[0], dtype=np.float32), np.array(outputs[1], dtype=np.uint8)
+        execute = self._execute
+        assert execute is not None, "run after close"
+        if not self._semantic:
+            return self._objects(execute, frame_HWC, out)
+        if out is None:
+            out = np.empty(self._map_shape, np.uint8)
+        elif out.shape != self._map_shape or out.dtype != np.uint8 or not out.flags.carray:
+            raise DataError(f"out is {out.dtype} {list(out.shape)}; expected a writeable C-contiguous array uint8 {list(self._map_shape)}")
         try:
-            return from_outputs(detections_K6, masks_Khw, num_classes=len(self._manifest.classes))
+            execute(np.ascontiguousarray(frame_HWC), (out,))
+        except Exception as error:
+            raise_vendor_error(self._vendor, error)
+        return out
+
+    def _objects(self, execute: Execute, frame_HWC: Frame, out: ClassMap | None) -> Answer:
+        if out is not None:
+            raise DataError(f"{self._manifest.name} answers with objects, which do not fit into a class map; leave out away")
+        answers = output_buffers(self._manifest.contract)
+        with vendor_errors(self._vendor):
+            execute(np.ascontiguousarray(frame_HWC), answers)
+        try:
+            return from_outputs(answers[0].astype(np.float32, copy=False), answers[1].astype(np.uint8, copy=False),
+                                num_classes=len(self._manifest.classes))
         except ValueError as error:
             raise BundleError(f"{self._manifest.name} in {self._vendor}: {error}; export the bundle again") from error
 

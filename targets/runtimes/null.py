@@ -18,7 +18,7 @@ from edgeseg.core.errors import BundleError, TargetError
 from edgeseg.core.files import read_json
 from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.instances import MASK_SIZE
-from targets.runtimes.base import CheckedSession, Outputs, RuntimeOptions, Session, output_buffers
+from targets.runtimes.base import Answers, CheckedSession, RuntimeOptions
 from targets.runtimes.options import refuse_options
 
 
@@ -31,24 +31,27 @@ class NullRuntime:
         """The version of edgeseg: there is no SDK."""
         return __version__
 
-    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> CheckedSession:
         """See `Runtime.open`."""
         if options.provider != "cpu":
             raise TargetError(f"the null runtime runs on cpu, not on {options.provider}")
         refuse_options("the null runtime", options)
         num_classes, contract = _read_num_classes(bundle), bundle.manifest.contract
 
-        def execute(frame_HWC: Frame) -> Outputs:
+        def execute(frame_HWC: Frame, answers: Answers) -> None:
             brightness: NDArray[np.uint32] = frame_HWC.sum(axis=2, dtype=np.uint32)
             class_map = (brightness * num_classes // 766).astype(np.uint8)
-            return [class_map] if contract.task == "semantic" else _objects(class_map, num_classes, output_buffers(contract))
+            if contract.task == "semantic":
+                answers[0][:] = class_map
+            else:
+                _objects(class_map, num_classes, answers)
 
         return CheckedSession("null", bundle.manifest, {"runtime": "null", "provider": "cpu"}, execute)
 
 
-def _objects(class_map_HW: ClassMap, num_classes: int, outputs: list[NDArray[np.generic]]) -> Outputs:
+def _objects(class_map_HW: ClassMap, num_classes: int, answers: Answers) -> None:
     """One object a class, as many as there are slots."""
-    detections_K6, masks_Khw = outputs
+    detections_K6, masks_Khw = answers
     for slot, index in enumerate(range(1, min(num_classes, len(detections_K6) + 1))):
         mine = class_map_HW == index
         rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
@@ -60,7 +63,6 @@ def _objects(class_map_HW: ClassMap, num_classes: int, outputs: list[NDArray[np.
         cell_rows = ((np.arange(MASK_SIZE) + 0.5) * (y1 - y0) / MASK_SIZE).astype(np.int64)
         cell_columns = ((np.arange(MASK_SIZE) + 0.5) * (x1 - x0) / MASK_SIZE).astype(np.int64)
         masks_Khw[slot] = inside[np.ix_(cell_rows, cell_columns)] * np.uint8(255)
-    return outputs
 
 
 def _read_num_classes(bundle: Bundle) -> int:

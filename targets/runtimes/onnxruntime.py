@@ -1,6 +1,6 @@
 """ONNX Runtime. Provider, threads and graph optimisation are pinned; a provider that fell back is an error.
 
-Buffers are bound once (IO binding): the frame is read where it lies and the answer written into preallocated buffers.
+IO binding: the frame is read where it lies and the answer written where the caller wants it, nothing is copied.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError, telling_line, vendor_errors
@@ -16,17 +17,17 @@ from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
 from targets.runtimes.base import (
+    Answers,
     CheckedSession,
-    Outputs,
     Port,
     RuntimeOptions,
-    Session,
     check_ports,
     contract_outputs,
     installed_version,
     load_errors,
-    output_buffers,
 )
+from targets.runtimes.cache import cache_folder
+from targets.runtimes.cuda import Cuda
 from targets.runtimes.options import refuse_options
 
 EXECUTION_PROVIDERS: Final = {
@@ -35,6 +36,10 @@ EXECUTION_PROVIDERS: Final = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
 """Asked for in this order. TensorRT leaves the operators it does not know to CUDA, never to the CPU."""
+_HAS: Final = {"cpu": (), "cuda": ("device",), "tensorrt": ("device", "cache_dir")}
+"""Options a provider has besides those all of them have."""
+_EXTRA: Final = {"cpu": ("session.intra_op.allow_spinning",), "cuda": ("prefer_nhwc",), "tensorrt": ()}
+"""What may be set besides (`RuntimeOptions.extra`); `prefer_nhwc` is CUDA's layout."""
 
 
 def available_providers() -> frozenset[str]:
@@ -53,7 +58,7 @@ class OnnxRuntime:
         """Version of whichever build of ONNX Runtime is installed."""
         return installed_version("onnxruntime", "onnxruntime-gpu")
 
-    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> CheckedSession:
         """See `Runtime.open`."""
         with load_errors("onnxruntime", bundle):
             ort = require("onnxruntime", extra="onnx")
@@ -71,9 +76,9 @@ class OnnxRuntime:
             return _bind(bundle, sdk, {"runtime": "onnxruntime", **pinned, "executing": ", ".join(executing)})
 
     def _refuse_what_is_not_here(self, ort: Any, options: RuntimeOptions) -> None:  # noqa: ANN401 - an SDK module
-        refuse_options("onnxruntime", options)
         if options.provider not in EXECUTION_PROVIDERS:
             raise TargetError(f"onnxruntime runs on {', '.join(EXECUTION_PROVIDERS)}, not on {options.provider}; choose one of them")
+        refuse_options(f"onnxruntime on {options.provider}", options, has=_HAS[options.provider], extra=_EXTRA[options.provider])
         here = ort.get_available_providers()
         missing = [name for name in EXECUTION_PROVIDERS[options.provider] if name not in here]
         if missing:
@@ -98,11 +103,13 @@ def _session_options(ort: Any, options: RuntimeOptions) -> tuple[Any, dict[str, 
     entries = {"session.intra_op.allow_spinning": "1", "session.inter_op.allow_spinning": "0"}
     if options.provider != "cpu":
         entries["session.disable_cpu_ep_fallback"] = "1"
+    entries |= {key: value for key, value in options.extra.items() if key.startswith("session.")}
     for key, value in entries.items():
         pinned.add_session_config_entry(key, value)
     record = {
         "provider": options.provider, "intra_op_num_threads": str(options.num_threads), "inter_op_num_threads": "1",
-        "execution_mode": "sequential", "graph_optimization_level": "all", "precision_hint": options.precision_hint, **entries,
+        "execution_mode": "sequential", "graph_optimization_level": "all", "precision_hint": options.precision_hint,
+        "cache_dir": options.cache_dir or "none", **options.extra, **entries,
     }
     return pinned, record
 
@@ -135,32 +142,56 @@ def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: An
 
 
 def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, dict[str, str]]]:
+    cuda = {"device_id": options.device or "0"}
     settings: dict[str, dict[str, str]] = {
         "TensorrtExecutionProvider": {
+            **cuda,
             "trt_fp16_enable": str(int(options.precision_hint == "f16")),
             "trt_int8_enable": str(int(bundle.manifest.precision in ("int8", "mixed"))),
+            **_engine_cache(bundle, options),
         },
         # TF32 keeps 10 bits of mantissa: not the fp32 that was asked for.
-        "CUDAExecutionProvider": {"use_tf32": "0"},
+        "CUDAExecutionProvider": {**cuda, "use_tf32": "0", **options.extra},
     }
     return [(name, settings.get(name, {})) for name in EXECUTION_PROVIDERS[options.provider]]
+
+
+def _engine_cache(bundle: Bundle, options: RuntimeOptions) -> dict[str, str]:
+    """Where TensorRT's engines are kept. Its own key has neither the driver nor all settings in it; the folder's name has."""
+    if options.provider != "tensorrt" or not options.cache_dir:
+        return {}
+    facts = {
+        "model_sha256": bundle.manifest.sha256, "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu") or "",
+        "tensorrt": installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13") or "", "precision_hint": options.precision_hint,
+        **Cuda(options.device).facts(),
+    }
+    folder = str(cache_folder(options.cache_dir, "onnxruntime-tensorrt", facts))
+    return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder,
+            "trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
 
 
 def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object
     return Port(name=declared.name, dtype=declared.type, shape=tuple(declared.shape))
 
 
-def _bind(bundle: Bundle, sdk: Any, settings: dict[str, str]) -> Session:  # noqa: ANN401 - an SDK object
+def _bind(bundle: Bundle, sdk: Any, settings: dict[str, str]) -> CheckedSession:  # noqa: ANN401 - an SDK object
     contract = bundle.manifest.contract
     in_shape = (1, contract.height, contract.width, 3)
-    buffers = output_buffers(contract)
+    ports = [(port.name, np.dtype(port.dtype).type, port.shape) for port in contract_outputs(contract)]
     binding = sdk.io_binding()
-    for port, buffer in zip(contract_outputs(contract), buffers, strict=True):
-        binding.bind_output(port.name, "cpu", 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
+    bound_frame: Frame | None = None
+    bound: list[NDArray[np.generic] | None] = [None for _ in ports]  # held, so that their memory stays theirs while it is bound
 
-    def execute(frame_HWC: Frame) -> Outputs:
-        binding.bind_input(INPUT_NAME, "cpu", 0, np.uint8, in_shape, frame_HWC.ctypes.data)
+    def execute(frame_HWC: Frame, answers: Answers) -> None:
+        nonlocal bound_frame
+        if frame_HWC is not bound_frame:  # binding takes longer than the rest of a call
+            binding.bind_input(INPUT_NAME, "cpu", 0, np.uint8, in_shape, frame_HWC.ctypes.data)
+            bound_frame = frame_HWC
+        for index, answer in enumerate(answers):
+            if answer is not bound[index]:
+                name, dtype, shape = ports[index]
+                binding.bind_output(name, "cpu", 0, dtype, shape, answer.ctypes.data)
+                bound[index] = answer
         sdk.run_with_iobinding(binding)
-        return buffers
 
     return CheckedSession("onnxruntime", bundle.manifest, settings, execute)

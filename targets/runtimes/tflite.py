@@ -14,17 +14,17 @@ from edgeseg.core.errors import TargetError
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import quiet
-from targets.runtimes.base import CheckedSession, Outputs, Port, RuntimeOptions, Session, check_ports, load_errors
+from targets.runtimes.base import Answers, CheckedSession, Port, RuntimeOptions, check_ports, load_errors
 from targets.runtimes.options import refuse_options
 
 
-def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, module: str, extra: str) -> Session:
+def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, module: str, extra: str) -> CheckedSession:
     """Open a TFLite bundle with `module`.Interpreter; see `Runtime.open` for what is raised."""
     if options.provider != "cpu":
         raise TargetError(f"{vendor} runs on cpu, not on {options.provider}; choose provider cpu")
     if options.precision_hint != "f32":
         raise TargetError(f"{vendor} computes in f32, not in {options.precision_hint}; leave the precision hint out")
-    refuse_options(vendor, options)
+    refuse_options(vendor, options, has=("delegate",))
     with load_errors(vendor, bundle):
         interpreter = make_interpreter(bundle, options, module=module, extra=extra)
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
@@ -40,8 +40,11 @@ def open_interpreter(bundle: Bundle, options: RuntimeOptions, *, vendor: str, mo
 def make_interpreter(bundle: Bundle, options: RuntimeOptions, *, module: str, extra: str) -> Any:  # noqa: ANN401 - an SDK object
     """An interpreter with its tensors allocated, XNNPACK having taken what it takes."""
     sdk = require(module, extra=extra)
+    kernels = sdk.OpResolverType.AUTO if options.delegate else sdk.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     with quiet():  # it greets on stderr
-        interpreter = sdk.Interpreter(model_path=str(bundle.model_path), num_threads=options.num_threads)
+        interpreter = sdk.Interpreter(
+            model_path=str(bundle.model_path), num_threads=options.num_threads, experimental_op_resolver_type=kernels,
+        )
         interpreter.allocate_tensors()
     return interpreter
 
@@ -71,10 +74,13 @@ def _delegate(interpreter: Any) -> str:  # noqa: ANN401 - an SDK object
 
 def _bind(
     bundle: Bundle, interpreter: Any, vendor: str, settings: dict[str, str], index_in: int, indices_out: list[int]  # noqa: ANN401
-) -> Session:
-    def execute(frame_HWC: Frame) -> Outputs:
+) -> CheckedSession:
+    views = [interpreter.tensor(index) for index in indices_out]
+
+    def execute(frame_HWC: Frame, answers: Answers) -> None:
         interpreter.set_tensor(index_in, frame_HWC[np.newaxis])
         interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in indices_out]
+        for answer, view in zip(answers, views, strict=True):
+            np.copyto(answer, view().reshape(answer.shape))  # a view must not outlive the call: the SDK refuses to go on
 
     return CheckedSession(vendor, bundle.manifest, settings, execute)

@@ -6,7 +6,7 @@ Its build does not give int8 to XNNPACK: seen 91 ms where LiteRT takes 9.5 (docs
 from __future__ import annotations
 
 from edgeseg.core.bundle import Bundle
-from targets.runtimes.base import RuntimeOptions, Session, installed_version
+from targets.runtimes.base import CheckedSession, RuntimeOptions, installed_version
 from targets.runtimes.tflite import open_interpreter
 
 
@@ -19,6 +19,6 @@ class TfliteRuntime:
         """Version of the tflite_runtime package."""
         return installed_version("tflite_runtime", "tflite-runtime")
 
-    def open(self, bundle: Bundle, options: RuntimeOptions) -> Session:
+    def open(self, bundle: Bundle, options: RuntimeOptions) -> CheckedSession:
         """See `Runtime.open`."""
         return open_interpreter(bundle, options, vendor="tflite_runtime", module="tflite_runtime.interpreter", extra="pi-legacy")

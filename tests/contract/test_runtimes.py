@@ -18,7 +18,7 @@ from tiny_models import ANSWERS, WRITERS, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, ConfigError, DataError, MissingExtraError, RuntimeFailure, TargetError
-from targets.runtimes import RUNTIMES, RuntimeOptions, Session, open_session
+from targets.runtimes import RUNTIMES, CheckedSession, RuntimeOptions, Session, open_session
 from targets.verify import check_golden
 
 ELSEWHERE = {"tflite_runtime"}
@@ -71,6 +71,33 @@ def test_takes_frames_that_are_read_only_or_strided(pair: tuple[str, str], sessi
     frame.setflags(write=False)
     np.testing.assert_array_equal(session.run(frame), expected)
     np.testing.assert_array_equal(session.run(strided), expected)
+
+
+def test_writes_into_what_it_is_given(pair: tuple[str, str], session: CheckedSession) -> None:
+    outs = [np.full((24, 32), 77, dtype=np.uint8) for _ in range(2)]
+    buffer = np.zeros((24, 32, 3), dtype=np.uint8)  # the same array again and again, with other pixels in it
+    for seed in range(4):
+        buffer[:] = tiny_frame(seed)
+        out = outs[seed % 2]
+        assert session.run(buffer, out) is out
+        np.testing.assert_array_equal(out, ANSWERS[pair[1]](tiny_frame(seed)))
+    kept = outs[0].copy()
+    session.run(tiny_frame(5))  # an answer that was handed out is not touched by calls that have none
+    np.testing.assert_array_equal(outs[0], kept)
+    buffer.setflags(write=False)  # a frame that can no longer be shared, with new pixels all the same
+    np.testing.assert_array_equal(session.run(buffer, outs[1]), ANSWERS[pair[1]](tiny_frame(3)))
+
+
+@pytest.mark.parametrize("out", [
+    np.zeros((24, 31), np.uint8), np.zeros((24, 32), np.int32), np.zeros((32, 24), np.uint8).T, np.zeros((1, 24, 32), np.uint8),
+], ids=["size", "dtype", "order", "rank"])
+def test_refuses_to_write_elsewhere(session: CheckedSession, out: np.ndarray) -> None:
+    with pytest.raises(DataError, match="expected a writeable C-contiguous array uint8"):
+        session.run(tiny_frame(), out)
+    sealed = np.zeros((24, 32), np.uint8)
+    sealed.setflags(write=False)
+    with pytest.raises(DataError, match="expected a writeable"):
+        session.run(tiny_frame(), sealed)
 
 
 @pytest.mark.parametrize("wrong", [

@@ -1,0 +1,149 @@
+"""Options of single runtimes: devices, streams, delegates, caches. What all runtimes have is in tests/contract/test_runtimes.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import strongest_channel, tiny_bundle, tiny_frame
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import NoPermissionError, TargetError
+from targets.runtimes import RuntimeOptions, open_session
+from targets.runtimes.cache import cache_folder, default_root, processor_facts
+from targets.runtimes.cuda import Cuda
+
+
+@pytest.fixture(scope="module")
+def openvino(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("openvino"), "openvino")
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("tflite"), "tflite")
+
+
+def answers_right(bundle: Bundle, runtime: str, options: RuntimeOptions) -> dict[str, str]:
+    session = open_session(bundle, runtime, options)
+    for seed in range(2):
+        np.testing.assert_array_equal(session.run(tiny_frame(seed)), strongest_channel(tiny_frame(seed)))
+    settings = dict(session.settings)
+    session.close()
+    return settings
+
+
+@pytest.mark.parametrize(("provider", "device"), [("gpu", ""), ("npu", ""), ("gpu", "GPU.7")])
+def test_a_device_that_is_not_there_is_refused_with_what_is(openvino: Bundle, provider: str, device: str) -> None:
+    import openvino as ov
+
+    if any(name.startswith(provider.upper()) for name in ov.Core().available_devices):
+        pytest.skip(f"there is a {provider} here")
+    with pytest.raises(TargetError, match=rf"sees no {device or provider.upper()} on this machine; it sees CPU"):
+        open_session(openvino, "openvino", RuntimeOptions(provider=provider, device=device))
+
+
+@pytest.mark.parametrize("device", ["AUTO", "MULTI:CPU", "HETERO:CPU,GPU", "GPU"])
+def test_openvino_never_chooses_the_device_itself(openvino: Bundle, device: str) -> None:
+    with pytest.raises(TargetError, match="is no CPU device"):
+        open_session(openvino, "openvino", RuntimeOptions(device=device))
+
+
+TWO_PROCESSORS = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a stream needs a processor of its own")
+
+
+@TWO_PROCESSORS
+def test_openvino_takes_streams_and_its_own_settings(openvino: Bundle) -> None:
+    settings = answers_right(openvino, "openvino", RuntimeOptions(num_threads=2, streams=2, extra={"ENABLE_CPU_PINNING": "NO"}))
+    assert settings["NUM_STREAMS"] == "2"
+    assert settings["ENABLE_CPU_PINNING"] in ("NO", "False")
+    assert settings["device"] == "CPU"
+
+
+def test_more_streams_than_processors_are_refused(openvino: Bundle) -> None:
+    many = len(os.sched_getaffinity(0)) + 1
+    with pytest.raises(TargetError, match=f"where {many} were asked for"):
+        open_session(openvino, "openvino", RuntimeOptions(num_threads=many, streams=many))
+
+
+@TWO_PROCESSORS
+def test_as_many_threads_as_streams_get_their_own_answers(openvino: Bundle) -> None:
+    session = open_session(openvino, "openvino", RuntimeOptions(num_threads=2, streams=2))
+    frames = [tiny_frame(seed) for seed in range(40)]
+    with ThreadPoolExecutor(2) as pool:
+        for frame, answer in zip(frames, pool.map(session.run, frames), strict=True):
+            np.testing.assert_array_equal(answer, strongest_channel(frame))
+    session.close()
+
+
+def test_openvino_keeps_compiled_models_apart(openvino: Bundle, tmp_path: Path) -> None:
+    options = RuntimeOptions(cache_dir=str(tmp_path))
+    answers_right(openvino, "openvino", options)
+    made = sorted(tmp_path.rglob("*.blob"))
+    assert len(made) == 1
+    facts = json.loads((made[0].parent / "facts.json").read_text())
+    assert facts["model_sha256"] == openvino.manifest.sha256
+    answers_right(openvino, "openvino", options)  # taken from there
+    assert sorted(tmp_path.rglob("*.blob")) == made
+    answers_right(openvino, "openvino", RuntimeOptions(cache_dir=str(tmp_path), extra={"ENABLE_CPU_PINNING": "NO"}))
+    assert len(list(tmp_path.rglob("*.blob"))) == 2
+
+
+def test_litert_without_its_delegate(tflite: Bundle) -> None:
+    assert "XNNPACK" in answers_right(tflite, "litert", RuntimeOptions())["delegate"]
+    assert answers_right(tflite, "litert", RuntimeOptions(delegate=False))["delegate"] == "none"
+
+
+def test_litert_keeps_packed_weights(tflite: Bundle, tmp_path: Path) -> None:
+    options = RuntimeOptions(cache_dir=str(tmp_path))
+    file = Path(answers_right(tflite, "litert", options)["weight_cache"])
+    made = file.stat()
+    assert tmp_path in file.parents
+    assert made.st_mode & 0o077 == 0
+    assert answers_right(tflite, "litert", options)["weight_cache"] == str(file)  # taken from there
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+    with pytest.raises(TargetError, match="litert with a cache has no delegate"):
+        open_session(tflite, "litert", RuntimeOptions(cache_dir=str(tmp_path), delegate=False))
+
+
+def test_a_cache_that_others_may_write_is_refused(openvino: Bundle, tmp_path: Path) -> None:
+    facts = {"model_sha256": "0", "driver": "1"}
+    folder = cache_folder(str(tmp_path), "some", facts)
+    assert folder == cache_folder(str(tmp_path), "some", dict(reversed(facts.items())))
+    assert folder != cache_folder(str(tmp_path), "some", {**facts, "driver": "2"})
+    folder.chmod(0o777)
+    with pytest.raises(NoPermissionError, match="is not this user's alone to write"):
+        cache_folder(str(tmp_path), "some", facts)
+    elsewhere = cache_folder(str(tmp_path), "some", {"model_sha256": "1"})
+    for file in elsewhere.iterdir():
+        file.unlink()
+    elsewhere.rmdir()
+    elsewhere.symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(NoPermissionError):
+        cache_folder(str(tmp_path), "some", {"model_sha256": "1"})
+
+
+def test_where_caches_lie() -> None:
+    assert default_root({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}) == "/x/edgeseg"
+    assert default_root({"HOME": "/home/me"}) == "/home/me/.cache/edgeseg"
+
+
+def test_a_processor_is_its_kind_and_instructions_not_its_clock(tmp_path: Path) -> None:
+    text = "processor : 0\nmodel name : A\ncpu MHz : {}\nflags : fpu avx2\n"
+    (tmp_path / "a").write_text(text.format(1000))
+    (tmp_path / "b").write_text(text.format(2000))
+    (tmp_path / "c").write_text(text.format(1000).replace("avx2", "avx2 avx512f"))
+    a, b, c = (processor_facts(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_no_gpu_is_said_before_an_sdk_is_asked() -> None:
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("there is an NVIDIA driver here")
+    with pytest.raises(TargetError, match="there is no NVIDIA driver here"):
+        Cuda()
