@@ -28,6 +28,7 @@ from quantization.graph_onnx import read_pixels_in_blocks
 from quantization.instances import FLOAT_REASON as INSTANCE_REASON
 from quantization.instances import Operation, float_operations
 from quantization.plan import AUTO, Int8Plan
+from quantization.pools_onnx import pools_as_convolutions
 from quantization.ranges import RangeFinder, check_float_layers
 from quantization.tensors import TENSORS
 from quantization.tensors.onnx import activations, float_activations
@@ -100,11 +101,13 @@ class OnnxWriter:
 
     def _quantize(self, plan: Int8Plan, ranges: dict[str, Ranges], excluded: list[str], output: Path) -> None:
         onnx, ort_quantization = require("onnx", extra="export"), require("onnxruntime.quantization", extra="export")
+        float_model = onnx.load(str(self.bundle.model_path))
+        pools_as_convolutions(float_model)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ranges-", suffix=".tmp") as folder:
             cache = Path(folder) / "ranges.json"
             _write_cache(ranges, cache)
             ort_quantization.quantize_static(
-                onnx.load(str(self.bundle.model_path)), str(output), None, quant_format=ort_quantization.QuantFormat.QDQ,
+                float_model, str(output), None, quant_format=ort_quantization.QuantFormat.QDQ,
                 activation_type=ort_quantization.QuantType.QUInt8, weight_type=ort_quantization.QuantType.QInt8,
                 per_channel=plan.weights == "per-channel", calibrate_method=ort_quantization.CalibrationMethod.MinMax,
                 nodes_to_exclude=excluded, extra_options={"TensorQuantOverrides": _as_it_is(self.raw)} if self.raw else {},

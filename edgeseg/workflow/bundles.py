@@ -267,6 +267,11 @@ def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[s
     below = f", BELOW {LEAST_INT8_SHARE:.0%}" if precision == "int8" and share < LEAST_INT8_SHARE else ""
     lines = [f"int8: {share:.1%} of multiply-accumulates{below} ({executed['source']})"]
     lines += [f"  not int8: {one['name']} ({one['share']:.1%}, {one['precision']}): {one['reason']}" for one in executed["not_int8"]]
+    lines += [
+        f"  int8 gains nothing: {one['kind']} ({one['share']:.1%}): {one['gain']:.2f} times as fast as float where that was measured "
+        f"(version {one['version']})"
+        for one in executed.get("without_gain", ())
+    ]
     return lines
 
 

@@ -8,6 +8,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import EdgesegError, TargetError, vendor_errors
 from targets.executed import onnxruntime, openvino, tflite
 from targets.executed.base import ExecutedLayer, ExecutedPrecision, Reader
+from targets.executed.gains import without_gain
 from targets.runtimes.base import RuntimeOptions
 
 __all__ = ["EXECUTED", "ExecutedLayer", "ExecutedPrecision", "Reader", "executed", "executed_facts"]
@@ -37,13 +38,14 @@ def executed(bundle: Bundle, runtime: str, options: RuntimeOptions) -> ExecutedP
 
 
 def executed_facts(bundle: Bundle, runtime: str, options: RuntimeOptions) -> dict[str, Any] | None:
-    """`ExecutedPrecision.to_json()` for a record; where it cannot be read back, no share and the reason as `source`.
+    """`ExecutedPrecision.to_json()` for a record, with the kinds that gain nothing by int8 (`gains.without_gain`).
 
-    Readers look at what an SDK's next version may change, and a measurement that is finished is not lost with them.
+    Where it cannot be read back there is no share, and the reason stands in `source`:
+    readers look at what an SDK's next version may change, and a measurement that is finished is not lost with them.
     """
     try:
         with vendor_errors(f"reading back what {runtime} executes"):
             found = executed(bundle, runtime, options)
     except (EdgesegError, OSError) as error:
         return {"share_int8": None, "source": f"not known: {error}", "macs": 0, "macs_head": 0, "not_int8": [], "layers": [], "head": []}
-    return None if found is None else found.to_json()
+    return None if found is None else {**found.to_json(), "without_gain": without_gain(found, runtime)}

@@ -13,6 +13,7 @@ from edgeseg.models.macs import count_macs
 from targets import onnx_file
 from targets.executed import EXECUTED, executed, executed_facts
 from targets.executed.base import ExecutedLayer, ExecutedPrecision, split_head, why_not_int8
+from targets.executed.gains import GAINS, without_gain
 from targets.onnx_file import read_onnx, with_outputs
 from targets.runtimes import RUNTIMES, RuntimeOptions, own_arithmetic
 from tests.export_tools import CASES, RUNTIME_OF, exported, quantized, trained
@@ -277,3 +278,21 @@ def test_the_file_is_read_once_however_many_outputs_are_added(tmp_path, monkeypa
 def test_bytes_that_are_no_onnx_file(data: bytes) -> None:
     with pytest.raises(BundleError, match="no ONNX file"):
         read_onnx(data)
+
+
+def test_kinds_that_int8_does_not_make_faster_are_named_with_their_share() -> None:
+    layers = (
+        ExecutedLayer(name="a", kind="convolution", precision="int8", macs=60),
+        ExecutedLayer(name="b", kind="depthwise", precision="int8", macs=30),
+        ExecutedLayer(name="c", kind="depthwise", precision="f32", macs=10),
+    )
+    found = ExecutedPrecision(layers=layers, source="here")
+    (only,) = without_gain(found, "onnxruntime")
+    assert (only["kind"], only["share"], only["version"]) == ("depthwise", 0.3, GAINS["onnxruntime"].version)
+    assert only["gain"] < 1
+    assert without_gain(found, "openvino") == []
+    assert without_gain(found, "a runtime nobody measured") == []
+
+
+def test_what_int8_gains_is_known_for_every_runtime_that_shows_its_layers() -> None:
+    assert set(EXECUTED) - set(GAINS) == {"tflite_runtime"}  # the same kernels as litert, years older; not measured
