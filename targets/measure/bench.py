@@ -21,13 +21,14 @@ QUICK_TIMEOUT_S: Final = 600.0
 FULL_TIMEOUT_S: Final = 3600.0
 
 
-def _silent(stage: str, done: float) -> None:
-    pass
+def silent(stage: str, done: float) -> None:
+    """Show no progress."""
 
 
 def bench(
     bundle: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how: Plan | Wishes | None = None, quick: bool = False,
-    timeout_s: float | None = None, on_progress: Progress = _silent, device: Device | None = None,
+    minutes: float | None = None, meter: str = "", timeout_s: float | None = None, on_progress: Progress = silent,
+    device: Device | None = None,
 ) -> BenchResult:
     """Measure a bundle: load, warm-up until steady, then every step of every frame.
 
@@ -38,6 +39,8 @@ def bench(
         how: runtime and options, where they are not the target's own (`targets.boards.plan`); for another machine what is
             wished, since it knows itself what it has.
         quick: at least 50 frames and 1 s instead of 1024 frames and 60 s; stamped in the result.
+        minutes: measure this long after a short warm-up, to see whether the machine holds its speed.
+        meter: a command that prints watts (`targets.telemetry.power_command`); empty = the board's own sensors.
         timeout_s: the worker is stopped after this.
         on_progress: called with the stage and the share done.
         device: where to measure; `None` = this machine.
@@ -50,18 +53,19 @@ def bench(
     """
     target = find_target(target) if isinstance(target, str) else target
     device = device or LocalDevice()
-    how = how or _own_way(target, bundle, device)
+    how = how or own_way(target, bundle, device)
     place = f"bundles/{bundle.folder.resolve().name}"
-    with _as_files(frames) as files:
-        request = {"job": "bench", "target": target.name, "quick": quick, "files": list(files), **side(place, target, how)}
+    with as_files(frames) as files:
+        request = {"job": "bench", "target": target.name, "quick": quick, "minutes": minutes, "meter": meter, "files": list(files),
+                   **side(place, target, how)}
         raw = device.run(Job(request, {place: bundle.folder, **files}), what=f"measuring {bundle.manifest.name}{_with(how)}",
-                         timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress)
+                         timeout_s=timeout_s or longest_s(quick, minutes), on_progress=on_progress)
     return BenchResult.from_worker({**raw, "device": device.address})
 
 
 def compare(
     a: Bundle, b: Bundle, frames: Sequence[bytes | Path], *, target: Target | str = "host", how_a: Plan | Wishes | None = None,
-    how_b: Plan | Wishes | None = None, quick: bool = False, timeout_s: float | None = None, on_progress: Progress = _silent,
+    how_b: Plan | Wishes | None = None, quick: bool = False, timeout_s: float | None = None, on_progress: Progress = silent,
     device: Device | None = None,
 ) -> SpeedRatio:
     """Compare the inference of two bundles in interleaved blocks (ABBA) of one process.
@@ -73,21 +77,21 @@ def compare(
     device = device or LocalDevice()
     places = {"a": f"a/{a.folder.resolve().name}", "b": f"b/{b.folder.resolve().name}"}
     sides = {
-        name: side(places[name], target, how or _own_way(target, bundle, device))
+        name: side(places[name], target, how or own_way(target, bundle, device))
         for name, bundle, how in (("a", a, how_a), ("b", b, how_b))
     }
-    with _as_files(frames) as files:
+    with as_files(frames) as files:
         job = Job({"job": "compare", "target": target.name, "quick": quick, "files": list(files), **sides},
                   {places["a"]: a.folder, places["b"]: b.folder, **files})
         raw = device.run(
             job, what=f"comparing {a.manifest.name} with {b.manifest.name}",
-            timeout_s=timeout_s or (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S), on_progress=on_progress,
+            timeout_s=timeout_s or longest_s(quick), on_progress=on_progress,
         )
     return SpeedRatio.from_worker(raw)
 
 
 def sweep(
-    bundles: Sequence[Bundle], how: Plan, *, timeout_s: float = FULL_TIMEOUT_S, on_progress: Progress = _silent,
+    bundles: Sequence[Bundle], how: Plan, *, timeout_s: float = FULL_TIMEOUT_S, on_progress: Progress = silent,
 ) -> tuple[float, ...]:
     """Milliseconds of one inference of each of many small bundles, which take turns in one process, on noise.
 
@@ -106,7 +110,12 @@ def sweep(
     return tuple(float(value) for value in raw["ms"])
 
 
-def _own_way(target: Target, bundle: Bundle, device: Device) -> Plan | Wishes:
+def longest_s(quick: bool, minutes: float | None = None) -> float:
+    """Seconds after which a measurement is stopped where nobody says."""
+    return (QUICK_TIMEOUT_S if quick else FULL_TIMEOUT_S) + 60 * (minutes or 0)
+
+
+def own_way(target: Target, bundle: Bundle, device: Device) -> Plan | Wishes:
     """The target's own way: planned here for this machine, there for another one."""
     return plan(target, bundle.manifest.format, bundle.manifest.precision) if isinstance(device, LocalDevice) else Wishes()
 
@@ -123,7 +132,7 @@ def side(place: str, target: Target, how: Plan | Wishes) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _as_files(frames: Sequence[bytes | Path]) -> Iterator[dict[str, Path]]:
+def as_files(frames: Sequence[bytes | Path]) -> Iterator[dict[str, Path]]:
     """All frames as uploads of a job, in order; bytes lie in a temporary folder meanwhile."""
     if not frames:
         raise InputMissingError("no frames to measure with; give some image files")

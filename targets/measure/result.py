@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -95,6 +95,23 @@ class BenchResult:
     """How the machine was reached: `local`, `ssh://user@host`."""
     executed: Mapping[str, Any] | None = None
     """What the runtime executes in which precision (`targets.executed.ExecutedPrecision.to_json`); `None` where it shows nothing."""
+    as_others: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
+    """`inference` and `end_to_end` -> tool -> its p50, p90, p99 of the same samples (`edgeseg.core.percentiles`). This and what follows is
+    not in results of before it was recorded; all of it is JSON values."""
+    trace: Mapping[str, Any] | None = None
+    """What the sensors saw during the measured loop (`targets.telemetry.Trace.to_json`)."""
+    windows: Sequence[Sequence[float]] = ()
+    """[second of the trace, median milliseconds of `end_to_end`] of each piece of the measured loop."""
+    throttling: Mapping[str, Any] | None = None
+    """Burst against sustained speed (`targets.telemetry.ThrottlingVerdict.to_json`)."""
+    drift: Mapping[str, Any] | None = None
+    """How the windows moved (`targets.measure.drift.Drift.to_json`); `None` = too few of them."""
+    energy: Mapping[str, Any] | None = None
+    """`per_frame_j` with the power at rest taken off, and the rest of `targets.telemetry.FrameEnergy`."""
+    energy_absent: str = ""
+    """Why there is no energy."""
+    load: Mapping[str, float | None] | None = None
+    """Load average before and after; shares of all processors that other programs took before and during, and the host of a virtual one."""
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""

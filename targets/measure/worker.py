@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from typing import Any, TextIO
 
 from edgeseg.core.errors import EdgesegError, explain_os_error
 from targets.measure.jobs import JOBS
-
-_PR_SET_PDEATHSIG = 1
+from targets.measure.lifetime import die_with_parent
 
 
 def main() -> None:
     """Answer the request on stdin; never raises for what a user can cause."""
     answers = _keep_stdout_for_answers()
     request = json.loads(sys.stdin.read())
-    _die_with_parent(request["parent_pid"])
+    die_with_parent(request["parent_pid"])
 
     def say(line: dict[str, Any]) -> None:
         answers.write(json.dumps(line) + "\n")
@@ -49,16 +47,6 @@ def _keep_stdout_for_answers() -> TextIO:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere the pipe's end does)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before we asked
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from targets.measure.jobs.base import Work
 from targets.measure.jobs.bench import bench
 from targets.measure.jobs.cold import cold
 from targets.measure.jobs.compare import compare
+from targets.measure.jobs.describe import describe
 from targets.measure.jobs.offline import offline
 from targets.measure.jobs.paced import paced
 from targets.measure.jobs.sweep import sweep
@@ -22,6 +23,7 @@ JOBS: Final[dict[str, Work]] = {
     "bench": bench,
     "cold": cold,
     "compare": compare,
+    "describe": describe,
     "offline": offline,
     "paced": paced,
     "sweep": sweep,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.images import Frame, place, read_frame, to_model
 from targets.boards import Plan, plan
 from targets.measure.loop import Clock, Progress
+from targets.measure.result import FULL, QUICK, Limits
 from targets.runtimes import RUNTIMES, RuntimeOptions
 
 Work = Callable[[dict[str, Any], Progress, Clock], dict[str, Any]]
@@ -32,6 +34,13 @@ def plan_here(side: dict[str, Any], bundle: Bundle) -> Plan:
     if "wishes" in side:
         return plan(side["target"], bundle.manifest.format, bundle.manifest.precision, **side["wishes"])
     return Plan(side["runtime"], RuntimeOptions(**side["options"]))
+
+
+def limits_of(request: dict[str, Any]) -> Limits:
+    """How long a request wants it: quick, full, or `minutes` after a short warm-up, so that the burst is among what is measured."""
+    limits = QUICK if request["quick"] else FULL
+    minutes = request.get("minutes")
+    return limits if minutes is None else replace(limits, min_frames=1, min_seconds=60 * minutes, warmup_max_seconds=2)
 
 
 def timed(clock: Clock, call: Callable[[], T]) -> tuple[T, int]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.core.bundle import open_bundle
+from edgeseg.core.percentiles import as_others
 from edgeseg.core.stats import latency_stats
 from targets.boards import find_target, measured_on
 from targets.executed import executed_facts
 from targets.machine import describe_machine
-from targets.measure.jobs.base import model_frames, plan_here, status_bytes, timed, versions
+from targets.measure.jobs.base import limits_of, model_frames, plan_here, status_bytes, timed, versions
 from targets.measure.loop import Clock, Progress, Stream, measure_stream, warm_up
-from targets.measure.result import FULL, QUICK, BenchResult
+from targets.measure.result import BenchResult
+from targets.measure.surroundings import Watch
 from targets.runtimes import open_session
 
 
@@ -23,8 +25,11 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
     bundle, target = open_bundle(Path(request["bundle"])), find_target(request["target"])
     runtime, options = plan_here(request, bundle)
     files = [Path(file) for file in request["files"]]
-    limits = QUICK if request["quick"] else FULL
+    limits = limits_of(request)
     import_rss_bytes = status_bytes("VmRSS")
+    watch = Watch(target, clock, request["quick"], request.get("meter", ""))
+    on_progress("rest", 0.0)
+    surroundings = watch.rest()
 
     on_progress("open", 0.0)
     session, cold_open_ns = timed(clock, lambda: open_session(bundle, runtime, options))
@@ -33,7 +38,8 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
     stream = Stream(session, bundle.manifest.contract, files, clock)
     warm = warm_up(stream.step, limits, clock, on_progress)
     on_progress("measure", 0.0)
-    times, seconds = measure_stream(stream, limits, clock, on_progress)
+    with watch.around(surroundings):
+        times, seconds = measure_stream(stream, limits, clock, on_progress)
     peak_rss_bytes = status_bytes("VmHWM")
     settings = dict(session.settings)
     session.close()
@@ -54,5 +60,7 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
         settings=settings, versions=versions(runtime),
         clock_resolution_ns=time.get_clock_info("perf_counter").resolution * 1e9,
         machine=machine, measured_on=measured_on(target, machine), executed=executed_facts(bundle, runtime, options),
+        as_others={"inference": as_others(times.inference), "end_to_end": as_others(times.end_to_end)},
+        **surroundings.facts(times.end_to_end),
     )
     return asdict(result)

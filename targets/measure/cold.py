@@ -1,0 +1,122 @@
+"""Cold start: from asking for a process to the first class map, with the runtime's caches and without, each start in a fresh process.
+
+The operating system keeps files it has read in memory, and so they are for all starts but the first after boot: what is measured is a
+program that starts again, not a machine that was just switched on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from edgeseg.core.errors import RuntimeFailure, TargetError
+from targets.boards import Plan
+from targets.measure.loop import Progress
+from targets.measure.process import same_error
+
+STEPS: Final = ("python", "import", "open", "first_answer", "total")
+STARTS: Final = {False: 9, True: 3}
+"""Starts of each kind, by `quick`."""
+LONGEST_S: Final = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """Starts of one kind: medians in milliseconds, and every total."""
+
+    python_ms: float
+    """Python itself and what it loads before the first line of ours."""
+    import_ms: float
+    """numpy, Pillow and edgeseg."""
+    open_ms: float
+    """Import of the SDK, checking the bundle, loading the model."""
+    first_answer_ms: float
+    """A file read, resized, answered and brought to frame size."""
+    total_ms: float
+    totals_ms: tuple[float, ...]
+    """In order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cold:
+    """Cold starts of one bundle."""
+
+    without: Starts
+    """With nothing kept from an earlier start."""
+    cached: Starts | None
+    """With what the runtime kept of an earlier start; `None` where it keeps nothing."""
+    no_cache: str
+    """Why there are none with caches; empty where there are."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Total with caches over total without."""
+        return None if self.cached is None else self.cached.total_ms / self.without.total_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all of it as JSON values."""
+        return {**asdict(self), "ratio": self.ratio}
+
+
+def measure_cold(bundle: str, file: str, how: Plan, rounds: int, on_progress: Progress) -> Cold:
+    """Start `rounds` times without and with caches, in turns. The start that fills the caches does not count.
+
+    Raises:
+        EdgesegError: the very error of a start, or `RuntimeFailure` where it crashed or hung.
+    """
+    plain = Plan(how.runtime, replace(how.options, cache_dir=""))
+    starts: dict[str, list[dict[str, float]]] = {"without": [], "cached": []}
+    no_cache = ""
+    with tempfile.TemporaryDirectory(prefix="edgeseg-cache-") as folder:
+        cached = Plan(how.runtime, replace(how.options, cache_dir=folder))
+        _start(bundle, file, plain)  # files are in memory from here on, for both kinds
+        try:
+            _start(bundle, file, cached)
+        except TargetError:  # it ran without, so this is about the cache
+            no_cache = f"{how.runtime} on {how.options.provider} keeps nothing between starts"
+        kinds = {"without": plain} if no_cache else {"without": plain, "cached": cached}
+        for number in range(rounds):
+            for kind in kinds if number % 2 == 0 else reversed(kinds):
+                starts[kind].append(_start(bundle, file, kinds[kind]))
+            on_progress("cold start", (number + 1) / rounds)
+    return Cold(without=_summary(starts["without"]), cached=_summary(starts["cached"]) if starts["cached"] else None, no_cache=no_cache)
+
+
+def from_worker(raw: Mapping[str, Any]) -> Cold:
+    """Rebuild from what `asdict` gave on the other side of the pipe."""
+
+    def starts(one: Mapping[str, Any]) -> Starts:
+        return Starts(**{**one, "totals_ms": tuple(one["totals_ms"])})
+
+    return Cold(without=starts(raw["without"]), cached=None if raw["cached"] is None else starts(raw["cached"]), no_cache=raw["no_cache"])
+
+
+def _summary(starts: Sequence[Mapping[str, float]]) -> Starts:
+    medians = {f"{step}_ms": statistics.median(start[step] for start in starts) for step in STEPS}
+    return Starts(**medians, totals_ms=tuple(start["total"] for start in starts))
+
+
+def _start(bundle: str, file: str, how: Plan) -> dict[str, float]:
+    request = {"bundle": bundle, "file": file, "runtime": how.runtime, "options": asdict(how.options), "parent_pid": os.getpid()}
+    spawned_ns = time.monotonic_ns()
+    command = [sys.executable, "-m", "targets.measure.first_answer", json.dumps({**request, "spawned_ns": spawned_ns})]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False, timeout=LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeFailure(f"a cold start with {how.runtime} took more than {LONGEST_S:.0f} s; type: edgeseg doctor") from error
+    if done.returncode:
+        words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise RuntimeFailure(f"a cold start with {how.runtime} ended with exit {done.returncode}"
+                             + (f" ({words[-1][-200:]})" if words else "") + "; type: edgeseg doctor")
+    line = json.loads(done.stdout.splitlines()[-1])
+    if "error" in line:
+        raise same_error(line["error"])
+    return {step: float(line["steps_ms"][step]) for step in STEPS}
