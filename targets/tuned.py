@@ -115,8 +115,11 @@ class Settings(NamedTuple):
     """`tuned for latency (...)`, or why not tuned; empty where there is nothing to say."""
 
 
-def settings_for(bundle: Bundle, how: Plan, *, untuned: bool, asked: str, purpose: str = "latency") -> Settings:
-    """Give the tuned settings for this machine where there are any; what the caller was asked for goes before them.
+def settings_for(
+    bundle: Bundle, how: Plan, *, untuned: bool, asked: str, purpose: str = "latency", machine: Machine | None = None,
+    version: str | None = None,
+) -> Settings:
+    """Give the tuned settings for a machine where there are any; what the caller was asked for goes before them.
 
     Args:
         bundle: the bundle.
@@ -124,13 +127,15 @@ def settings_for(bundle: Bundle, how: Plan, *, untuned: bool, asked: str, purpos
         untuned: leave tuned settings alone, even a file that cannot be read.
         asked: option that sets what tuning sets too (`--threads`); empty = none was given.
         purpose: `latency` or `throughput`.
+        machine: where it is going to run; `None` = here.
+        version: of the runtime there; `None` = the one installed here.
 
     Raises:
         ConfigError: the tuned file cannot be read.
     """
     if untuned:
         return Settings(how, "")
-    found = load_tuned(bundle, describe_machine(), how=how, purpose=purpose)
+    found = load_tuned(bundle, machine or describe_machine(), how=how, purpose=purpose, version=version)
     if found.how is not None and asked:
         return Settings(how, f"not the tuned ones: {asked} was given")
     return Settings(found.how or how, found.words)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import ArithmeticOpt, BundleArg, DataOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt, UntunedOpt
+from edgeseg.cli.options import ArithmeticOpt, BundleArg, DataOpt, DeviceOpt, JsonOpt, QuickOpt, TargetOpt, ThreadsOpt, UntunedOpt
 from edgeseg.cli.stopping import asked_to_stop
 from edgeseg.core.errors import goals_exit_code
 
@@ -17,7 +17,8 @@ def verify(
     bundle: BundleArg,
     data: DataOpt = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="CONFIG", help="take data and [goals] from this edgeseg.toml")] = None,
-    target: TargetOpt = "host",
+    target: TargetOpt = "",
+    device: DeviceOpt = "",
     split: Annotated[
         str, typer.Option("--split", metavar="SPLIT", help="train, val, test or all; default: the one the float checkpoint was measured on")
     ] = "",
@@ -35,12 +36,15 @@ def verify(
 
     console = Console(quiet=json)
     if ladder:
+        bundles.refuse_with_ladder(device)
         outcome = parity.verify_ladder(
-            bundle, data=data, config=config, checkpoint=checkpoint, target=target, split=split, arithmetic=arithmetic, ui=console
+            bundle, data=data, config=config, checkpoint=checkpoint, target=target or "host", split=split, arithmetic=arithmetic, ui=console
         )
     else:
         bundles.refuse_without_ladder(bundle, checkpoint)
-        outcome = bundles.verify(bundle, data=data, config=config, target=target, split=split, arithmetic=arithmetic, ui=console)
+        outcome = bundles.verify(
+            bundle, data=data, config=config, target=target, split=split, arithmetic=arithmetic, device=device, ui=console
+        )
     console.close()
     if json:
         print_json(outcome.to_json())
@@ -53,7 +57,8 @@ def verify(
 
 def bench(
     bundle: BundleArg,
-    target: TargetOpt = "host",
+    target: TargetOpt = "",
+    device: DeviceOpt = "",
     quick: QuickOpt = False,
     threads: ThreadsOpt = 0,
     data: Annotated[
@@ -63,12 +68,13 @@ def bench(
     untuned: UntunedOpt = False,
     json: JsonOpt = False,
 ) -> None:
-    """Measure a bundle on this machine: latency percentiles by part, load time, memory, size."""
+    """Measure a bundle on this machine or on a device: latency percentiles by part, load time, memory, size."""
     from edgeseg.workflow import bundles
 
     console = Console(quiet=json)
     outcome = bundles.bench(
-        bundle, target=target, quick=quick, threads=threads, data=data, arithmetic=arithmetic, untuned=untuned, ui=console
+        bundle, target=target, quick=quick, threads=threads, data=data, arithmetic=arithmetic, untuned=untuned, device=device,
+        ui=console,
     )
     console.close()
     if json:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from edgeseg import __version__
-from edgeseg.cli import bundle_commands, chain_commands, fact_commands, import_commands, search_commands, tune_commands
+from edgeseg.cli import bundle_commands, chain_commands, device_commands, fact_commands, import_commands, search_commands, tune_commands
 from edgeseg.core.errors import EdgesegError, explain_os_error
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Image segmentation onto devices: train, prune, quantize, export, verify and measure in one tool.",
 )
-for module in (chain_commands, search_commands, import_commands, bundle_commands, tune_commands, fact_commands):
+for module in (chain_commands, search_commands, import_commands, bundle_commands, tune_commands, device_commands, fact_commands):
     module.register(app)
 
 

@@ -20,7 +20,12 @@ LayoutOpt = Annotated[
 JsonOpt = Annotated[bool, typer.Option("--json", help="print the result as JSON on stdout")]
 BundleArg = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle folder (it holds manifest.json)")]
 DataOpt = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="labelled images, in any layout (docs/data.md)")]
-TargetOpt = Annotated[str, typer.Option("--target", metavar="TARGET", help="the board whose settings are used (edgeseg targets)")]
+TargetOpt = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="the board whose settings are used (edgeseg targets); default: host")
+]
+DeviceOpt = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="where: a name of `edgeseg devices list`, or ssh://USER@HOST; default: here")
+]
 QuickOpt = Annotated[bool, typer.Option("--quick", help="measure briefly; the result is stamped 'quick'")]
 ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of the runtime; 0 = what the target has")]
 ArithmeticOpt = Annotated[

@@ -17,8 +17,9 @@ from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, re
 from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
+from edgeseg.workflow.places import find_place
 from edgeseg.workflow.ui import Ui
-from targets.boards import plan
+from targets.boards import find_target, measured_on, plan
 from targets.instances import MIN_SCORE
 from targets.judging import Finding, at_least
 from targets.runtimes import open_session
@@ -48,21 +49,22 @@ class Outcome:
 
 
 def verify(
-    folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", arithmetic: str = "f32", ui: Ui
+    folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", arithmetic: str = "f32", device: str = "", ui: Ui
 ) -> Outcome:
     """Check a bundle's bytes and golden frames; with labelled data its accuracy, judged against the config's goals.
 
     `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on. `arithmetic` is that of float parts;
-    golden frames were answered in f32 and are not judged in another.
+    golden frames were answered in f32 and are not judged in another. `device` = name or address of the machine that answers, empty = this
+    one; `target` = empty: the device's own.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
-        ConfigError: the data has no such split, or other classes than the bundle.
-        TargetError: the target or this machine cannot run it.
+        ConfigError: the data has no such split, or other classes than the bundle; there is no such device.
+        TargetError: the target or the machine cannot run it.
+        DeviceError: the device cannot be used.
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
-    how = plan(target, manifest.format, manifest.precision, precision_hint=arithmetic)
     goals, section, seed = GoalsSection(), None, 0
     if config is not None:
         loaded = load_config(config)
@@ -71,15 +73,33 @@ def verify(
         section = replace(section or DataSection(), dir=str(data))
     if split and (section is None or not section.dir):
         raise ConfigError(f"--split {split} goes with labelled images; add --data DIR or --config CONFIG")
-    session = open_session(bundle, how.runtime, how.options)
-    try:
-        if section is None or not section.dir:
-            if arithmetic != "f32":
-                raise ConfigError(f"golden frames were answered in f32 and cannot judge {arithmetic}; add --data DIR or --config CONFIG")
-            return _golden_only(bundle, check_golden(bundle, session), how.runtime)
-        return _labelled(bundle, session, section, goals, how.runtime, ui, seed=seed, wanted=split, arithmetic=arithmetic)
-    finally:
-        session.close()
+    place = find_place(device)
+    target = target or place.target
+    how = place.plan(target, manifest, precision_hint=arithmetic)
+    if section is None or not section.dir:
+        if arithmetic != "f32":
+            raise ConfigError(f"golden frames were answered in f32 and cannot judge {arithmetic}; add --data DIR or --config CONFIG")
+        with place.session(bundle, (), target=target, how=how, ui=ui) as session:
+            found = _golden_only(bundle, check_golden(bundle, session), how.runtime)
+    else:
+        dataset, samples, wanted = _labelled_samples(bundle, section, seed=seed, wanted=split)
+        on = Labelled(dataset, samples, wanted, float_confusions(bundle))
+        with place.session(bundle, [sample.image for sample in samples], target=target, how=how, ui=ui) as session:
+            found = _labelled(bundle, session, on, goals, how.runtime, ui, arithmetic=arithmetic)
+    machine = measured_on(find_target(target), place.machine)
+    where = () if place.is_here else (f"answered by {place.label}, {machine.words}",)
+    facts = {**found.facts, "device": place.address, "machine": place.machine.cpu}
+    return replace(found, lines=(*where, *found.lines), facts=facts)
+
+
+def refuse_with_ladder(device: str) -> None:
+    """Refuse what --ladder does not understand.
+
+    Raises:
+        ConfigError: a device was given; torch, onnx and the bundles are compared where torch is.
+    """
+    if device:
+        raise ConfigError("--ladder compares with torch on this machine; leave --device out")
 
 
 def refuse_without_ladder(folder: Path, checkpoint: Path | None) -> None:
@@ -115,30 +135,31 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
     return Outcome(lines, facts, finding.passed)
 
 
-def _labelled(
-    bundle: Bundle, session: Session, section: DataSection, goals: GoalsSection, runtime: str, ui: Ui, *, seed: int, wanted: str,
-    arithmetic: str,
-) -> Outcome:
+def _labelled_samples(bundle: Bundle, section: DataSection, *, seed: int, wanted: str) -> tuple[Dataset, tuple[Sample, ...], str]:
     from edgeseg.workflow.labelled import load_labelled
 
     manifest = bundle.manifest
     dataset = load_labelled(section, manifest.classes, seed=seed)
     split = wanted or (manifest.reference.split if manifest.reference else section.eval_split)
-    samples = _samples_of(dataset, split)
-    measure = measure_objects if manifest.contract.task == "instance" else measure_classes
-    on = Labelled(dataset, samples, split, float_confusions(bundle))
+    return dataset, _samples_of(dataset, split), split
+
+
+def _labelled(
+    bundle: Bundle, session: Session, on: Labelled, goals: GoalsSection, runtime: str, ui: Ui, *, arithmetic: str,
+) -> Outcome:
+    measure = measure_objects if bundle.manifest.contract.task == "instance" else measure_classes
     found = measure(bundle, session, on, replace(goals, agreement=None), runtime, ui)
     if arithmetic != "f32":
         found = replace(found, findings=tuple(finding for finding in found.findings if finding.goal != "golden"))
     passed = all(finding.passed for finding in found.findings)
-    lines = [*found.lines, *(f"note: {note}" for note in dataset.notes)]
+    lines = [*found.lines, *(f"note: {note}" for note in on.dataset.notes)]
     lines += [finding_line(finding) for finding in found.findings]
     elsewhere = _judged_elsewhere(goals)
     lines += [f"not judged here: goal {goal} ({where})" for goal, where in elsewhere.items()]
     facts = {
         **found.facts,
-        "split": split,
-        "dataset": dataset.name,
+        "split": on.split,
+        "dataset": on.dataset.name,
         "runtime": runtime,
         "passed": passed,
         "goals": [f.to_json() for f in found.findings],
@@ -197,21 +218,28 @@ def _judged_elsewhere(goals: GoalsSection) -> dict[str, str]:
 
 
 def bench(
-    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", untuned: bool = False, ui: Ui
+    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", untuned: bool = False,
+    device: str = "", ui: Ui
 ) -> Outcome:
-    """Measure a bundle on this machine with a target's settings, on the images of `data` or on its golden frames.
+    """Measure a bundle on a machine with a target's settings, on the images of `data` or on its golden frames.
 
-    Settings that `edgeseg tune` found for this machine go before the target's own, unless `untuned`.
+    Settings that `edgeseg tune` found for that machine go before the target's own, unless `untuned`. `device` = name or address of the
+    machine, empty = this one; `target` = empty: the device's own.
 
     Raises:
-        TargetError: the target does not run this format or precision, or this machine lacks what it needs.
+        TargetError: the target does not run this format or precision, or the machine lacks what it needs.
+        DeviceError: the device cannot be used.
     """
     from targets.measure.bench import bench as measure
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     manifest = bundle.manifest
-    how = plan(target, manifest.format, manifest.precision, num_threads=threads, precision_hint=arithmetic)
-    how, tuned = settings_for(bundle, how, untuned=untuned, asked=_asked(threads, arithmetic))
+    place = find_place(device)
+    target = target or place.target
+    how = place.plan(target, manifest, num_threads=threads, precision_hint=arithmetic)
+    how, tuned = settings_for(
+        bundle, how, untuned=untuned, asked=_asked(threads, arithmetic), machine=place.machine, version=place.version(how.runtime)
+    )
     frames = [bundle.folder / pair.frame for pair in manifest.golden]
     if data is not None:
         from edgeseg.data.dataset import photographs
@@ -226,6 +254,7 @@ def bench(
         how=how,
         quick=quick,
         on_progress=lambda stage, done: ui.progress(f"measuring: {stage}", round(100 * min(done, 1.0)), 100),
+        device=place.device,
     )
     facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "tuned": tuned or None}
     parts = (
@@ -236,7 +265,8 @@ def bench(
         ("end to end", result.end_to_end),
     )
     stamp = " QUICK" if quick else ""
-    elsewhere = "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
+    elsewhere = "" if place.is_here else f", {place.label}"
+    elsewhere += "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
     lines = [
         f"{manifest.name} in {result.runtime} {result.versions.get(result.runtime, '')}, {result.num_threads} threads, "
         f"on {result.measured_on.machine}{elsewhere}{stamp}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from typing import Final
 
 from edgeseg.core.errors import ConfigError, TargetError
@@ -34,11 +35,13 @@ def find_target(name: str) -> Target:
 
 def plan(
     target: Target | str, format: str, precision: str, *, num_threads: int = 0, precision_hint: str = "f32", machine: Machine | None = None,
+    here: Callable[[Run], bool] | None = None,
 ) -> Plan:
     """Decide how a target executes a bundle of this format and precision.
 
     Of the ways the board knows, the first whose runtime and provider are here; where none is, the first of all, and opening it
-    says what is missing. Threads are those asked for, else the target's, never more than this process may use.
+    says what is missing. Threads are those asked for, else the target's, never more than this process may use. `machine` and `here`
+    (whether a way can be gone) are another machine's where the plan is for it.
 
     Raises:
         ConfigError: no such target.
@@ -51,7 +54,7 @@ def plan(
         raise TargetError(f"{target.name} does not run {format}; it runs {', '.join(target.formats)}")
     if precision not in target.precisions:
         raise TargetError(f"{target.name} does not run {precision}; it runs {', '.join(target.precisions)}")
-    run = next((way for way in ways if _is_here(way)), ways[0])
+    run = next((way for way in ways if (here or is_here)(way)), ways[0])
     cores = (machine or describe_machine()).cores
     threads = num_threads or min(target.num_threads or cores, cores)
     if run.provider == "tensorrt" and precision == "fp16":
@@ -59,7 +62,8 @@ def plan(
     return Plan(run.runtime, RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=precision_hint))
 
 
-def _is_here(run: Run) -> bool:
+def is_here(run: Run) -> bool:
+    """Tell whether this machine has the runtime and the provider of a way."""
     if RUNTIMES[run.runtime].version() is None:
         return False
     return run.provider == "cpu" or run.provider in available_providers()
@@ -67,6 +71,6 @@ def _is_here(run: Run) -> bool:
 
 def measured_on(target: Target, machine: Machine) -> MeasuredOn:
     """Say where a measurement for `target` took place."""
-    on_board = machine.board != NOT_AVAILABLE and any(machine.board.startswith(maker) for maker in ("Raspberry Pi", "NVIDIA"))
+    on_board = machine.board != NOT_AVAILABLE and any(machine.board.startswith(maker) for maker in ("Raspberry Pi", "NVIDIA", "emulated"))
     name = f"{machine.board} ({machine.cpu})" if on_board else machine.cpu
     return MeasuredOn(machine=name, is_target=target.matches(machine))

@@ -46,6 +46,11 @@ class Entry:
         """Name and address, for a person."""
         return f"{self.name} ({self.address})" if self.name else self.address
 
+    @property
+    def is_ssh(self) -> bool:
+        """A board behind an sshd, which may not have edgeseg yet."""
+        return self.address.startswith("ssh:")
+
     def open(self) -> Device:
         """Give the device; nothing is contacted. See `targets.devices.open_device` for what is raised."""
         return open_device(self.address, self.name, self.options)

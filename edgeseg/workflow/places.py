@@ -1,0 +1,133 @@
+"""Where a bundle is verified and measured: on this machine, or on a device. A device that cannot be used is an error, not this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edgeseg.core.bundle import Bundle
+from edgeseg.core.errors import ConfigError
+from edgeseg.core.manifest import Manifest
+from edgeseg.workflow.ui import Ui
+from targets.boards import Plan, plan
+from targets.devices import Device, LocalDevice
+from targets.devices.check import Site, describe
+from targets.devices.inventory import Entry, load_inventory
+from targets.devices.remote import answers_on
+from targets.machine import Machine, describe_machine
+from targets.runtimes import RUNTIMES, Session, open_session
+
+
+@dataclass(frozen=True)
+class Place:
+    """One machine that runs bundles."""
+
+    device: Device
+    site: Site | None = None
+    """What another machine said it is; `None` = this one."""
+    target: str = "host"
+    """The target whose settings are used there unless another is asked for."""
+
+    @property
+    def is_here(self) -> bool:
+        """This machine."""
+        return self.site is None
+
+    @property
+    def address(self) -> str:
+        """`local`, `ssh://user@host`."""
+        return self.device.address
+
+    @property
+    def label(self) -> str:
+        """For a person: name and address of a device, `this machine` for this one."""
+        if self.is_here:
+            return "this machine"
+        return self.address if self.device.name == self.address else f"{self.device.name} ({self.address})"
+
+    @property
+    def machine(self) -> Machine:
+        """What it is."""
+        return describe_machine() if self.site is None else self.site.machine
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What makes a result from another machine another one; empty = this machine, whose steps have keys of their own."""
+        return {} if self.site is None else {"device": self.address, "site": self.site.key}
+
+    def version(self, runtime: str) -> str | None:
+        """Version of a runtime there; `None` where it is not."""
+        return RUNTIMES[runtime].version() if self.site is None else self.site.runtimes.get(runtime)
+
+    def plan(self, target: str, manifest: Manifest, *, num_threads: int = 0, precision_hint: str = "f32") -> Plan:
+        """Decide how a bundle is executed there; see `targets.boards.plan`."""
+        here = None if self.site is None else self.site.has
+        return plan(target, manifest.format, manifest.precision, num_threads=num_threads, precision_hint=precision_hint,
+                    machine=self.machine, here=here)
+
+
+    @contextmanager
+    def session(self, bundle: Bundle, frames: Sequence[Path], *, target: str, how: Plan, ui: Ui) -> Iterator[Session]:
+        """Yield what answers image files and then the bundle's golden frames, in this order: a runtime here, or what a device answered.
+
+        Raises:
+            EdgesegError: whatever opening the bundle raises, here or there; `DeviceError` where the device cannot be used.
+        """
+        if self.is_here:
+            session = open_session(bundle, how.runtime, how.options)
+            try:
+                yield session
+            finally:
+                session.close()
+            return
+
+        def show(stage: str, done: float) -> None:
+            ui.progress(f"{self.device.name}: verifying {bundle.manifest.name}: {stage}", round(100 * min(done, 1.0)), 100)
+
+        with answers_on(self.device, bundle, frames, target=target, how=how, on_progress=show) as answers:
+            yield answers
+
+
+HERE: Final = Place(LocalDevice())
+
+
+def find_place(name_or_address: str) -> Place:
+    """Give the device of this name or address, asked what it is; `local` or nothing = this machine.
+
+    Raises:
+        ConfigError: there is no such device.
+        DeviceError, BusyError: it cannot be used.
+    """
+    if name_or_address in ("", "local"):
+        return HERE
+    return _reach(load_inventory().find(name_or_address))
+
+
+def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
+    """Give the place of each target that `[devices]` names one for; each device is asked once what it is.
+
+    Raises:
+        ConfigError: there is no such device, or it is known to be another target.
+        DeviceError, BusyError: it cannot be used.
+    """
+    inventory = load_inventory() if devices else None
+    reached: dict[str, Place] = {}
+    places: dict[str, Place] = {}
+    for target, device in devices.items():
+        assert inventory is not None
+        entry = inventory.find(device)
+        if entry.target and entry.target != target:
+            raise ConfigError(f"[devices] {target} = '{device}': {entry.label} is a {entry.target}; give a device that is a {target}")
+        if entry.address not in reached:
+            reached[entry.address] = _reach(entry)
+            ui.say(f"{target}: verified and measured on {reached[entry.address].label}, {reached[entry.address].machine.cpu}")
+        places[target] = reached[entry.address]
+    return places
+
+
+def _reach(entry: Entry) -> Place:
+    device = entry.open()
+    return Place(device, describe(device), entry.target or "host")
