@@ -11,7 +11,9 @@ import os
 import re
 import select
 import shlex
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +22,18 @@ from typing import Final
 from edgeseg.core.errors import ConfigError
 from targets.telemetry.base import Absent, Column, Probe, Reading, Sensor
 
-FIRST_LINE_S: Final = 5.0
+FIRST_LINE_S: Final = 10.0
 """How long a meter may take to print its first number."""
 HOLD_S: Final = 5.0
 """How long its last number counts while no new line comes."""
+_START: Final = """import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit()
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the command, after asking the kernel to kill it when the measuring process dies (PR_SET_PDEATHSIG), however that comes about."""
 _LINE: Final = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*W?\s*$")
 
 
@@ -41,11 +51,10 @@ def power_command(command: str) -> Sensor:
         raise ConfigError("--power-command is empty; give a command that prints watts, one number a line")
 
     def open_(root: Path) -> Probe | Absent:
-        try:
-            meter = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        except OSError as error:
-            return Absent(f"{words[0]} cannot be started: {(error.strerror or str(error)).lower()}")
-        probe = _Meter(meter)
+        if shutil.which(words[0]) is None:
+            return Absent(f"{words[0]} cannot be started: there is no such program here")
+        probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *words],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         why = probe.wait_for_first()
         if why:
             probe.close()

@@ -25,6 +25,8 @@ class Energy:
     """Which part of the machine it measures; two energies compare only where this is the same."""
     covered_share: float
     """Share of the time in which it answered; the rest counts with the mean of that."""
+    samples: int
+    """How many of its samples answered."""
 
     @property
     def mean_w(self) -> float:
@@ -46,6 +48,8 @@ class FrameEnergy:
     """All that was drawn, over the frames: what a battery gives."""
     mean_w: float
     idle_w: float
+    samples: int
+    idle_samples: int
     frames: int
     seconds: float
     source: str
@@ -72,7 +76,8 @@ def energy(trace: Trace) -> Energy | Absent:
     known = [part for part in parts if not isinstance(part, Absent)]
     covers = dict.fromkeys(covering[name].covers for name in trace.sensors[source] if name in covering)
     return Energy(energy_j=sum(joules for joules, _ in known), seconds=trace.duration_s, source=source, covers=" and ".join(covers),
-                  covered_share=min(share for _, share in known))
+                  covered_share=min(share for _, share in known),
+                  samples=min(len(trace.points(name)) for name in trace.sensors[source] if name in covering))
 
 
 def energy_per_frame(trace: Trace, idle: Trace, frames: int, *, seconds: float | None = None) -> FrameEnergy | Absent:
@@ -98,7 +103,8 @@ def energy_per_frame(trace: Trace, idle: Trace, frames: int, *, seconds: float |
         return Absent(f"{busy.mean_w:.2f} W while busy is not above {rest.mean_w:.2f} W while idle")
     return FrameEnergy(
         per_frame_j=above_w * length_s / frames, per_frame_with_idle_j=busy.mean_w * length_s / frames, mean_w=busy.mean_w,
-        idle_w=rest.mean_w, frames=frames, seconds=length_s, source=busy.source, covers=busy.covers,
+        idle_w=rest.mean_w, samples=busy.samples, idle_samples=rest.samples,
+        frames=frames, seconds=length_s, source=busy.source, covers=busy.covers,
     )
 
 

@@ -49,7 +49,7 @@ class Sampler:
     def sample(self) -> None:
         """Read every probe once; whatever one of them raises becomes a gap of its columns."""
         before = _own_cpu_s()
-        self._times_s.append((self._clock() - self._start_ns) / 1e9)
+        self._times_s.append(round((self._clock() - self._start_ns) / 1e9, 4))
         for probe in self._probes:
             try:
                 readings = probe.read()
@@ -57,7 +57,8 @@ class Sampler:
                 why = explain(error)
                 readings = {column.name: why for column in probe.columns}
             for column in probe.columns:
-                self._readings[column.name].append(readings.get(column.name, "no answer"))
+                reading = readings.get(column.name, "no answer")
+                self._readings[column.name].append(reading if isinstance(reading, str) else round(reading, 6))
         self._cost_s += _own_cpu_s() - before
 
     def close(self) -> Trace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -62,6 +63,18 @@ def test_a_reading_is_the_mean_of_the_lines_since_the_last_one(tmp_path: Path) -
     os.close(end)
 
 
+def _failure(probe: Probe) -> str:
+    """Read until that fails (at most 10 s); give the reason."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            probe.read()
+        except ValueError as error:
+            return str(error)
+        time.sleep(0.01)
+    return "it never failed"
+
+
 def _until(probe: Probe, value: float) -> float:
     """Read until the lines written have gone through the pipe (at most 5 s)."""
     until = time.monotonic() + 5
@@ -92,14 +105,11 @@ def test_a_meter_on_the_network_is_a_command_too() -> None:
         thread.join()
 
 
-def test_a_meter_that_ends_becomes_a_gap() -> None:
-    recorder = Recorder([power_command("sh -c 'echo 4; sleep 0.2'")], period_s=0.05)
-    recorder.start()
-    time.sleep(0.6)
-    trace = recorder.stop()
-    assert trace.values["meter_w"][0] == 4.0
-    assert trace.values["meter_w"][-1] is None
-    assert trace.gaps[0].why == "the command has ended"
+def test_a_meter_that_ends_has_no_more_answers() -> None:
+    probe = opened("echo 4")
+    assert probe.read() == {"meter_w": 4.0}
+    assert _failure(probe) == "the command has ended"
+    probe.close()
 
 
 def test_a_meter_that_falls_silent_becomes_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +123,7 @@ def test_a_meter_that_falls_silent_becomes_a_gap(monkeypatch: pytest.MonkeyPatch
 
 
 def test_commands_that_are_no_meters(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cannot be started: no such file" in absent("/no/such/meter --watts")
+    assert "cannot be started: there is no such program" in absent("/no/such/meter --watts")
     assert "ended without a number (no meter here)" in absent("sh -c 'echo no meter here >&2; exit 3'")
     assert "'230 V', not watts" in absent("echo 230 V")
     monkeypatch.setattr(module, "FIRST_LINE_S", 0.1)
@@ -123,9 +133,7 @@ def test_commands_that_are_no_meters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nonsense_between_the_numbers_is_a_gap_with_its_text() -> None:
     probe = opened("sh -c 'echo 4; sleep 0.2; echo error 7; exec sleep 30'")
     assert probe.read() == {"meter_w": 4.0}
-    time.sleep(0.5)
-    with pytest.raises(ValueError, match="'error 7', not watts"):
-        probe.read()
+    assert _failure(probe) == "it printed 'error 7', not watts"
     probe.close()
 
 
@@ -134,6 +142,36 @@ def test_no_meter_is_left_behind() -> None:
     process = probe._process  # type: ignore[attr-defined]
     probe.close()
     assert process.poll() is not None, "one that ignores SIGTERM is killed"
+
+
+def test_no_meter_outlives_a_killed_measurement(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    meter = python(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\nprint(1, flush=True)\ntime.sleep(600)")
+    measuring = subprocess.Popen([sys.executable, "-c", f"""
+import time
+from pathlib import Path
+from targets.telemetry import power_command
+probe = power_command({meter!r}).open(Path("/"))
+print("open", flush=True)
+time.sleep(600)
+"""], stdout=subprocess.PIPE)
+    assert measuring.stdout is not None
+    assert measuring.stdout.readline() == b"open\n"
+    pid = int(note.read_text(encoding="utf-8"))
+    measuring.kill()
+    measuring.wait()
+    measuring.stdout.close()
+    until = time.monotonic() + 10
+    while _lives(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("command", ["", "   ", "echo 'unfinished"])
