@@ -75,8 +75,8 @@ class OpenVinoRuntime:
                 raise TargetError(f"openvino makes {_text(compiled.get_property('NUM_STREAMS'))} streams with the {kind}s it may use where "
                                   f"{options.streams} were asked for; ask for fewer")
             names = [str(port.name) for port in contract_outputs(bundle.manifest.contract)]
-            check_ports(bundle, [_port(p, [INPUT_NAME]) for p in compiled.inputs], [_port(p, names) for p in compiled.outputs])
-            return _bind(bundle, ov, compiled, options, {
+            places = check_ports(bundle, [_port(p, [INPUT_NAME]) for p in compiled.inputs], [_port(p, names) for p in compiled.outputs])
+            return _bind(bundle, ov, compiled, options, places, {
                 "runtime": "openvino", "provider": options.provider, "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
                 "precision_hint": options.precision_hint, "executed_precision": executed,
                 "executed_operators": _operator_precisions(compiled), "cache_dir": options.cache_dir or "none", **options.extra,
@@ -173,10 +173,11 @@ def _operator_precisions(compiled: Any) -> str:  # noqa: ANN401 - an SDK object
 class _Request:
     """One infer request and what is bound to it; binding costs as much as the rest of a call, so what stays the same is not bound again."""
 
-    def __init__(self, bundle: Bundle, ov: Any, compiled: Any) -> None:  # noqa: ANN401 - an SDK
+    def __init__(self, bundle: Bundle, ov: Any, compiled: Any, places: Sequence[int]) -> None:  # noqa: ANN401 - an SDK
         contract = bundle.manifest.contract
         self._tensor, self._request = ov.Tensor, compiled.create_infer_request()
-        self._ports = [(port.name, [int(n) for n in port.shape]) for port in contract_outputs(contract)]
+        shapes = ([int(n) for n in port.shape] for port in contract_outputs(contract))
+        self._ports = list(zip(places, shapes, strict=True))
         self._copy_HWC = np.zeros((contract.height, contract.width, 3), dtype=np.uint8)
         self._frame: Frame | None = None
         self._answers: list[NDArray[np.generic] | None] = [None for _ in self._ports]
@@ -186,18 +187,20 @@ class _Request:
             np.copyto(self._copy_HWC, frame_HWC)
             frame_HWC = self._copy_HWC
         if frame_HWC is not self._frame:
-            self._request.set_tensor(INPUT_NAME, self._tensor(frame_HWC[np.newaxis], shared_memory=True))
+            self._request.set_input_tensor(0, self._tensor(frame_HWC[np.newaxis], shared_memory=True))
             self._frame = frame_HWC
         for index, answer in enumerate(answers):
             if answer is not self._answers[index]:
-                name, shape = self._ports[index]
-                self._request.set_tensor(name, self._tensor(answer.reshape(shape), shared_memory=True))
+                place, shape = self._ports[index]
+                self._request.set_output_tensor(place, self._tensor(answer.reshape(shape), shared_memory=True))
                 self._answers[index] = answer
         self._request.infer(share_outputs=True)
 
 
-def _bind(bundle: Bundle, ov: Any, compiled: Any, options: RuntimeOptions, settings: dict[str, str]) -> CheckedSession:  # noqa: ANN401 - an SDK
-    requests = [_Request(bundle, ov, compiled) for _ in range(options.streams)]
+def _bind(
+    bundle: Bundle, ov: Any, compiled: Any, options: RuntimeOptions, places: Sequence[int], settings: dict[str, str]  # noqa: ANN401 - an SDK
+) -> CheckedSession:
+    requests = [_Request(bundle, ov, compiled, places) for _ in range(options.streams)]
     if len(requests) == 1:
         return CheckedSession("openvino", bundle.manifest, settings, requests[0])
     free: SimpleQueue[_Request] = SimpleQueue()
