@@ -100,6 +100,8 @@ class BenchResult:
     not in results of before it was recorded; all of it is JSON values."""
     trace: Mapping[str, Any] | None = None
     """What the sensors saw during the measured loop (`targets.telemetry.Trace.to_json`)."""
+    pss_bytes: int | None = None
+    """Resident memory of the process after the loop, pages shared with other processes counted by their share."""
     windows: Sequence[Sequence[float]] = ()
     """[second of the trace, median milliseconds of `end_to_end`] of each piece of the measured loop."""
     throttling: Mapping[str, Any] | None = None

@@ -21,6 +21,7 @@ from targets.telemetry import (
     latency_windows,
     measure_idle,
     power_command,
+    pss_bytes,
     throttling_verdict,
 )
 
@@ -41,6 +42,8 @@ class Surroundings:
     trace: Trace | None = None
     start_ns: int = 0
     """When the measured loop began, on the clock of the trace."""
+    pss_bytes: int | None = None
+    """Of this process when the loop had ended; the kernel takes milliseconds for it, so it is not in the trace."""
 
     def facts(self, end_to_end_ns: Sequence[int]) -> dict[str, Any]:
         """Give the fields of `BenchResult` that say what went on, as JSON values."""
@@ -52,6 +55,7 @@ class Surroundings:
         moved = drift(windows)
         return {
             "trace": self.trace.to_json(),
+            "pss_bytes": self.pss_bytes,
             "windows": [list(window) for window in windows],
             "throttling": throttling_verdict(self.trace, windows).to_json(),
             "drift": None if moved is None else moved.to_json(),
@@ -97,6 +101,7 @@ class Watch:
             yield
         finally:
             surroundings.trace = self.recorder.stop()
+            surroundings.pss_bytes = pss_bytes()
 
 
 def load_average() -> float | None:
