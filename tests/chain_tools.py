@@ -43,6 +43,15 @@ quick = true
 [goals]
 agreement = 0.999
 """
+TINY_HEAD: Final = """
+name = "tiny"
+targets = ["host"]
+
+[data]
+dir = "data"
+size = [64, 96]
+"""
+"""How the configuration of a test that sets the rest by itself begins."""
 TIME_FIELDS: Final = frozenset(
     {
         "p50_ms",

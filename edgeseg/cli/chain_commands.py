@@ -64,7 +64,7 @@ def init(
 def run(
     config: ConfigArg = DEFAULT_CONFIG,
     set_: SetOpt = None,
-    ladder: Annotated[bool, typer.Option("--ladder", help="compare every bundle with torch rung by rung, for the report")] = False,
+    ladder: Annotated[bool, typer.Option("--ladder", help="compare every bundle with torch rung by rung; exit 1: one fell off")] = False,
     json: JsonOpt = False,
 ) -> None:
     """Run the whole chain: cached step by step, resumable, exit code 1 if a goal is missed, 3 if one is not decided."""

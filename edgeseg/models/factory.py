@@ -85,7 +85,7 @@ def check_scores(net: nn.Module, section: ModelSection, num_scores: int, *, size
     where = f"[model] factory = '{section.factory}'"
     try:
         copied = copy.deepcopy(net).cpu()
-    except Exception as error:
+    except Exception as error:  # the user's own module may raise anything
         raise ConfigError(f"{where}: the network cannot be copied ({type(error).__name__}: {telling_line(error)})") from error
     for training, (height, width) in ((True, crop_hw), (False, size_hw)):
         frames_NCHW = torch.rand(2 if training else 1, 3, height, width, generator=torch.Generator().manual_seed(0))

@@ -47,7 +47,7 @@ class KerasSource:
         try:
             with quiet():
                 model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
-        except Exception as error:
+        except Exception as error:  # Keras, h5py and zipfile each raise their own
             raise InputMissingError(
                 f"{path} cannot be opened by Keras {keras.__version__} ({telling_line(error)}); copy it again, save the whole model in the "
                 ".keras format, and keep Lambda layers and layers of your own out of it"

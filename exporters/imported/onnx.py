@@ -60,7 +60,7 @@ class OnnxSource:
         try:
             model = onnx.load(str(path))
             onnx.checker.check_model(model)
-        except Exception as error:
+        except Exception as error:  # protobuf's and the checker's kinds have no common base
             raise InputMissingError(f"{path} is not a whole ONNX model ({telling_line(error)}); copy or export it again") from error
         return OpenedOnnx(model)
 
@@ -210,7 +210,7 @@ def _settled(onnx: Any, source: Any, input: Port, output: Port, shape: tuple[int
     if _opset(model) < OPSET:
         try:
             model = onnx.version_converter.convert_version(model, OPSET)
-        except Exception as error:
+        except Exception as error:  # the converter raises bare RuntimeError and more, as its C++ likes
             raise ConfigError(f"the model is of opset {_opset(model)}, and ONNX's converter cannot bring it to {OPSET} "
                               f"({telling_line(error)}); export it again with opset {OPSET}") from error
     model.ir_version = max(model.ir_version, 8)

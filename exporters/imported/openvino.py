@@ -56,7 +56,7 @@ def read(path: Path, kind: str) -> OpenedOpenVino:
     try:
         with quiet():
             model = ov.Core().read_model(str(path))
-    except Exception as error:
+    except Exception as error:  # every front end of OpenVINO has its own
         line = telling_line(error)
         why = "" if line.startswith("FrontEnd API failed") else f" ({line})"  # of a damaged SavedModel it says no more than that
         raise InputMissingError(f"{path} is not a whole {kind}{why}: damaged or cut off; copy it again, or export it again") from error

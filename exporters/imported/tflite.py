@@ -64,7 +64,7 @@ def open_content(content: bytes, name: str) -> OpenedTflite:
         model = schema.ModelT.InitFromPackedBuf(content)
         with quiet():
             sdk.Interpreter(model_content=content)  # checks the whole buffer, which parsing does not
-    except Exception as error:
+    except Exception as error:  # struct.error, ValueError, RuntimeError, by where the file is broken
         if "custom op" in str(error) or "Select TensorFlow op" in str(error):
             raise ConfigError(
                 f"{name} holds operators that LiteRT lacks ({telling_line(error)}); convert it with built-in operators alone"

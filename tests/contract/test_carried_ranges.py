@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parametrize("format", QUANTIZERS)
 
 @functools.cache
 def rounding() -> FakeQuantized:
-    """The case's network with ranges half as wide as they should be: it clips, so that what is carried can be told from what is calibrated."""
+    """The case's network with ranges too narrow by half: it clips, so what is carried can be told from what is calibrated."""
     inputs = [normalise(torch.from_numpy(frame[None])) for frame in frames_of(NAME, 4, first=5000)]
     net = FakeQuantized(fold(trained(NAME)), inputs[0])
     settle(net, inputs)

@@ -13,20 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain_tools import command, edgeseg, one_line_error, write_tiny_project
+from chain_tools import TINY_HEAD, command, edgeseg, one_line_error, write_tiny_project
 from typer.testing import CliRunner
 
 from edgeseg.cli.main import app
 from edgeseg.core.errors import ConfigError
 
-CONFIG = """
-name = "tiny"
-targets = ["host"]
-
-[data]
-dir = "data"
-size = [64, 96]
-
+CONFIG = TINY_HEAD + """
 [model]
 width = 0.25
 

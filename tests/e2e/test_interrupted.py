@@ -13,17 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain_tools import command, edgeseg, lasting, one_line_error, read_rows, write_tiny_project
+from chain_tools import TINY_HEAD, command, edgeseg, lasting, one_line_error, read_rows, write_tiny_project
 
 KILLS = 10
-CONFIG = """
-name = "tiny"
-targets = ["host"]
-
-[data]
-dir = "data"
-size = [64, 96]
-
+CONFIG = TINY_HEAD + """
 [model]
 width = 0.5
 

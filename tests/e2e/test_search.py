@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chain_tools import command, edgeseg, one_line_error, write_tiny_project
+from chain_tools import TINY_HEAD, command, edgeseg, one_line_error, write_tiny_project
 
-CONFIG = """
-name = "tiny"
-targets = ["host"]
-
-[data]
-dir = "data"
-size = [64, 96]
-
+CONFIG = TINY_HEAD + """
 [train]
 batch_size = 4
 ema = 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -334,6 +335,16 @@ def test_a_file_that_no_search_wrote_is_not_replaced(tmp_path: Path) -> None:
     check_best(path)
     path.write_text("name = 'mine'\n")
     with pytest.raises(ConfigError, match="was not written by a search"):
+        check_best(path)
+
+
+def test_a_configuration_that_was_edited_since_is_not_replaced(tmp_path: Path) -> None:
+    path, rest = best_path(tmp_path / "edgeseg.toml"), "# Trial 3\nname = 'field'\n"
+    path.write_text(f"# Written by edgeseg search; SHA-256 of what follows: {hashlib.sha256(rest.encode()).hexdigest()}\n{rest}")
+    check_best(path)
+    with path.open("a") as file:
+        file.write("[train]\nepochs = 300\n")
+    with pytest.raises(ConfigError, match="was edited since"):
         check_best(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from edgeseg.workflow.search.space import Point, Space, chosen_config, size_of
 from edgeseg.workflow.search.trial import Environment
 from edgeseg.workflow.search.worker import counts
 
-_MARK: Final = "# Written by edgeseg search"
+_MARK: Final = "# Written by edgeseg search; SHA-256 of what follows: "
 
 
 def best_path(config_path: Path) -> Path:
@@ -30,13 +31,22 @@ def best_path(config_path: Path) -> Path:
 
 
 def check_best(path: Path) -> None:
-    """Refuse to replace a file that no search wrote.
+    """Refuse to replace a file that no search wrote, or that was edited since.
 
     Raises:
         ConfigError: there is one.
     """
-    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+    if not path.exists():
+        return
+    mark, _, rest = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+    if not mark.startswith(_MARK):
         raise ConfigError(f"{path} was not written by a search and would be replaced; rename it")
+    if mark != _mark(rest):
+        raise ConfigError(f"{path} was edited since a search wrote it and would be replaced; rename it")
+
+
+def _mark(rest: str) -> str:
+    return f"{_MARK}{hashlib.sha256(rest.encode()).hexdigest()}"
 
 
 def conclude(env: Environment, study: Any, space: Space, best: Path, ended: str) -> Outcome:  # noqa: ANN401 - optuna.Study
@@ -121,8 +131,9 @@ def _toml(config: Config, point: Point, folder: Path, row: SearchRow) -> str:
         chosen = replace(chosen, model=replace(chosen.model, encoder_weights=_relative(chosen.model.encoder_weights, folder)))
     if chosen.train.teacher:
         chosen = replace(chosen, train=replace(chosen.train, teacher=_relative(chosen.train.teacher, folder)))
-    head = f"{_MARK}: trial {row.trial}, mIoU {row.miou:.4f} on val after {config.search.epochs} epochs, p90 {row.p90_ms:.3g} ms."
-    return f"{head}\n{render_toml(chosen, defaults=False)}"
+    head = f"# Trial {row.trial}: mIoU {row.miou:.4f} on val after {config.search.epochs} epochs, p90 {row.p90_ms:.3g} ms."
+    rest = f"{head}\n{render_toml(chosen, defaults=False)}"
+    return f"{_mark(rest)}\n{rest}"
 
 
 def _relative(path: str, folder: Path) -> str:

@@ -98,7 +98,7 @@ def _try(env: Environment, study: Any, trial: Any, point: Point) -> None:  # noq
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=state.FAIL)
         env.ui.say(f"trial {trial.number} failed: {error}")
-    except Exception as error:
+    except Exception as error:  # told to the journal first, or the point would stay "running" for ever; raised again unless it is given up
         attempt = int(trial.user_attrs.get("attempt", 1))
         blamed = not isinstance(error, EdgesegError | OSError)  # out of memory, a factory's own error: perhaps the point's doing
         gone = blamed and attempt >= MOST_ATTEMPTS
