@@ -50,6 +50,8 @@ class Board:
         if os.getuid() == 0:  # where sshd, as root, keeps its helper
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self.port = 0
+        self.config = ""
+        """Further lines of sshd_config."""
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -60,7 +62,7 @@ class Board:
             config.write_text(
                 f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
                 f"AuthorizedKeysFile {self.folder}/authorized_keys\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-                "KbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nPrintMotd no\n", encoding="utf-8",
+                f"KbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nPrintMotd no\n{self.config}", encoding="utf-8",
             )
             with (self.folder / "sshd.log").open("ab") as log:
                 self._daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
@@ -128,6 +130,19 @@ class Board:
 
 
 @contextmanager
+def small_disk(folder: Path, num_bytes: int) -> Iterator[Path]:
+    """A disk of that size at `folder`; skips the test where none may be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "edgeseg-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here (needs root)")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
 def running(folder: Path) -> Iterator[Board]:
     """A board that is on; off at the end."""
     board = Board(folder)
@@ -140,7 +155,7 @@ def running(folder: Path) -> Iterator[Board]:
 
 
 class Proxy:
-    """Passes TCP on to a port; `cut_after` or `stall_after` bytes from the host, once, it cuts or stalls."""
+    """Passes TCP on to a port; after `cut_after` or `stall_after` bytes of both directions, once, it cuts or stalls, at that very byte."""
 
     def __init__(self, port: int) -> None:
         self._target, self.passed = port, 0
@@ -152,6 +167,14 @@ class Proxy:
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
+    def cut(self) -> None:
+        """Cut now."""
+        self.cut_after = self.passed
+
+    def stall(self) -> None:
+        """Stall now."""
+        self.stall_after = self.passed
+
     def close(self) -> None:
         """End it."""
         self._done.set()
@@ -161,32 +184,29 @@ class Proxy:
 
     def _accept(self) -> None:
         while not self._done.is_set():
-            if select.select([self._listener], [], [], 0.1)[0]:
+            if select.select([self._listener], [], [], 0.05)[0]:
                 client, _ = self._listener.accept()
                 thread = threading.Thread(target=self._pass_on, args=(client,), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server, suppress(ConnectionError):
             while not self._done.is_set():
-                for side in select.select([client, server], [], [], 0.1)[0]:
-                    with suppress(ConnectionError):
-                        data = side.recv(4096)
-                        if not data:
-                            return
-                        if side is client:
-                            self.passed += len(data)
-                        if self.cut_after is not None and self.passed >= self.cut_after:
-                            self.cut_after = None
-                            return
-                        if self.stall_after is not None and self.passed >= self.stall_after:
-                            self.stall_after = None
-                            self._done.wait(600)
-                            return
-                        (server if side is client else client).sendall(data)
-                        continue
+                if self.cut_after is not None and self.passed >= self.cut_after:
+                    self.cut_after = None
                     return
+                if self.stall_after is not None and self.passed >= self.stall_after:
+                    self.stall_after = None
+                    self._done.wait(600)
+                    return
+                for side in select.select([client, server], [], [], 0.05)[0]:
+                    limits = [limit for limit in (self.cut_after, self.stall_after) if limit is not None]
+                    data = side.recv(min(4096, max(1, min(limits, default=1 << 62) - self.passed)))
+                    if not data:
+                        return
+                    self.passed += len(data)
+                    (server if side is client else client).sendall(data)
 
 
 def _free_port() -> int:

@@ -45,6 +45,7 @@ class BoardSession:
         self._process, self._name, self._python, self._times = process, name, python, times
         self._buffer = bytearray()
         self._writing = asyncio.Lock()
+        self._patience_s = max(times.start_s, times.silence_s)
         self._heard = time.monotonic()
 
     async def greet(self, hello: Mapping[str, Any]) -> None:
@@ -68,6 +69,7 @@ class BoardSession:
             raise DeviceError(f"{self._name}: edgeseg does not start with {self._python} there ({words}); {self._setup()}") from error
         if version != __version__:
             raise DeviceError(f"{self._name} has edgeseg {version}, this machine {__version__}; {self._setup()}")
+        self._patience_s = self._times.silence_s  # from now on it says that it is alive
         await self.send({**hello, "silence_s": self._times.silence_s, "beat_s": self._times.beat_s})
         await self.receive()
 
@@ -163,7 +165,7 @@ class BoardSession:
 
     async def receive(self) -> dict[str, Any]:
         """Wait for the next message; see `receive_within`."""
-        while (message := await self.receive_within(self._times.silence_s)) is None:
+        while (message := await self.receive_within(self._patience_s)) is None:
             pass
         return message
 
@@ -196,13 +198,13 @@ class BoardSession:
 
     async def _fill(self, deadline: float | None) -> None:
         """Wait for some bytes, not longer than the deadline."""
-        patience_s = max(1.0, self._heard + self._times.silence_s - time.monotonic())  # what came meanwhile may not have been read yet
+        patience_s = max(1.0, self._heard + self._patience_s - time.monotonic())  # what came meanwhile may not have been read yet
         wait_s = patience_s if deadline is None else max(0.01, min(patience_s, deadline - time.monotonic()))
         try:
             data = await asyncio.wait_for(self._process.stdout.read(CHUNK_BYTES), wait_s)
         except (TimeoutError, asyncio.TimeoutError) as error:
-            if time.monotonic() - self._heard >= self._times.silence_s:
-                raise LostError(f"nothing came for {self._times.silence_s:.0f} s") from error
+            if time.monotonic() - self._heard >= self._patience_s:
+                raise LostError(f"nothing came for {self._patience_s:.0f} s") from error
             return
         except (asyncssh.Error, OSError) as error:
             raise LostError("it was cut") from error

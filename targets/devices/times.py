@@ -12,6 +12,8 @@ class Times:
     """How long to wait for what, in seconds."""
 
     connect_s: float = 15.0
+    start_s: float = 60.0
+    """Until Python runs there: it may have to be read from a slow card."""
     beat_s: float = BEAT_S
     """Both ends say this often that they are alive."""
     silence_s: float = SILENCE_S
