@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Final
 
 from edgeseg.core.errors import ConfigError
-from targets.telemetry.base import Absent, Column, Probe, Reading, Sensor
+from targets.telemetry.base import Column, Probe, Reading, Sensor
 
 FIRST_LINE_S: Final = 10.0
 """How long a meter may take to print its first number."""
 HOLD_S: Final = 5.0
 """How long its last number counts while no new line comes."""
+_WANTED: Final = "give a command that prints watts, one number a line"
 _START: Final = """import ctypes, os, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
@@ -40,6 +41,8 @@ _LINE: Final = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*W?\s*$")
 def power_command(command: str) -> Sensor:
     """Give the sensor of a command that prints watts; it is split as a shell would, and run without one.
 
+    Opening it raises `ConfigError` where no number comes: the power of something else is not what was asked for.
+
     Raises:
         ConfigError: the command is empty or its quotes do not match.
     """
@@ -48,17 +51,17 @@ def power_command(command: str) -> Sensor:
     except ValueError as error:
         raise ConfigError(f"--power-command {command!r} cannot be split into words: {error}") from None
     if not words:
-        raise ConfigError("--power-command is empty; give a command that prints watts, one number a line")
+        raise ConfigError(f"--power-command is empty; {_WANTED}")
 
-    def open_(root: Path) -> Probe | Absent:
+    def open_(root: Path) -> Probe:
         if shutil.which(words[0]) is None:
-            return Absent(f"{words[0]} cannot be started: there is no such program here")
+            raise ConfigError(f"--power-command: there is no program {words[0]} on the machine that measures; {_WANTED}")
         probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *words],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         why = probe.wait_for_first()
         if why:
             probe.close()
-            return Absent(f"{words[0]} {why}")
+            raise ConfigError(f"--power-command: {words[0]} {why}; {_WANTED}")
         return probe
 
     return Sensor(name="power-command", about="watts printed by a command of the user's", open=open_, gives_power=True)

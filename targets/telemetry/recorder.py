@@ -32,7 +32,10 @@ class Sampler:
         self._absent: dict[str, str] = {}
         self._no_power: list[str] = []
         for sensor in sensors:
-            probe = sensor.open(root)
+            try:
+                probe = sensor.open(root)
+            except OSError as error:
+                probe = Absent(explain(error))
             if isinstance(probe, Absent):
                 self._absent[sensor.name] = probe.why
                 if sensor.gives_power:

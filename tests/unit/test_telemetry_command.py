@@ -30,10 +30,11 @@ def opened(command: str) -> Probe:
     return probe
 
 
-def absent(command: str) -> str:
-    probe = power_command(command).open(ROOT)
-    assert isinstance(probe, Absent)
-    return probe.why
+def refused(command: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        power_command(command).open(ROOT)
+    assert "give a command that prints watts" in str(caught.value)
+    return str(caught.value)
 
 
 def test_watts_a_line_become_energy() -> None:
@@ -122,12 +123,12 @@ def test_a_meter_that_falls_silent_becomes_a_gap(monkeypatch: pytest.MonkeyPatch
     probe.close()
 
 
-def test_commands_that_are_no_meters(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "cannot be started: there is no such program" in absent("/no/such/meter --watts")
-    assert "ended without a number (no meter here)" in absent("sh -c 'echo no meter here >&2; exit 3'")
-    assert "'230 V', not watts" in absent("echo 230 V")
+def test_commands_that_are_no_meters_are_refused_and_nothing_else_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "there is no program /no/such/meter" in refused("/no/such/meter --watts")
+    assert "sh ended without a number (no meter here)" in refused("sh -c 'echo no meter here >&2; exit 3'")
+    assert "'230 V', not watts" in refused("echo 230 V")
     monkeypatch.setattr(module, "FIRST_LINE_S", 0.1)
-    assert "printed no number within" in absent("sleep 30")
+    assert "printed no number within" in refused("sleep 30")
 
 
 def test_nonsense_between_the_numbers_is_a_gap_with_its_text() -> None:
