@@ -66,21 +66,40 @@ def bench(
     ] = None,
     arithmetic: ArithmeticOpt = "f32",
     untuned: UntunedOpt = False,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="N", help="measure this long: does the machine hold its speed?")
+    ] = None,
+    power_command: Annotated[
+        str, typer.Option("--power-command", metavar="COMMAND", help="a meter: a command that prints watts, one number a line")
+    ] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="also throughput: as many frames at once as there are streams")] = False,
+    streams: Annotated[int, typer.Option("--streams", min=0, help="with --offline: frames at once; 0 = the tuned ones, else 1")] = 0,
+    fps: Annotated[float | None, typer.Option("--fps", metavar="RATE", help="also: is this rate held? exit 1 where it is not")] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="also starts from nothing, with caches and without")] = False,
+    vs: Annotated[Path | None, typer.Option("--vs", metavar="BUNDLE", help="compare with this one, in turns; exit 3: no verdict")] = None,
+    vs_arithmetic: Annotated[str, typer.Option("--vs-arithmetic", metavar="BITS", help="compare with the same in f32, bf16 or f16")] = "",
+    vs_threads: Annotated[int, typer.Option("--vs-threads", min=0, metavar="N", help="compare with the same on N threads")] = 0,
     json: JsonOpt = False,
 ) -> None:
-    """Measure a bundle on this machine or on a device: latency percentiles by part, load time, memory, size."""
-    from edgeseg.workflow import bundles
+    """Measure a bundle on this machine or on a device: latency percentiles by part, start, memory, power; or two against each other."""
+    from edgeseg.workflow import benching
 
-    console = Console(quiet=json)
-    outcome = bundles.bench(
-        bundle, target=target, quick=quick, threads=threads, data=data, arithmetic=arithmetic, untuned=untuned, device=device,
-        ui=console,
+    scenarios = benching.Scenarios(offline=offline, streams=streams, fps=fps, cold=cold)
+    request = benching.BenchRequest(
+        folder=bundle, target=target, device=device, quick=quick, minutes=minutes, threads=threads, arithmetic=arithmetic,
+        untuned=untuned, data=data, meter=power_command, scenarios=scenarios,
     )
+    against = benching.Against(folder=vs, arithmetic=vs_arithmetic, threads=vs_threads)
+    console = Console(quiet=json)
+    outcome = benching.versus(request, against, console) if against.asked else benching.bench(request, console)
     console.close()
     if json:
         print_json(outcome.to_json())
     else:
         print("\n".join(outcome.lines))
+    code = goals_exit_code(passed=outcome.passed, undecided=outcome.undecided)
+    if code:
+        raise typer.Exit(code)
 
 
 def predict(

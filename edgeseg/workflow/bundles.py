@@ -1,4 +1,4 @@
-"""What is done with one bundle, on any machine that has its runtime: verify, bench, predict. No torch."""
+"""What is done with one bundle, on any machine that has its runtime: verify and predict (bench is `benching`). No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, GoalsSection, load_config
-from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, require_path
+from edgeseg.core.errors import ConfigError, EdgesegError, require_path
 from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
 from edgeseg.core.metrics import score
 from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
@@ -217,76 +217,6 @@ def _judged_elsewhere(goals: GoalsSection) -> dict[str, str]:
     return {goal: words for goal, words in where.items() if getattr(goals, goal) is not None}
 
 
-def bench(
-    folder: Path, *, target: str, quick: bool, threads: int, data: Path | None, arithmetic: str = "f32", untuned: bool = False,
-    device: str = "", ui: Ui
-) -> Outcome:
-    """Measure a bundle on a machine with a target's settings, on the images of `data` or on its golden frames.
-
-    Settings that `edgeseg tune` found for that machine go before the target's own, unless `untuned`. `device` = name or address of the
-    machine, empty = this one; `target` = empty: the device's own.
-
-    Raises:
-        TargetError: the target does not run this format or precision, or the machine lacks what it needs.
-        DeviceError: the device cannot be used.
-    """
-    from targets.measure.bench import bench as measure
-
-    bundle = open_bundle(require_path(folder, what="bundle"))
-    manifest = bundle.manifest
-    place = find_place(device)
-    target = target or place.target
-    how = place.plan(target, manifest, num_threads=threads, precision_hint=arithmetic)
-    how, tuned = settings_for(
-        bundle, how, untuned=untuned, asked=_asked(threads, arithmetic), machine=place.machine, version=place.version(how.runtime)
-    )
-    frames = [bundle.folder / pair.frame for pair in manifest.golden]
-    if data is not None:
-        from edgeseg.data.dataset import photographs
-
-        frames = photographs(require_path(data, what="folder"))
-    if not frames:
-        raise InputMissingError(f"{data or folder} holds no images to measure with; type: edgeseg bench {folder} --data DIR")
-    result = measure(
-        bundle,
-        frames,
-        target=target,
-        how=how,
-        quick=quick,
-        on_progress=lambda stage, done: ui.progress(f"measuring: {stage}", round(100 * min(done, 1.0)), 100),
-        device=place.device,
-    )
-    facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "tuned": tuned or None}
-    parts = (
-        ("inference", result.inference),
-        ("decode", result.decode),
-        ("resize", result.resize),
-        ("resize back", result.resize_back),
-        ("end to end", result.end_to_end),
-    )
-    stamp = " QUICK" if quick else ""
-    elsewhere = "" if place.is_here else f", {place.label}"
-    elsewhere += "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
-    lines = [
-        f"{manifest.name} in {result.runtime} {result.versions.get(result.runtime, '')}, {result.num_threads} threads, "
-        f"on {result.measured_on.machine}{elsewhere}{stamp}",
-        f"frames: {facts['frames']}; {result.inference.num_frames} measured after {result.warmup_frames} of warm-up"
-        + ("" if result.steady else " (NOT STEADY: medians still moved)"),
-        *(f"  {name:<12} p50 {s.p50_ms:8.3f}  p90 {s.p90_ms:8.3f}  p99 {s.p99_ms:8.3f} ms  {s.fps:8.1f} per second" for name, s in parts),
-        f"load {result.load_ms:.0f} ms, first inference {result.first_inference_ms:.1f} ms, size {result.size_bytes / 1e6:.2f} MB, "
-        + ("peak memory not available" if result.peak_rss_bytes is None else f"peak memory {result.peak_rss_bytes / 1e6:.0f} MB"),
-        *executed_lines(result.executed, manifest.precision),
-        *([f"settings: {tuned}"] if tuned else []),
-        "settings: " + ", ".join(f"{key}={value}" for key, value in result.settings.items()),
-    ]
-    return Outcome(tuple(lines), facts)
-
-
-def _asked(threads: int, arithmetic: str) -> str:
-    """The option given that sets what tuning sets too; empty = none."""
-    return "--threads" if threads else "--arithmetic" if arithmetic != "f32" else ""
-
-
 def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[str]:
     """What a runtime executes in int8, in lines: of a reduced bundle the share of MACs, and each layer that is not int8 with why."""
     if executed is None or precision in ("fp32", "fp16"):
@@ -322,7 +252,7 @@ def predict(
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
-    how, tuned = settings_for(bundle, how, untuned=untuned, asked=_asked(0, arithmetic))
+    how, tuned = settings_for(bundle, how, untuned=untuned, asked="--arithmetic" if arithmetic != "f32" else "")
     instances = bundle.manifest.contract.task == "instance"
     if min_score is not None and not instances:
         raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")

@@ -12,7 +12,7 @@ from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import FORMATS
 from edgeseg.data.synthetic import write_field
-from edgeseg.workflow import bundles
+from edgeseg.workflow import benching, bundles
 from edgeseg.workflow.importing import ImportRequest, import_model
 from edgeseg.workflow.quantizing import quantize_bundle
 from edgeseg.workflow.ui import Silent
@@ -83,7 +83,7 @@ def test_quantizes_measures_and_predicts_like_our_own(kind: str, format_: str, m
     assert int8.scheme["imported"]["kind"] == kind
     assert int8.scheme["calibration"]["num_frames"] == 6
     assert bundles.verify(tmp_path / "b-int8", data=None, config=None, target="host", ui=Silent()).passed
-    measured = bundles.bench(tmp_path / "b-int8", target="host", quick=True, threads=1, data=None, ui=Silent())
+    measured = benching.bench(benching.BenchRequest(folder=tmp_path / "b-int8", quick=True, threads=1), Silent())
     assert measured.facts["inference"]["p50_ms"] > 0
     predicted = bundles.predict(
         tmp_path / "b-int8", field / "images" / "test", tmp_path / "out", target="host", overlay=False, force=False, ui=Silent(),

@@ -14,7 +14,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import Reference
 from edgeseg.data.dataset import load_dataset
-from edgeseg.workflow import bundles
+from edgeseg.workflow import benching, bundles
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.labelled import load_labelled
 from edgeseg.workflow.ui import Silent
@@ -143,7 +143,7 @@ def test_a_palette_has_the_order_of_the_data_not_of_the_bundle(tmp_path: Path) -
 def test_bench_in_a_data_set_below_a_folder_called_masks(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "onnx")
     data = _data(tmp_path / "masks" / "data", ("val",))
-    outcome = bundles.bench(bundle.folder, target="host", quick=True, threads=1, data=data, ui=Silent())
+    outcome = benching.bench(benching.BenchRequest(folder=bundle.folder, quick=True, threads=1, data=data), Silent())
     assert outcome.facts["frames"] == str(data)
 
 

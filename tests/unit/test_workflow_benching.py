@@ -1,0 +1,75 @@
+"""`edgeseg bench`: scenarios, two against each other, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_bundle
+
+from edgeseg.core.errors import ConfigError
+from edgeseg.workflow.benching import Against, BenchRequest, Scenarios, bench, versus
+from edgeseg.workflow.ui import Silent
+
+
+@pytest.fixture(scope="module")
+def request_(tmp_path_factory: pytest.TempPathFactory) -> BenchRequest:
+    return BenchRequest(folder=tiny_bundle(tmp_path_factory.mktemp("bundle"), "onnx").folder, quick=True, threads=1)
+
+
+def test_all_scenarios_of_one_bundle(request_: BenchRequest) -> None:
+    outcome = bench(replace(request_, scenarios=Scenarios(offline=True, fps=4, cold=True)), Silent())
+    facts = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
+    assert facts["offline"]["at_once"] == 1
+    assert facts["paced"]["frames"] == 4
+    assert outcome.passed == facts["paced"]["held"] == (facts["paced"]["missed"] == 0)
+    assert facts["cold"]["without"]["total_ms"] > 0
+    said = "\n".join(outcome.lines)
+    for begin in ("offline: ", "at 4 per second: ", "cold start: ", "energy: ", "other programs: ", "end to end by MLPerf's"):
+        assert f"\n{begin}" in said
+    assert " QUICK" in said
+
+
+def test_what_makes_no_sense_is_refused(request_: BenchRequest) -> None:
+    with pytest.raises(ConfigError, match="--streams goes with --offline"):
+        bench(replace(request_, scenarios=Scenarios(streams=2)), Silent())
+    with pytest.raises(ConfigError, match="--fps 0: expected a rate above 0"):
+        bench(replace(request_, scenarios=Scenarios(fps=0)), Silent())
+    with pytest.raises(ConfigError, match="--minutes -1: expected a time above 0"):
+        bench(replace(request_, minutes=-1), Silent())
+    with pytest.raises(ConfigError, match="both are the same bundle with the same settings"):
+        versus(request_, Against(folder=request_.folder), Silent())
+    with pytest.raises(ConfigError, match="--vs compares two and nothing else"):
+        versus(replace(request_, minutes=1), Against(threads=2), Silent())
+
+
+def bench_command(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeseg", "bench", *map(str, words), "--quick", "--threads", "1", "--json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_rate_that_is_not_held_exits_with_1(request_: BenchRequest) -> None:
+    done = bench_command(request_.folder, "--fps", "100000")
+    assert (done.returncode, done.stderr) == (1, "")
+    facts = json.loads(done.stdout)["paced"]
+    assert not facts["held"]
+    assert facts["missed"] == facts["late"] + facts["lost"] > 0
+    assert 1 <= facts["longest_run"] <= facts["missed"]
+
+
+def test_two_bundles_against_each_other(request_: BenchRequest, tmp_path: Path) -> None:
+    """The second takes a frame in tiles: several calls of the same network, so it cannot be faster."""
+    tiles = tiny_bundle(tmp_path, "onnx", resize="tile")
+    outcome = versus(request_, Against(folder=tiles.folder), Silent())
+    facts = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
+    assert facts["verdict"] in {"restless", "no difference", "slower"}
+    assert outcome.undecided == (not outcome.passed) == (facts["verdict"] == "restless")
+    assert facts["pairs"] >= 15
+    assert facts["a"]["bundle_sha256"] != facts["b"]["bundle_sha256"]
+    assert [line.partition(":")[0] for line in outcome.lines[:2]] == ["A", "B"]
+    assert any(line.startswith("A against itself: ") for line in outcome.lines)
+    assert outcome.lines[-1].startswith("verdict: ")
