@@ -11,7 +11,8 @@ from edgeseg.core.errors import InputMissingError, require_path
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.ui import Ui
 from targets.boards import Wishes, plan
-from targets.devices import LocalDevice, open_device
+from targets.devices import LocalDevice
+from targets.devices.inventory import find_device
 from targets.tuned import save_tuned
 from targets.tuning.tune import Row, TuneResult
 from targets.tuning.tune import tune as find_settings
@@ -29,7 +30,7 @@ def tune(
         DeviceError: the device cannot be used.
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
-    board = open_device(device)
+    board = find_device(device)
     how = plan(target, bundle.manifest.format, bundle.manifest.precision) if isinstance(board, LocalDevice) else Wishes()
     frames = _frames(bundle, data)
     result = find_settings(

@@ -1,7 +1,8 @@
 """What can be set in each runtime, as data. To tune something more: a `Knob`, and its name in the runtime's line of `KNOBS`.
 
-What is no knob stays as the runtime pins it: the graph optimisation level (always all of it), the frame's layout (the contract's), and
-whatever trades answers for speed but the precision hint, which is judged by its answers (`targets.tuning.tune`).
+What is no knob stays as the runtime pins it: the graph optimisation level (always all of it), the frame's layout (the contract's), what a
+TensorRT engine is built for, and whatever trades answers for speed but the precision hint, which is judged by its answers
+(`targets.tuning.tune`).
 """
 
 from __future__ import annotations
@@ -67,26 +68,36 @@ def _stream_counts(board: Board, purpose: str) -> tuple[int, ...]:
     return (1,) if purpose == "latency" else thread_counts(board.cores)
 
 
+def _switch(field: str, *choices: str | bool) -> Knob:
+    """A knob all of whose choices are tried."""
+    return Knob(field=field, values=lambda board, purpose: choices, choices=choices)
+
+
 THREADS: Final = Knob(field="num_threads", values=lambda board, _: thread_counts(board.cores))
 STREAMS: Final = Knob(field="streams", values=_stream_counts)
+GPU_STREAMS: Final = Knob(field="streams", values=lambda _, purpose: (1,) if purpose == "latency" else (1, 2, 4))
 HINT: Final = Knob(
     field="precision_hint", values=lambda board, _: tuple(dict.fromkeys(("f32", board.arithmetic))), choices=PRECISION_HINTS,
 )
-DELEGATE: Final = Knob(field="delegate", values=lambda board, _: (True, False), choices=(True, False))
-SPINNING: Final = Knob(field="extra.session.intra_op.allow_spinning", values=lambda board, _: ("1", "0"), choices=("1", "0"))
-PINNING: Final = Knob(field="extra.ENABLE_CPU_PINNING", values=lambda board, _: ("YES", "NO"), choices=("YES", "NO"))
+HALF: Final = _switch("precision_hint", "f32", "f16")
+DELEGATE: Final = _switch("delegate", True, False)
+SPINNING: Final = _switch("extra.session.intra_op.allow_spinning", "1", "0")
+PINNING: Final = _switch("extra.ENABLE_CPU_PINNING", "YES", "NO")
 HYPER_THREADING: Final = Knob(
     field="extra.ENABLE_HYPER_THREADING", values=lambda board, _: ("YES", "NO") if board.smt else ("YES",), choices=("YES", "NO"),
 )
+LAYOUT: Final = _switch("extra.prefer_nhwc", "0", "1")
 
 KNOBS: Final[Mapping[tuple[str, str], tuple[Knob, ...]]] = {
     ("null", "cpu"): (THREADS,),
-    ("onnxruntime", "cpu"): (THREADS, STREAMS, SPINNING),
+    ("onnxruntime", "cpu"): (THREADS, SPINNING),
+    ("onnxruntime", "cuda"): (LAYOUT,),
     ("openvino", "cpu"): (THREADS, STREAMS, HINT, PINNING, HYPER_THREADING),
-    ("litert", "cpu"): (THREADS, STREAMS, DELEGATE),
-    ("tflite_runtime", "cpu"): (THREADS, STREAMS, DELEGATE),
+    ("openvino", "gpu"): (GPU_STREAMS, HALF),
+    ("litert", "cpu"): (THREADS, DELEGATE),
+    ("tflite_runtime", "cpu"): (THREADS, DELEGATE),
 }
-"""By runtime and provider."""
+"""By runtime and provider. `openvino` on `gpu` follows OpenVINO's documentation; it has not been seen on hardware."""
 
 
 def knobs_of(how: Plan) -> tuple[Knob, ...]:
@@ -108,11 +119,12 @@ def settings_of(how: Plan, board: Board, purpose: str) -> list[RuntimeOptions]:
     Streams share the threads evenly, so only numbers of threads that they divide are tried.
     """
     knobs, found = knobs_of(how), [how.options]
+    threaded = THREADS in knobs
     for values in itertools.product(*(knob.values(board, purpose) for knob in knobs)):
         options = how.options
         for knob, value in zip(knobs, values, strict=True):
             options = knob.put(options, value)
-        if options.num_threads % options.streams == 0 and options not in found:
+        if options not in found and not (threaded and options.num_threads % options.streams):
             found.append(options)
     return found
 

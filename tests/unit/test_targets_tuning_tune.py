@@ -1,0 +1,205 @@
+"""Tuning on this machine, with real runtimes; and settings that crash, hang, are refused or answer otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import tiny_bundle
+
+from edgeseg.core.bundle import Bundle, open_bundle
+from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, RuntimeFailure, TargetError
+from targets.boards import Plan, plan
+from targets.devices import Job, LocalDevice, Progress
+from targets.measure.result import QUICK
+from targets.runtimes import RuntimeOptions
+from targets.tuning import tune as tuning
+from targets.tuning.tune import TuneResult, tune
+
+HOW = Plan("null", RuntimeOptions(num_threads=1))
+
+
+class Watched(LocalDevice):
+    """This machine, where something happens to the worker or to its results."""
+
+    def __init__(
+        self, on_stage: Callable[[str, str], None] = lambda job, stage: None, change: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> None:
+        self.on_stage, self.change = on_stage, change
+        self.jobs: list[str] = []
+
+    def run(self, job: Job, *, what: str, timeout_s: float, on_progress: Progress, into: Path | None = None) -> dict[str, Any]:
+        name = job.request["job"]
+        self.jobs.append(name)
+
+        def progress(stage: str, done: float) -> None:
+            on_progress(stage, done)
+            self.on_stage(name, stage)
+
+        result = super().run(job, what=what, timeout_s=timeout_s, on_progress=progress, into=into)
+        if self.change is not None:
+            self.change(name, {**result, "settings": [number for number, _ in job.request.get("settings", ())]})
+        return result
+
+
+def strike(number: int) -> None:
+    """Send a signal to the worker that measures for this process."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or b"targets.measure.worker" not in (entry / "cmdline").read_bytes():
+                continue
+            if int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == os.getpid():
+                os.kill(int(entry.name), number)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"), "null")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test process may have one processor only; four settings are tried all the same, and measured briefly."""
+    monkeypatch.setattr("targets.tuning.knobs.thread_counts", lambda cores: (1, 2, 3, 4))
+    monkeypatch.setattr(tuning, "FIRST_BLOCKS", {True: 2})
+    monkeypatch.setattr(tuning, "QUICK", replace(QUICK, min_pairs=8, block_seconds=0.005))
+
+
+def find(bundle: Bundle, device: LocalDevice, **more: Any) -> TuneResult:
+    frame = bundle.folder / bundle.manifest.golden[0].frame
+    return tune(bundle, [frame], **{"device": device, "target": "host", "how": HOW, "quick": True, **more})
+
+
+def quicker(times: Mapping[int, float]) -> Callable[[str, dict[str, Any]], None]:
+    """Make the costs of settings in the race so many times as small; and none hopeless, however busy the machine is."""
+    def change(job: str, result: dict[str, Any]) -> None:
+        if job == "tune-try":
+            for row in result["rows"]:
+                row["cost_ms"] = 1.0
+        for number, costs in zip(result["settings"], result["costs"], strict=True) if job == "tune-race" else ():
+            costs[:] = [cost / times.get(number, 1.0) for cost in costs]
+
+    return change
+
+
+def test_settings_that_do_nothing_are_not_taken(bundle: Bundle) -> None:
+    stages: list[str] = []
+    device = Watched(change=quicker({}))
+    result = find(bundle, device, on_progress=lambda stage, done: stages.append(stage))
+    assert {row.fields["num_threads"] for row in result.rows if not row.reason} == {1, 2, 3, 4}
+    assert device.jobs[:3] == ["tune-look", "tune-try", "tune-race"]
+    assert 0.5 < result.gain < 2
+    assert (result.runtime, result.provider, result.purpose, result.quick) == ("null", "cpu", "latency", True)
+    assert result.same_answers == 1
+    assert {"trying settings", "round 1, 4 settings"} <= set(stages)
+    json.dumps(result.to_json(), allow_nan=False)
+    entry = result.entry()
+    assert entry.fields == result.chosen == (result.best if result.faster else result.default)
+    assert (entry.low > 1) == result.faster
+
+
+def test_a_faster_setting_is_found_and_checked_against_the_default(bundle: Bundle) -> None:
+    device = Watched(change=quicker({2: 3.0}))
+    result = find(bundle, device)
+    assert result.chosen == result.best == {"num_threads": 3}
+    assert result.gain == pytest.approx(3, rel=0.5)
+    assert 1 < result.low <= result.gain <= result.high
+    assert (result.blocks, device.jobs[-1]) == (8, "tune-race")
+    assert (result.rows[0].fields, result.rows[0].ratio) == ({"num_threads": 3}, 1)
+
+
+def test_settings_that_crash_or_hang_are_rows_with_their_reasons(bundle: Bundle) -> None:
+    def on_stage(job: str, stage: str) -> None:
+        signals = {("tune-try", "setting 1"): signal.SIGALRM, ("tune-try", "setting 2"): signal.SIGSEGV,
+                   ("tune-race", "setting 3"): signal.SIGKILL}
+        if (job, stage) in signals:
+            strike(signals[job, stage])
+
+    result = find(bundle, Watched(on_stage, change=quicker({})))
+    rows = {row.fields["num_threads"]: row for row in result.rows}
+    assert rows[2].reason == "a call did not come back within 60 s"
+    assert "tuning tiny-null with null was killed by SIGSEGV at stage 'setting 2'" in rows[3].reason
+    assert "was killed by SIGKILL at stage 'setting 3'" in rows[4].reason
+    assert [row.cost_ms is None for _, row in sorted(rows.items())] == [False, True, True, True]
+    assert result.chosen == result.default == {"num_threads": 1}
+    assert result.blocks == 0
+
+
+def test_a_call_that_does_not_come_back_is_ended_by_the_kernel() -> None:
+    code = "import time; from targets.measure.jobs.tune import _Limit\nwith _Limit(0.2):\n  while True: time.sleep(9)"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=Path(tuning.__file__).parents[2], timeout=30, check=False)
+    assert ended.returncode == -signal.SIGALRM
+
+
+def test_a_default_that_crashes_is_an_error(bundle: Bundle) -> None:
+    def on_stage(name: str, stage: str) -> None:
+        if stage == "setting 0":
+            strike(signal.SIGKILL)
+
+    with pytest.raises(RuntimeFailure, match="was killed by SIGKILL at stage 'setting 0'"):
+        find(bundle, Watched(on_stage))
+
+
+def test_a_setting_that_answers_otherwise_needs_leave(bundle: Bundle) -> None:
+    def change(job: str, result: dict[str, Any]) -> None:
+        quicker({1: 9.0, 2: 3.0})(job, result)
+        if job == "tune-try":
+            result["rows"][1]["same"], result["rows"][2]["golden"] = 0.985, 0.9995
+
+    result = find(bundle, Watched(change=change))
+    row = next(row for row in result.rows if row.fields == {"num_threads": 2})
+    assert row.reason == "98.500% of the answers as before, below the limit of 99.9%; --allow-arithmetic takes it"
+    assert (row.cost_ms, row.same_answers) == (None, 0.985)
+    assert (result.chosen, result.same_answers) == ({"num_threads": 3}, 0.9995)  # within the limit: needs no leave
+    taken = find(bundle, Watched(change=change), allow_arithmetic=True)
+    assert taken.chosen == {"num_threads": 2}
+    assert taken.same_answers == taken.entry().same_answers == 0.985
+
+
+def test_a_bundle_that_does_not_answer_as_sealed_is_not_tuned(bundle: Bundle) -> None:
+    def change(job: str, result: dict[str, Any]) -> None:
+        if job == "tune-try":
+            result["rows"][0]["golden"] = 0.5
+
+    with pytest.raises(BundleError, match=r"does not answer on local as it was sealed \(50\.0000% of the answers, at least 99\.9% are"):
+        find(bundle, Watched(change=change))
+
+
+def test_what_cannot_be_tuned_is_refused(bundle: Bundle) -> None:
+    class Emulated(LocalDevice):
+        name = address = "emulated:raspberry-pi-5"  # type: ignore[misc]
+
+        def run(self, *args: Any, **more: Any) -> dict[str, Any]:
+            raise AssertionError("nothing runs there")
+
+    with pytest.raises(TargetError, match="emulated:raspberry-pi-5 is emulated: it gives answers only"):
+        find(bundle, Emulated())
+    with pytest.raises(ConfigError, match="--for speed: one of latency, throughput"):
+        find(bundle, LocalDevice(), purpose="speed")
+    with pytest.raises(InputMissingError, match="no frames to measure with"):
+        tune(bundle, [], device=LocalDevice(), target="host", how=HOW)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "tflite"])
+def test_real_runtimes(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("targets.tuning.knobs.thread_counts", lambda cores: (1,))
+    bundle = tiny_bundle(tmp_path, kind)
+    purpose = "throughput" if kind == "openvino" else "latency"
+    result = find(bundle, LocalDevice(), how=plan("host", kind, "fp32", num_threads=1), purpose=purpose)
+    raced = [row for row in result.rows if row.cost_ms is not None]
+    assert raced
+    assert result.default in [row.fields for row in raced]
+    assert all(row.reason for row in result.rows if row.cost_ms is None)
+    assert not any("takes no setting" in row.reason or "leave" in row.reason for row in result.rows), result.rows
+    assert result.version
+    open_bundle(bundle.folder)
