@@ -46,7 +46,8 @@ def bare_openvino(bundle: Bundle, num_threads: int) -> Call:
     request.set_tensor(INPUT_NAME, ov.Tensor(frame_NHWC, shared_memory=True))
     for name, buffer in outputs:
         request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
-    return lambda: request.infer(share_outputs=True)
+    held = (frame_NHWC, outputs)  # a tensor does not keep the memory it shares
+    return lambda: (request.infer(share_outputs=True), held)
 
 
 def bare_litert(bundle: Bundle, num_threads: int) -> Call:

@@ -27,6 +27,7 @@ _RUNTIME_FIX: Final = {
     "openvino": "pip install 'edgeseg[intel]'",
     "litert": "pip install 'edgeseg[pi]'",
     "tflite_runtime": "pip install 'edgeseg[pi-legacy]'",
+    "tensorrt": "python3 -m venv --system-site-packages FOLDER  # on a Jetson: JetPack brings it for the system's Python; docs/runtimes.md",
 }
 _TOOLS: Final = {
     "torch": ("train", "training and export"),
@@ -107,7 +108,7 @@ def _machine_rows(machine: Machine) -> list[Row]:
 def _runtime_rows(version_of: VersionOf) -> list[Row]:
     rows = []
     packages = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",), "litert": ("ai-edge-litert",),
-                "tflite_runtime": ("tflite_runtime", "tflite-runtime")}
+                "tflite_runtime": ("tflite_runtime", "tflite-runtime"), "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")}
     for name, runtime in RUNTIMES.items():
         found = __version__ if name == "null" else next((v for package in packages[name] if (v := version_of(package))), None)
         runs = f"runtime; runs {', '.join(sorted(runtime.formats))}"

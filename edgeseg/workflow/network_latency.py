@@ -19,8 +19,7 @@ from targets.boards import Plan, Target, find_target, measured_on, plan
 from targets.machine import describe_machine
 from targets.measure.bench import bench, compare, sweep
 from targets.measure.result import BenchResult, SpeedRatio
-from targets.runtimes import RUNTIMES
-from targets.runtimes.onnxruntime import available_providers
+from targets.runtimes import RUNTIMES, available_providers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -136,4 +135,4 @@ def place_key(target: Target, how: Plan) -> dict[str, Any]:
 def _runs_here(target: Target, config: Config) -> bool:
     """Whether this machine has what the target executes with, so that a latency can be measured at all."""
     how = plan(target, next(f for f in target.formats if f in config.export.formats), "fp32")
-    return how.options.provider == "cpu" or how.options.provider in available_providers()
+    return how.options.provider == "cpu" or how.options.provider in available_providers(how.runtime)

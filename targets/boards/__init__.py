@@ -14,8 +14,7 @@ from targets.boards.jetson_orin_nano import JETSON_ORIN_NANO
 from targets.boards.raspberry_pi_4 import RASPBERRY_PI_4
 from targets.boards.raspberry_pi_5 import RASPBERRY_PI_5
 from targets.machine import NOT_AVAILABLE, Machine, describe_machine
-from targets.runtimes import RUNTIMES, RuntimeOptions
-from targets.runtimes.onnxruntime import available_providers
+from targets.runtimes import RUNTIMES, RuntimeOptions, available_providers
 
 __all__ = ["TARGETS", "MeasuredOn", "Plan", "Run", "Target", "Wishes", "find_target", "measured_on", "plan"]
 
@@ -66,7 +65,7 @@ def is_here(run: Run) -> bool:
     """Tell whether this machine has the runtime and the provider of a way."""
     if RUNTIMES[run.runtime].version() is None:
         return False
-    return run.provider == "cpu" or run.provider in available_providers()
+    return run.provider == "cpu" or run.provider in available_providers(run.runtime)
 
 
 def measured_on(target: Target, machine: Machine) -> MeasuredOn:

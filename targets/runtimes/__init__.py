@@ -9,11 +9,15 @@ from targets.runtimes.base import CheckedSession, Runtime, RuntimeOptions, Sessi
 from targets.runtimes.litert import LiteRtRuntime
 from targets.runtimes.null import NullRuntime
 from targets.runtimes.onnxruntime import OnnxRuntime
+from targets.runtimes.onnxruntime import available_providers as _of_onnxruntime
 from targets.runtimes.openvino import OpenVinoRuntime
+from targets.runtimes.openvino import available_providers as _of_openvino
 from targets.runtimes.openvino import own_arithmetic as _openvino_arithmetic
+from targets.runtimes.tensorrt import TensorRtRuntime
+from targets.runtimes.tensorrt import available_providers as _of_tensorrt
 from targets.runtimes.tflite_runtime import TfliteRuntime
 
-__all__ = ["RUNTIMES", "CheckedSession", "Runtime", "RuntimeOptions", "Session", "open_session", "own_arithmetic"]
+__all__ = ["RUNTIMES", "CheckedSession", "Runtime", "RuntimeOptions", "Session", "available_providers", "open_session", "own_arithmetic"]
 
 RUNTIMES: Final[dict[str, Runtime]] = {
     "null": NullRuntime(),
@@ -21,6 +25,7 @@ RUNTIMES: Final[dict[str, Runtime]] = {
     "openvino": OpenVinoRuntime(),
     "litert": LiteRtRuntime(),
     "tflite_runtime": TfliteRuntime(),
+    "tensorrt": TensorRtRuntime(),
 }
 
 
@@ -31,6 +36,17 @@ _OWN_ARITHMETIC: Final[dict[str, Callable[[], str]]] = {"openvino": _openvino_ar
 def own_arithmetic(runtime: str) -> str:
     """What a runtime would compute float parts in on this processor by its own choice: a value for `RuntimeOptions.precision_hint`."""
     return _OWN_ARITHMETIC[runtime]() if runtime in _OWN_ARITHMETIC else "f32"
+
+
+_PROVIDERS: Final[dict[str, Callable[[], frozenset[str]]]] = {
+    "onnxruntime": _of_onnxruntime, "openvino": _of_openvino, "tensorrt": _of_tensorrt,
+}
+"""Runtimes that execute on more than the CPU."""
+
+
+def available_providers(runtime: str) -> frozenset[str]:
+    """Providers that a runtime which is installed has devices or libraries for on this machine; may import it."""
+    return _PROVIDERS[runtime]() if runtime in _PROVIDERS else frozenset({"cpu"})
 
 
 def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> CheckedSession:

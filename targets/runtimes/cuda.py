@@ -29,16 +29,13 @@ _RELEASES: Final = ("proc/driver/nvidia/version", "etc/nv_tegra_release")
 class Cuda:
     """One GPU, its primary context and a stream. Made by one thread, used by any, one at a time."""
 
-    def __init__(self, device: str = "", *, library: str = _LIBRARY) -> None:
+    def __init__(self, device: str = "") -> None:
         """Take the GPU of this number, counted as CUDA does; empty = the first.
 
         Raises:
             TargetError: no driver, no such GPU.
         """
-        try:
-            self._driver = ctypes.CDLL(library)
-        except OSError as error:
-            raise TargetError(f"there is no NVIDIA driver here ({library} does not load); choose a target that runs on the CPU") from error
+        self._driver = load_driver()
         if device and not device.isdigit():
             raise TargetError(f"device '{device}' is no number of a GPU; the first is 0")
         if code := self._driver.cuInit(ctypes.c_uint(0)):
@@ -125,6 +122,18 @@ class Cuda:
         name = ctypes.c_char_p()
         self._driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(name))
         return name.value.decode() if name.value else f"error {code}"
+
+
+def load_driver() -> ctypes.CDLL:
+    """The driver's own library, which is there wherever an NVIDIA GPU works.
+
+    Raises:
+        TargetError: it is not.
+    """
+    try:
+        return ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        raise TargetError(f"there is no NVIDIA driver here ({_LIBRARY} does not load); choose a target that runs on the CPU") from error
 
 
 def _first_line(path: Path) -> str:

@@ -21,8 +21,8 @@ from edgeseg.core.errors import BundleError, ConfigError, DataError, MissingExtr
 from targets.runtimes import RUNTIMES, CheckedSession, RuntimeOptions, Session, open_session
 from targets.verify import check_golden
 
-ELSEWHERE = {"tflite_runtime"}
-"""Needs numpy < 2: tested in an environment of its own, tests/unit/test_targets_tflite_runtime.py."""
+ELSEWHERE = {"tflite_runtime", "tensorrt"}
+"""The first needs numpy < 2, the second a GPU: tests/unit/test_targets_tflite_runtime.py, tests/unit/test_targets_tensorrt.py."""
 PAIRS = [(name, format) for name, runtime in RUNTIMES.items() if name not in ELSEWHERE for format in sorted(runtime.formats)]
 SDK_PAIRS = [pair for pair in PAIRS if pair[0] != "null"]
 OPTIONS = RuntimeOptions(num_threads=1)

@@ -18,7 +18,7 @@ from edgeseg.core.instances import Instances
 from targets.runtimes import RUNTIMES, RuntimeOptions, Session, open_session
 from targets.verify import check_golden
 
-ELSEWHERE = {"tflite_runtime"}
+ELSEWHERE = {"tflite_runtime", "tensorrt"}
 PAIRS = [(name, format) for name, runtime in RUNTIMES.items() if name not in ELSEWHERE for format in sorted(runtime.formats)]
 SDK_PAIRS = [pair for pair in PAIRS if pair[0] != "null"]
 OPTIONS = RuntimeOptions(num_threads=1)

@@ -29,8 +29,7 @@ from edgeseg.workflow.ui import Ui
 from targets.boards import Plan, find_target, measured_on, plan
 from targets.machine import describe_machine
 from targets.measure.bench import bench, compare
-from targets.runtimes import RUNTIMES
-from targets.runtimes.onnxruntime import available_providers
+from targets.runtimes import RUNTIMES, available_providers
 
 _CALIBRATION_FRAMES = 4
 """Frames that an untrained network is quantized with: its ranges do not matter, its speed does."""
@@ -66,7 +65,7 @@ def places_of(config: Config, *, say: Callable[[str], None]) -> tuple[Place, ...
         for format_ in (f for f in target.formats if f in config.export.formats):
             how = plan(target, format_, "fp32", num_threads=config.bench.threads)
             here = RUNTIMES[how.runtime].version() is not None
-            if here and (how.options.provider == "cpu" or how.options.provider in available_providers()):
+            if here and (how.options.provider == "cpu" or how.options.provider in available_providers(how.runtime)):
                 found.setdefault((format_, how), []).append(name)
                 break
         else:

@@ -1,0 +1,250 @@
+"""Our runner against the SDKs alone: frames a second, memory, and the time from process start to the first mask with and without a cache.
+
+    python -m benchmarks.runner_speed BUNDLE ... [--only speed|memory|start] [--pairs N] [--threads N] [--clock wall|cpu] [--json FILE]
+
+speed    Real frames in (the bundle's golden frames and mirrored ones, in turn), masks out that are the caller's, against the SDK with the
+         same frame again and again. OpenVINO's side is benchmark_app's own code, inference only (openvino.tools.benchmark): `sync` with one
+         request, `async` with as many requests and streams as threads, where ours is one session that as many threads call. ONNX Runtime
+         and LiteRT: benchmarks/bare.py. In blocks ABBA in one process, warmed up; the ratio is the median over pairs, with a 95 % bootstrap
+         interval. Above 1: ours gives more frames a second.
+memory   Peak resident memory of a process that opens the bundle and answers 20 frames with our runner, over one that does with the SDK.
+start    Seconds from starting a process to its first mask, cache filled over cache off, in turn; the least of each counts. OpenVINO only:
+         ONNX Runtime keeps nothing on the CPU, and what LiteRT keeps is made in less time than Python takes to start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.bare import BARE
+from edgeseg.core.bundle import Bundle, open_bundle
+from edgeseg.core.files import write_json
+from edgeseg.core.lazy import require
+from edgeseg.core.vendors import versions
+from targets.machine import describe_machine
+from targets.measure.loop import bootstrap_ratio
+from targets.runtimes import RuntimeOptions, open_session
+
+Block = Callable[[int], None]
+"""Answers so many frames."""
+ASKED: Final = {"openvino": 0.98, "onnxruntime": 0.99, "litert": 0.99}
+ASKED_MEMORY, ASKED_START = 1.10, 0.5
+CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
+BLOCK_S: Final = 0.3
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+CHILD: Final = """
+import sys, time
+from pathlib import Path
+from edgeseg.core.bundle import open_bundle
+what, folder, runtime, threads, cache = sys.argv[1:6]
+bundle = open_bundle(Path(folder))
+if what == "bare":
+    from benchmarks.bare import BARE
+    call = BARE[bundle.manifest.format][1](bundle, int(threads))
+else:
+    from targets.runtimes import RuntimeOptions, open_session
+    session = open_session(bundle, runtime, RuntimeOptions(num_threads=int(threads), cache_dir=cache))
+    frame = bundle.golden_pairs()[0][0]
+    from edgeseg.core.images import place, to_model
+    contract = bundle.manifest.contract
+    frame = to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))[0]
+    call = lambda: session.run(frame)
+for _ in range(1 if what == "start" else 20):
+    call()
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+"""
+
+
+def frames_of(bundle: Bundle) -> list[np.ndarray[Any, Any]]:
+    """Frames at model size that take turns: golden ones and mirrored ones; writeable, as a pipeline's buffers are."""
+    from edgeseg.core.images import place, to_model
+
+    contract = bundle.manifest.contract
+    found = []
+    for frame, _ in bundle.golden_pairs():
+        placed = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+        found += [part.copy() for part in to_model(frame, placed)[:1]]
+    return [*found, *(np.ascontiguousarray(frame[:, ::-1]) for frame in found)]
+
+
+def ours(bundle: Bundle, runtime: str, threads: int, streams: int) -> Block:
+    """`session.run(frame, out)`, called by as many threads as there are streams; each has its own answers."""
+    session = open_session(bundle, runtime, RuntimeOptions(num_threads=threads, streams=streams))
+    frames, contract = frames_of(bundle), bundle.manifest.contract
+    semantic = contract.task == "semantic"
+
+    def caller(offset: int) -> Block:
+        turns = itertools.cycle([*frames[offset % len(frames):], *frames[: offset % len(frames)]])
+        outs = itertools.cycle([np.zeros((contract.height, contract.width), np.uint8) if semantic else None for _ in range(3)])
+
+        def block(count: int) -> None:
+            for _ in range(count):
+                session.run(next(turns), next(outs))
+
+        return block
+
+    callers = [caller(number) for number in range(streams)]
+    if streams == 1:
+        return callers[0]
+
+    def together(count: int) -> None:
+        threads_ = [threading.Thread(target=one, args=(count // streams,)) for one in callers[1:]]
+        for thread in threads_:
+            thread.start()
+        callers[0](count - (count // streams) * (streams - 1))
+        for thread in threads_:
+            thread.join()
+
+    return together
+
+
+class _OneFrame:
+    """What benchmark_app's loop asks of its queue of data, in its mode `inference only`."""
+
+    def get_next_batch_size(self) -> int:
+        return 1
+
+
+def benchmark_app(bundle: Bundle, threads: int, streams: int) -> Block:
+    """benchmark_app's own loop: the same model, hints, streams and requests; frames set once, masks left where they are."""
+    benchmark = require("openvino.tools.benchmark.benchmark", extra="intel").Benchmark
+    app = benchmark("CPU", streams, 1, None, "sync" if streams == 1 else "async", True)
+    app.set_config({"CPU": {
+        "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams,
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+    }})
+    requests = app.create_infer_requests(app.core.compile_model(app.read_model(str(bundle.model_path)), "CPU"))
+    frame = frames_of(bundle)[0][np.newaxis]
+    tensor = require("openvino", extra="intel").Tensor
+    for request in requests:
+        request.set_input_tensor(tensor(frame, shared_memory=True))
+    app.first_infer(requests)
+
+    def block(count: int, _held: object = frame) -> None:  # a tensor does not keep the memory it shares
+        app.niter = count
+        app.main_loop(requests, _OneFrame(), [1], 50, False)
+
+    return block
+
+
+def bare(bundle: Bundle, threads: int) -> Block:
+    """The SDK alone in a bare loop."""
+    call = BARE[bundle.manifest.format][1](bundle, threads)
+
+    def block(count: int) -> None:
+        for _ in range(count):
+            call()
+
+    return block
+
+
+def compare(a: Block, b: Block, pairs: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Frames a second of `a` over those of `b`, in blocks ABBA of equal length."""
+
+    def seconds(block: Block, count: int) -> float:
+        start = clock()
+        block(count)
+        return clock() - start
+
+    for block in (a, b):
+        block(4)
+    count = max(4, 2 * math.ceil(BLOCK_S * 4 / max(seconds(a, 8), 1e-6)))
+    times: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
+            times[side].append(seconds((a, b)[side], count))
+    ratio, low, high = bootstrap_ratio(times[1], times[0])
+    return {"ratio": ratio, "low": low, "high": high, "least_ratio": min(times[1]) / min(times[0]), "pairs": pairs, "frames_a_block": count}
+
+
+def child(what: str, bundle: Bundle, runtime: str, threads: int, cache: str = "") -> tuple[float, int]:
+    """Seconds a process took, and its peak resident memory in bytes."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", CHILD, what, str(bundle.folder.resolve()), runtime, str(threads), cache], check=True,
+                          capture_output=True, text=True, cwd=ROOT)
+    return time.perf_counter() - start, int(done.stdout.split()[-1]) * 1024
+
+
+def memory(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
+    """The least of each side, in turn."""
+    sides = {what: min(child(what, bundle, runtime, threads)[1] for _ in range(repeats)) for what in ("ours", "bare")}
+    return {"ratio": sides["ours"] / sides["bare"], "ours_bytes": sides["ours"], "bare_bytes": sides["bare"]}
+
+
+def start(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
+    """Cache filled over cache off, in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        child("start", bundle, runtime, threads, folder)  # fills it
+        taken: dict[str, list[float]] = {"": [], folder: []}
+        for _ in range(repeats):
+            for cache, times in taken.items():
+                times.append(child("start", bundle, runtime, threads, cache)[0])
+    return {"ratio": min(taken[folder]) / min(taken[""]), "with_s": min(taken[folder]), "without_s": min(taken[""])}
+
+
+def measure(bundle: Bundle, parts: list[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All figures of one bundle."""
+    runtime, rows = BARE[bundle.manifest.format][0], []
+    about = {"bundle": bundle.manifest.name, "runtime": runtime, "precision": bundle.manifest.precision, "threads": arguments.threads}
+    clock = CLOCKS[arguments.clock]
+    if "speed" in parts and runtime == "openvino":
+        for mode, streams in (("sync", 1), ("async", arguments.threads)):
+            if mode == "sync" or streams > 1:
+                found = compare(ours(bundle, runtime, arguments.threads, streams), benchmark_app(bundle, arguments.threads, streams),
+                                arguments.pairs, clock)
+                rows.append({**about, "figure": f"frames/s over benchmark_app, {mode}", "asked": ASKED[runtime], "above": True, **found})
+    elif "speed" in parts:
+        found = compare(ours(bundle, runtime, arguments.threads, 1), bare(bundle, arguments.threads), arguments.pairs, clock)
+        rows.append({**about, "figure": "frames/s over a bare loop", "asked": ASKED[runtime], "above": True, **found})
+    if "memory" in parts:
+        found = memory(bundle, runtime, arguments.threads, 3)
+        rows.append({**about, "figure": "memory over the bare runtime", "asked": ASKED_MEMORY, "above": False, **found})
+    if "start" in parts and runtime == "openvino":
+        found = start(bundle, runtime, arguments.threads, 4)
+        rows.append({**about, "figure": "start to first mask, cache over none", "asked": ASKED_START, "above": False, **found})
+    return rows
+
+
+def main() -> None:
+    """Parse, measure, print; exit code 1 where what was asked for is not reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--only", choices=("speed", "memory", "start"), nargs="*", default=["speed", "memory", "start"])
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the process's own time, for a machine that others use too")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    print(f"{'bundle':24} {'runtime':12} {'figure':40} {'ratio':>7}  95 % interval   asked")
+    for folder in arguments.bundles:
+        for row in measure(open_bundle(folder), arguments.only, arguments):
+            rows.append({**row, "reached": row["ratio"] >= row["asked"] if row["above"] else row["ratio"] <= row["asked"]})
+            interval = f"{row['low']:.3f} to {row['high']:.3f}" if "low" in row else " " * 14
+            print(f"{row['bundle']:24} {row['runtime']:12} {row['figure']:40} {row['ratio']:7.3f}  {interval}  "
+                  f"{'>=' if row['above'] else '<='} {row['asked']} {'' if rows[-1]['reached'] else 'MISSED'}", flush=True)
+    if arguments.json:
+        write_json(arguments.json, {
+            "command": shlex.join(["python", "-m", "benchmarks.runner_speed", *sys.argv[1:]]), "machine": asdict(describe_machine()),
+            "versions": versions("onnxruntime", "openvino", "ai-edge-litert", "numpy"), "clock": arguments.clock, "results": rows,
+        })
+    sys.exit(int(not all(row["reached"] for row in rows)))
+
+
+if __name__ == "__main__":
+    main()
