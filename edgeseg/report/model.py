@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edgeseg.core.images import ClassMap, Frame
 from edgeseg.core.manifest import LEAST_INT8_SHARE
+from edgeseg.report.circumstances import Circumstances
 from edgeseg.report.ladder import LadderFacts
 
 ACCURACY_GOALS: Final = ("golden", "agreement", "miou", "miou_drop", "ap", "ap50", "ap_drop", "class_drop")
@@ -125,6 +126,8 @@ class ResultRow:
     """Where that was read, or why it is not known."""
     not_int8: tuple[FloatLayer, ...] = ()
     """The layers that make up the rest."""
+    circumstances: Circumstances | None = None
+    """What went on while it was measured; `None` = not measured, or by an edgeseg that did not record it."""
 
     failed_goals: tuple[str, ...] = ()
     """Names of the goals this row misses (keys of `[goals]`, and `golden`)."""
@@ -235,6 +238,8 @@ class ResultRow:
             if values.get(key) is not None:
                 values[key] = Ratio(**values[key])
         values["not_int8"] = tuple(FloatLayer(**layer) for layer in values.get("not_int8", ()))
+        if values.get("circumstances") is not None:
+            values["circumstances"] = Circumstances.from_json(values["circumstances"])
         return cls(**values)
 
 

@@ -10,6 +10,8 @@ from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.model import GoalResult, ObjectPicture, Picture, ReportData, ResultRow, main_name
 from edgeseg.report.page_calibration import ABOUT as CALIBRATION
 from edgeseg.report.page_calibration import calibration_section
+from edgeseg.report.page_circumstances import ABOUT as CIRCUMSTANCES
+from edgeseg.report.page_circumstances import circumstances_section
 from edgeseg.report.page_confusion import confusion_section
 from edgeseg.report.page_executed import executed_section
 from edgeseg.report.page_ladder import ABOUT as _LADDER
@@ -32,7 +34,7 @@ _INTERVALS: Final = ("In brackets the 95 % interval over images (paired bootstra
                      "limit, missed where none of it does, and else not decided: too few images. Each interval is of its own number; "
                      "that all of them hold at once is less certain.")
 _SHORT: Final = {"classes": "Classes", "confusion": "Confusion", "int8": "Int8", "ladder": "Rungs",
-                 "calibration": "Calibration", "parity": "Parity", "time": "Time",
+                 "calibration": "Calibration", "parity": "Parity", "time": "Time", "circumstances": "Measuring",
                  "pictures": "Frames", "not-verified": "Not verified", "details": "Details"}
 """Titles as the links at the top write them."""
 
@@ -57,6 +59,7 @@ def render_page(data: ReportData) -> str:
         ("calibration", "Calibration frames", CALIBRATION, calibration_section(data.calibration)),
         ("time", "Where the time goes", "Medians of one frame, from the bytes of its file to the class map at frame size.",
          speed_bars(data.rows)),
+        ("circumstances", "How it was measured", CIRCUMSTANCES, circumstances_section(data.rows)),
         ("pictures", "Frames and answers", "The worst ones first.", _pictures(data)),
         ("training", "Training", "", training_section(data.training)),
         ("pruning", "Pruning", "", pruning_section(data.pruning)),

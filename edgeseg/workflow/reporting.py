@@ -34,6 +34,7 @@ from edgeseg.report.recommend import mark
 from edgeseg.report.table import results_json
 from edgeseg.workflow import instance_reporting
 from edgeseg.workflow.calibrating import covers_words
+from edgeseg.workflow.circumstances import circumstances
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.instance_reference import FloatInstances
@@ -211,6 +212,7 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
         end_to_end_ms=bench["end_to_end"]["p50_ms"],
         speedup_vs_fp32=_ratio(one.speedup),
         speedup_vs_own_float=_ratio(one.own_speedup),
+        circumstances=circumstances(bench),
     )
 
 

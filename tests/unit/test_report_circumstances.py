@@ -1,0 +1,73 @@
+"""How it was measured, on the page: from what a measurement recorded to a table and charts; nothing missing is 0."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from report_example import report, row
+
+from edgeseg.report.circumstances import Circumstances
+from edgeseg.report.model import ResultRow
+from edgeseg.report.page import render_page
+from edgeseg.report.page_circumstances import circumstances_section
+from edgeseg.workflow.circumstances import circumstances
+from targets.telemetry import Column, Trace
+
+
+def bench_json(**changes: Any) -> dict[str, Any]:
+    seconds = tuple(float(second) for second in range(300))
+    heat = Column(name="soc_c", role="temperature")
+    trace = Trace(start_ns=0, times_s=seconds, columns=(heat,), values={"soc_c": tuple(40 + s / 10 for s in seconds)},
+                  sensors={"temperature": ("soc_c",)}, absent={"rapl": "no RAPL here"})
+    return {
+        "trace": trace.to_json(), "windows": [[float(i), 20.0 + i] for i in range(12)],
+        "end_to_end": {"num_frames": 1024, "p90_early_stopping_ms": 31.25, "p99_early_stopping_ms": None},
+        "throttling": {"verdict": "slowed", "words": "slowed: sustained 29.50 ms, burst 20.50 ms (1.44x); no sensor saw throttling"},
+        "drift": {"slope_per_minute": 2.35, "step_at_s": 6.0, "step": 1.2}, "energy": None, "energy_absent": "no power sensor answers",
+        "load": {"others_before": 0.25, "others_during": None}, **changes,
+    }
+
+
+def row_with(found: Circumstances | None) -> ResultRow:
+    return row("onnx", "int8", 20.0, circumstances=found)
+
+
+def test_a_measurement_of_before_has_no_circumstances() -> None:
+    assert circumstances({"end_to_end": {}}) is None
+    assert "Nothing was measured, or by an edgeseg that did not record it." in circumstances_section([row_with(None)])
+
+
+def test_what_is_not_available_says_so_and_why() -> None:
+    found = circumstances(bench_json())
+    assert found is not None
+    page = circumstances_section([row_with(found)])
+    for words in ("31.25 ms", "not available", "no power sensor answers", "slowed: sustained 29.50 ms", "25%", "+235.00% a minute"):
+        assert words in page
+    assert "latency, ms" in page
+    assert "soc, °C" in page
+    assert all(len(one.points) <= 120 for one in found.series)
+
+
+def test_energy_says_what_it_covers() -> None:
+    energy = {"per_frame_j": 0.1234, "per_frame_with_idle_j": 0.5, "source": "power-rails", "covers": "the whole module"}
+    found = circumstances(bench_json(energy=energy, energy_absent=""))
+    assert found is not None
+    page = circumstances_section([row_with(found)])
+    assert "0.123 J" in page
+    assert "power-rails: the whole module; 0.5 J with rest" in page
+
+
+def test_rows_keep_their_circumstances_through_json() -> None:
+    kept = row_with(circumstances(bench_json()))
+    assert ResultRow.from_json(json.loads(json.dumps(kept.to_json(), allow_nan=False))).circumstances == kept.circumstances
+    assert kept.circumstances is not None
+    assert Circumstances.from_json(json.loads(json.dumps(asdict(kept.circumstances)))) == kept.circumstances
+
+
+def test_the_page_has_the_section() -> None:
+    data = report()
+    page = render_page(replace(data, rows=(row_with(circumstances(bench_json())), *data.rows[1:])))
+    assert 'id="circumstances"' in page
+    assert 'href="#circumstances"' in page
