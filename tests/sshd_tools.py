@@ -62,7 +62,8 @@ class Board:
             config.write_text(
                 f"Port {port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
                 f"AuthorizedKeysFile {self.folder}/authorized_keys\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-                f"KbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nPrintMotd no\n{self.config}", encoding="utf-8",
+                f"KbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nPrintMotd no\n{self.config}",
+                encoding="utf-8",
             )
             with (self.folder / "sshd.log").open("ab") as log:
                 self._daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)

@@ -189,7 +189,7 @@ def install(host: Host, order: dict[str, Any], wheels: Path, new: Path) -> None:
     source = ["--no-index", "--find-links", str(wheels)] if order["offline"] else []
     wheel = wheels / order["wheel"]
     what = f"{wheel}[{','.join(order['extras'])}]" if order["extras"] else str(wheel)
-    quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir"]
+    quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"]
     pip = [str(new / "bin" / "python"), "-m", "pip", "install", *quiet, "--only-binary=:all:"]
     code, output = call(host, [*pip, *source, what])
     if code:
