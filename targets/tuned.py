@@ -93,13 +93,13 @@ def load_tuned(
         return Tuned(None, "")
     sha256, entries = _read(path)
     if sha256 != bundle.manifest.sha256:
-        return Tuned(None, f"{path.name} is for another bundle (the hashes differ); {_again(bundle)}")
+        return Tuned(None, f"{path.name} is for another bundle (the hashes differ); {_again(bundle, purpose)}")
     version = version or RUNTIMES[how.runtime].version() or ""
     wanted = {"machine": fingerprint(machine), "runtime": how.runtime, "provider": how.options.provider, "version": version,
               "purpose": purpose}
     found = next((entry for entry in entries if all(getattr(entry, name) == value for name, value in wanted.items())), None)
     if found is None:
-        return Tuned(None, f"{path.name} does not hold here: {_difference(entries, wanted)}; {_again(bundle)}")
+        return Tuned(None, f"{path.name} does not hold here: {_difference(entries, wanted)}; {_again(bundle, purpose)}")
     try:
         tuned = with_fields(how, found.fields)
     except (ValueError, EdgesegError) as error:
@@ -185,11 +185,13 @@ def _difference(entries: list[Entry], wanted: Mapping[str, Any]) -> str:
         got, want = nearest.machine, wanted["machine"]
         fact = next((fact for fact in FINGERPRINT if got[fact] != want[fact]), FINGERPRINT[0])
         return f"it is of a machine with {fact} = {got[fact]}, here it is {want[fact]}"
+    if name == "purpose":
+        return f"it has nothing for {wanted[name]}"
     return f"it is for {name} {getattr(nearest, name)}, here it is {wanted[name]}"
 
 
-def _again(bundle: Bundle) -> str:
-    return f"type: edgeseg tune {bundle.folder}"
+def _again(bundle: Bundle, purpose: str) -> str:
+    return f"type: edgeseg tune {bundle.folder}" + ("" if purpose == PURPOSES[0] else f" --for {purpose}")
 
 
 def _broken(path: Path, why: str) -> ConfigError:

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from edgeseg.cli.console import Console, print_json
-from edgeseg.cli.options import BundleArg, JsonOpt, QuickOpt, TargetOpt
+from edgeseg.cli.options import BundleArg, DeviceOpt, JsonOpt, QuickOpt, TargetOpt
 
 
 def tune(
     bundle: BundleArg,
-    target: TargetOpt = "host",
-    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="the board to tune on, by name or address")] = "local",
+    target: TargetOpt = "",
+    device: DeviceOpt = "",
     purpose: Annotated[
         str, typer.Option("--for", metavar="PURPOSE", help="latency: p90 of a call | throughput: frames a second")
     ] = "latency",

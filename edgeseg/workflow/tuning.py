@@ -9,20 +9,20 @@ from typing import Any
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.errors import InputMissingError, require_path
 from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.places import find_place
 from edgeseg.workflow.ui import Ui
-from targets.boards import Wishes, plan
-from targets.devices import LocalDevice
 from targets.devices.inventory import find_device
 from targets.tuned import save_tuned
-from targets.tuning.tune import Row, TuneResult
+from targets.tuning.result import Row, TuneResult
+from targets.tuning.tune import refuse_emulated
 from targets.tuning.tune import tune as find_settings
 
 
 def tune(
-    folder: Path, *, target: str, device: str = "local", purpose: str = "latency", data: Path | None = None, quick: bool = False,
+    folder: Path, *, target: str = "", device: str = "", purpose: str = "latency", data: Path | None = None, quick: bool = False,
     allow_arithmetic: bool = False, ui: Ui,
 ) -> Outcome:
-    """Find the fastest settings of a bundle on a device and keep them beside it.
+    """Find the fastest settings of a bundle on a device (empty = here) and keep them beside it.
 
     Raises:
         TargetError: the target does not run it, there is nothing to tune, or the device is emulated.
@@ -30,11 +30,14 @@ def tune(
         DeviceError: the device cannot be used.
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
-    board = find_device(device)
-    how = plan(target, bundle.manifest.format, bundle.manifest.precision) if isinstance(board, LocalDevice) else Wishes()
     frames = _frames(bundle, data)
+    if device:
+        refuse_emulated(find_device(device))
+    place = find_place(device)
+    target = target or place.target
     result = find_settings(
-        bundle, frames, device=board, target=target, how=how, purpose=purpose, quick=quick, allow_arithmetic=allow_arithmetic,
+        bundle, frames, device=place.device, target=target, how=place.plan(target, bundle.manifest), purpose=purpose, quick=quick,
+        allow_arithmetic=allow_arithmetic,
         on_progress=lambda stage, done: ui.progress(f"tuning: {stage}", round(100 * min(done, 1.0)), 100),
     )
     kept = save_tuned(bundle, result.entry())

@@ -1,16 +1,14 @@
-"""A first look at a device: how it runs a bundle by itself, and what it is. For this machine too: nothing is assumed to be alike."""
+"""A first look at a device: what it is, and what decides which settings are worth trying there."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from edgeseg.core.bundle import Bundle
-from targets.boards.base import MeasuredOn, Plan, Wishes
+from targets.boards.base import MeasuredOn, Plan
 from targets.devices import Device, Job
 from targets.machine import Machine
 from targets.measure.loop import Progress
-from targets.runtimes import RuntimeOptions
 from targets.tuning.knobs import Board
 
 LOOK_TIMEOUT_S: Final = 300.0
@@ -20,8 +18,6 @@ LOOK_TIMEOUT_S: Final = 300.0
 class Look:
     """What was seen."""
 
-    how: Plan
-    """The target's own settings there: the default that has to be beaten."""
     machine: Machine
     measured_on: MeasuredOn
     version: str
@@ -29,24 +25,16 @@ class Look:
     board: Board
 
 
-def look_at(device: Device, bundle: Bundle, *, target: str, how: Plan | Wishes, on_progress: Progress) -> Look:
-    """Ask a device how it runs a bundle for a target.
+def look_at(device: Device, *, target: str, how: Plan, on_progress: Progress) -> Look:
+    """Ask a device what it is and has.
 
     Raises:
-        TargetError: the target does not run it.
         DeviceError: the device cannot be used.
     """
-    side = {"wishes": how._asdict()} if isinstance(how, Wishes) else {"runtime": how.runtime, "options": asdict(how.options)}
-    place = bundle_place(bundle)
-    raw = device.run(Job({"job": "tune-look", "bundle": place, "target": target, **side}, {place: bundle.folder}),
-                     what=f"looking at {device.name}", timeout_s=LOOK_TIMEOUT_S, on_progress=on_progress)
+    request = {"job": "tune-look", "target": target, "runtime": how.runtime, "options": asdict(how.options)}
+    raw = device.run(Job(request), what=f"looking at {device.name}", timeout_s=LOOK_TIMEOUT_S, on_progress=on_progress)
     machine = Machine(**raw["machine"])
     return Look(
-        how=Plan(raw["runtime"], RuntimeOptions(**raw["options"])), machine=machine, measured_on=MeasuredOn(**raw["measured_on"]),
-        version=raw["version"] or "", board=Board(cores=machine.cores, smt=raw["smt"], arithmetic=raw["arithmetic"]),
+        machine=machine, measured_on=MeasuredOn(**raw["measured_on"]), version=raw["version"] or "",
+        board=Board(cores=machine.cores, smt=raw["smt"], arithmetic=raw["arithmetic"]),
     )
-
-
-def bundle_place(bundle: Bundle) -> str:
-    """Where a bundle lies in a job's folder."""
-    return f"bundles/{bundle.folder.resolve().name}"

@@ -22,7 +22,9 @@ from targets.devices import Job, LocalDevice, Progress
 from targets.measure.result import QUICK
 from targets.runtimes import RuntimeOptions
 from targets.tuning import tune as tuning
-from targets.tuning.tune import TuneResult, tune
+from targets.tuning import turns
+from targets.tuning.result import TuneResult
+from targets.tuning.tune import tune
 
 HOW = Plan("null", RuntimeOptions(num_threads=1))
 
@@ -72,7 +74,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test process may have one processor only; four settings are tried all the same, and measured briefly."""
     monkeypatch.setattr("targets.tuning.knobs.thread_counts", lambda cores: (1, 2, 3, 4))
     monkeypatch.setattr(tuning, "FIRST_BLOCKS", {True: 2})
-    monkeypatch.setattr(tuning, "QUICK", replace(QUICK, min_pairs=8, block_seconds=0.005))
+    for module in (tuning, turns):
+        monkeypatch.setattr(module, "QUICK", replace(QUICK, min_pairs=8, block_seconds=0.005))
 
 
 def find(bundle: Bundle, device: LocalDevice, **more: Any) -> TuneResult:

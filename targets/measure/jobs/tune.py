@@ -24,7 +24,7 @@ from edgeseg.core.instances import Answer, Instances, as_instances
 from edgeseg.core.stats import nearest_rank
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
-from targets.measure.jobs.base import model_frames, plan_here
+from targets.measure.jobs.base import model_frames
 from targets.measure.loop import Clock, Progress, cycle
 from targets.runtimes import RUNTIMES, RuntimeOptions, open_session, own_arithmetic
 from targets.runtimes.base import Session
@@ -43,12 +43,10 @@ MAX_COMPARED: Final = 4
 
 
 def look_around(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
-    """Say how this machine runs the bundle by itself, what it is, and what decides which settings are worth trying."""
-    bundle, machine = open_bundle(Path(request["bundle"])), describe_machine()
-    runtime, options = plan_here(request, bundle)
+    """Say what this machine is, and what decides which settings are worth trying."""
+    machine, runtime = describe_machine(), request["runtime"]
     return {
-        "runtime": runtime, "options": asdict(options), "machine": asdict(machine), "smt": _smt(), "version": RUNTIMES[runtime].version(),
-        "arithmetic": own_arithmetic(runtime) if options.provider == "cpu" else "f32",
+        "machine": asdict(machine), "smt": _smt(), "version": RUNTIMES[runtime].version(), "arithmetic": own_arithmetic(runtime),
         "measured_on": asdict(measured_on(find_target(request["target"]), machine)),
     }
 
