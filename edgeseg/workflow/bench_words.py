@@ -66,7 +66,7 @@ def versus_lines(result: Versus, *, place: Place, target: str, frames: str) -> l
     where = result.measured_on.machine + ("" if place.is_here else f", {place.label}")
     where += "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
     pinned = "not held to processors (only Linux can)" if result.cpus is None else f"held to processors {', '.join(map(str, result.cpus))}"
-    holds = "holds 1" if result.null_inference.holds_one else "does NOT hold 1"
+    holds = "which is 1" if result.null_inference.is_one else "which is NOT 1"
     return [
         f"A: {_side_words(result.a)}",
         f"B: {_side_words(result.b)}",

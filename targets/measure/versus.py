@@ -1,7 +1,7 @@
 """Two bundles, or two ways to run one, against each other; and before that the first against itself, to see what the machine is worth.
 
 Blocks of frames in the order ABBA ABBA ..., so that what slows the machine slows both. The null test A/A goes through the same machinery:
-two sessions of A. Where its interval does not hold 1, the machine is too restless for a verdict. Nothing measured is left out.
+two sessions of A. Where that does not come out as 1, the machine is too restless for a verdict. Nothing measured is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SETTLE_NS: Final = 5_000_000
 (github.com/microsoft/onnxruntime issue 17011)."""
 LEAST_FRAMES: Final = 4
 
+ONE: Final = 1.01
+
 RESTLESS: Final = "restless"
 FASTER: Final = "faster"
 SLOWER: Final = "slower"
@@ -42,9 +44,14 @@ class PairedRatio:
     """95 % percentile bootstrap over the pairs of blocks (Efron 1979)."""
 
     @property
-    def holds_one(self) -> bool:
-        """The interval does."""
-        return self.low <= 1 <= self.high
+    def is_one(self) -> bool:
+        """It holds 1, or lies within 1 % of it: two sessions of one bundle lie in memory twice, and have been seen 0.5 % apart."""
+        return self.low <= 1 <= self.high or (self.low >= 1 / ONE and self.high <= ONE)
+
+    @property
+    def reach(self) -> float:
+        """How far from 1 it reaches, as a factor of at least 1."""
+        return max(self.high, 1 / self.low, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +99,11 @@ class Versus:
 
     @property
     def verdict(self) -> str:
-        """`restless` (the null test failed), `faster`, `slower` (B than A), or `no difference` beyond that of A from itself.
-
-        Two sessions of one bundle lie elsewhere in memory, which alone has been seen to make 0.5 %: so the interval of A/B must lie
-        wholly beyond that of A/A.
-        """
-        if not self.null_inference.holds_one:
+        """`restless` (A differs from itself), `faster`, `slower` (B than A), or `no difference` beyond that of A from itself."""
+        if not self.null_inference.is_one:
             return RESTLESS
-        if self.inference.low > self.null_inference.high:
-            return FASTER
-        return SLOWER if self.inference.high < self.null_inference.low else NO_DIFFERENCE
+        reach = self.null_inference.reach
+        return FASTER if self.inference.low > reach else SLOWER if self.inference.high < 1 / reach else NO_DIFFERENCE
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""

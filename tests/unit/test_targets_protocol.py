@@ -249,11 +249,14 @@ def test_versus_says_everything(versus: Versus) -> None:
 
 
 def test_a_verdict_needs_a_null_test_that_holds_and_a_difference_beyond_it(versus: Versus) -> None:
-    assert versus_with((1.01, 1.05), (2.0, 2.1), versus) == "restless"
+    assert versus_with((1.005, 1.05), (2.0, 2.1), versus) == "restless"
+    assert versus_with((0.95, 0.99), (2.0, 2.1), versus) == "restless"
     assert versus_with((0.99, 1.01), (1.02, 1.05), versus) == "faster"
     assert versus_with((0.99, 1.01), (0.90, 0.98), versus) == "slower"
     assert versus_with((0.99, 1.01), (1.005, 1.05), versus) == "no difference"
     assert versus_with((0.99, 1.01), (0.97, 0.995), versus) == "no difference"
+    assert versus_with((0.995, 0.999), (0.97, 0.99), versus) == "slower"  # within 1 % of 1: two sessions lie elsewhere in memory
+    assert versus_with((0.995, 0.999), (1.001, 1.004), versus) == "no difference"  # and that counts in both directions
 
 
 def test_scenarios_through_the_worker(null_bundle: Bundle, frames: list[bytes | Path], how: Plan, setup: Setup) -> None:
