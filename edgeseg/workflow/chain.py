@@ -14,9 +14,11 @@ from edgeseg.workflow import bundling, instance_verifying, learning, measuring, 
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.calibrating import choose_of_run
 from edgeseg.workflow.context import RunContext, open_run
+from edgeseg.workflow.elsewhere import verify_there
 from edgeseg.workflow.halving import halve_all
 from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.places import HERE, Place, open_places
 from edgeseg.workflow.pruning import prune
 from edgeseg.workflow.reference import FloatReference, evaluate_float
 from edgeseg.workflow.steps import StepResult
@@ -60,6 +62,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
     refuse_group("run", os.environ)
     with open_run(config_path, overrides, ui=ui) as ctx:
         check_plan(ctx)
+        places = open_places(ctx.config.devices, ui)  # a board that cannot be used is refused before hours are spent on it
         if ladder and ctx.config.model.task == "instance":
             raise ConfigError(f"--ladder compares classes pixel by pixel, and {ctx.config.model.name} finds objects; leave it out")
         data = learning.prepare_data(ctx)
@@ -73,8 +76,12 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
         int8 = bundling.quantize_all(ctx, data, floats, final)
         others = [*bundling.own_float(ctx, floats), *halve_all(ctx, floats), *int8]
         verified += [_verify(ctx, data, bundle, float_reference) for bundle in others]
+        there = verify_there(
+            ctx, [*floats, *others], places,
+            lambda bundle, place, target: _verify(ctx, data, bundle, float_reference, place=place, target=target),
+        )
         pruning = measuring.pruning_gain(ctx, data, trained, final)
-        measured = measuring.measure_all(ctx, data, [*floats, *others])
+        measured = measuring.measure_all(ctx, data, [*floats, *others], places)
         held = True
         if ladder:
             resolved = ctx.folder / "edgeseg.toml"
@@ -85,7 +92,8 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
             if not held:
                 ui.say("parity ladder: a rung fell off; the report names it")
         verdict = reporting.write_report(
-            ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, measured=measured, pruning=pruning
+            ctx, data, trained=trained, final=final, reference=float_reference, verified=verified, there=there, measured=measured,
+            pruning=pruning,
         )
         return RunSummary(ctx.folder, verdict.passed and held, verdict.undecided and held)
 
@@ -97,10 +105,13 @@ def _evaluate_float(ctx: RunContext, data: RunData, final: StepResult) -> FloatR
     return evaluate_float(ctx, data, final, contract)
 
 
-def _verify(ctx: RunContext, data: RunData, bundle: SealedBundle, float_reference: FloatReference | FloatInstances) -> Verified:
+def _verify(
+    ctx: RunContext, data: RunData, bundle: SealedBundle, float_reference: FloatReference | FloatInstances, *, place: Place = HERE,
+    target: str = "host",
+) -> Verified:
     if isinstance(float_reference, FloatInstances):
-        return instance_verifying.verify(ctx, data, bundle, float_reference)
-    return verifying.verify(ctx, data, bundle, float_reference)
+        return instance_verifying.verify(ctx, data, bundle, float_reference, place=place, target=target)
+    return verifying.verify(ctx, data, bundle, float_reference, place=place, target=target)
 
 
 def check_plan(ctx: RunContext) -> None:

@@ -13,18 +13,18 @@ from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.learning import RunData
-from edgeseg.workflow.verifying import Verified, goal_parts
-from targets.boards import plan
+from edgeseg.workflow.places import HERE, Place
+from edgeseg.workflow.verifying import Verified, goal_parts, on, place_of
 from targets.judging import judge_accuracy
-from targets.machine import describe_machine
-from targets.runtimes import RUNTIMES, open_session
 from targets.verify_instances import verify_instances
 
 
-def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: FloatInstances) -> Verified:
-    """Run a bundle in this host's runtime for its format over the evaluation split."""
+def verify(
+    ctx: RunContext, data: RunData, bundle: SealedBundle, reference: FloatInstances, *, place: Place = HERE, target: str = "host",
+) -> Verified:
+    """Run a bundle over the evaluation split, in the runtime a place has for its format."""
     manifest = bundle.bundle.manifest
-    how = plan("host", manifest.format, manifest.precision)
+    how = place.plan(target, manifest)
     samples = data.dataset.splits[data.eval_split]
 
     def make_result() -> dict[str, Any]:
@@ -35,14 +35,11 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
                 frame, label = store[i]
                 yield sample.id, frame, label
 
-        session = open_session(bundle.bundle, how.runtime, how.options)
-        try:
+        with place.session(bundle.bundle, [sample.image for sample in samples], target=target, how=how, ui=ctx.ui) as session:
             return verify_instances(
                 session, bundle.bundle, labelled(), reference=reference.answers(), dataset_sha256=data.dataset.sha256,
                 split=data.eval_split, on_frame=lambda done: ctx.ui.progress(f"verifying {bundle.name}", done, len(samples)),
             ).to_json()
-        finally:
-            session.close()
 
     key = {
         "version": 1,
@@ -52,15 +49,16 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
         "dataset": data.dataset.sha256,
         "split": data.eval_split,
         "runtime": how.runtime,
-        "runtime_version": RUNTIMES[how.runtime].version(),
-        "processor": describe_machine().cpu,
+        "runtime_version": place.version(how.runtime),
+        "processor": place.machine.cpu,
+        **place_of(place, target, how),
         "tools": versions("pycocotools"),
     }
     step = ctx.steps.do(
-        f"verify-{bundle.name}",
+        f"verify-{bundle.name}{on(place, target)}",
         kind="export" if manifest.precision == "fp32" else "quantize",
         key=key,
-        output=ctx.folder / "verify" / f"{bundle.name}.json",
+        output=ctx.folder / "verify" / f"{bundle.name}{on(place, target)}.json",
         make=lambda output: write_json(output, make_result()),
     )
     result = read_json(step.output)
@@ -70,7 +68,7 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
         ap_drop=result["ap_drop"],
     )
     verified = Verified(bundle, how.runtime, result, findings)
-    ctx.ui.say(summary_line(verified))
+    ctx.ui.say(("" if place.is_here else f"{place.label}: ") + summary_line(verified))
     return verified
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.errors import MissingExtraError, TargetError
+from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, TargetError
 from edgeseg.core.files import read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.network_latency import NetworkTimer, frame_files, place_key, precision_of
+from edgeseg.workflow.places import HERE, Place
 from edgeseg.workflow.pruning_latency import missed_words
 from edgeseg.workflow.steps import StepResult
-from targets.boards import Plan, Target, find_target, plan
+from targets.boards import Plan, Target, find_target
 from targets.measure.bench import bench, compare
 
 __all__ = ["Measured", "frame_files", "gain_words", "measure_all", "method_words", "pruning_gain"]
@@ -35,56 +37,66 @@ class Measured:
     """The same against that bundle in the runtime's own arithmetic, where that is not f32."""
 
 
-def measure_all(ctx: RunContext, data: RunData, bundles: list[SealedBundle]) -> list[Measured]:
-    """Measure each bundle with the settings of each target that runs its format, on this machine."""
+def measure_all(ctx: RunContext, data: RunData, bundles: list[SealedBundle], places: Mapping[str, Place]) -> list[Measured]:
+    """Measure each bundle with the settings of each target that runs its format: on the target's device, or without one on this machine."""
     return [
-        _measure(ctx, data, target, bundle, bundles)
+        _measure(ctx, data, target, bundle, bundles, places.get(target.name, HERE))
         for target in map(find_target, ctx.config.targets)
         for bundle in bundles
         if bundle.bundle.manifest.format in target.formats
     ]
 
 
-def _measure(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, bundles: list[SealedBundle]) -> Measured:
-    manifest = bundle.bundle.manifest
+def _measure(
+    ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, bundles: list[SealedBundle], place: Place,
+) -> Measured:
     try:
-        how = _plan(ctx, target, bundle)
-        result = _bench_step(ctx, data, target, bundle, how)
-    except (TargetError, MissingExtraError) as error:  # said in the report, row by row; never replaced by another way to run
+        return _measured(ctx, data, target, bundle, bundles, place)
+    except (TargetError, MissingExtraError, DeviceError, BusyError) as error:  # said in the report; never replaced by another way to run
         ctx.ui.say(f"{target.name}: {bundle.name} not measured: {error}")
         return Measured(target.name, bundle, None, str(error), None)
+
+
+def _measured(
+    ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, bundles: list[SealedBundle], place: Place,
+) -> Measured:
+    manifest = bundle.bundle.manifest
+    how = _plan(ctx, target, bundle, place)
+    result = _bench_step(ctx, data, target, bundle, how, place)
     same = [b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32" and b is not bundle]
     twin = next((b for b in same if b.float_twin), None)
     own = next((b for b in same if not b.float_twin), None) if manifest.precision in ("int8", "mixed") else None
-    speedup = None if twin is None or bundle.float_twin else _speed_step(ctx, data, target, twin, bundle, how)
-    own_speedup = None if own is None else _speed_step(ctx, data, target, own, bundle, how)
+    speedup = None if twin is None or bundle.float_twin else _speed_step(ctx, data, target, twin, bundle, how, place)
+    own_speedup = None if own is None else _speed_step(ctx, data, target, own, bundle, how, place)
     return Measured(target.name, bundle, result, "", speedup, own_speedup)
 
 
-def _plan(ctx: RunContext, target: Target, bundle: SealedBundle) -> Plan:
-    manifest = bundle.bundle.manifest
-    return plan(target, manifest.format, manifest.precision, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
+def _plan(ctx: RunContext, target: Target, bundle: SealedBundle, place: Place) -> Plan:
+    return place.plan(target.name, bundle.bundle.manifest, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
 
 
-def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, how: Plan) -> dict[str, Any]:
+def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, how: Plan, place: Place) -> dict[str, Any]:
     quick = ctx.config.bench.quick
 
     def make(output: Path) -> None:
         result = bench(
-            bundle.bundle, frame_files(data), target=target, how=how, quick=quick, on_progress=_progress(ctx, f"measuring {bundle.name}")
+            bundle.bundle, frame_files(data), target=target, how=how, quick=quick, on_progress=_progress(ctx, f"measuring {bundle.name}"),
+            device=place.device,
         )
         write_json(output, result.to_json())
 
     name = f"bench-{target.name}-{bundle.name}"
-    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **place_key(target, how)}
+    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **place_key(target, how, place)}
     step = ctx.steps.do(name, kind="bench", key=key, output=ctx.folder / "bench" / f"{target.name}--{bundle.name}.json", make=make)
     result: dict[str, Any] = read_json(step.output)
     return result
 
 
-def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBundle, other: SealedBundle, how: Plan) -> dict[str, Any]:
+def _speed_step(
+    ctx: RunContext, data: RunData, target: Target, fp32: SealedBundle, other: SealedBundle, how: Plan, place: Place,
+) -> dict[str, Any]:
     quick = ctx.config.bench.quick
-    how_fp32 = _plan(ctx, target, fp32)
+    how_fp32 = _plan(ctx, target, fp32, place)
     against = "fp32" if fp32.float_twin else f"fp32-{fp32.arithmetic}"
 
     def make(output: Path) -> None:
@@ -98,10 +110,11 @@ def _speed_step(ctx: RunContext, data: RunData, target: Target, fp32: SealedBund
             how_b=how,
             quick=quick,
             on_progress=_progress(ctx, label),
+            device=place.device,
         )
         write_json(output, ratio.to_json())
 
-    key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how)}
+    key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how, place)}
     output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-{against}.json"
     name = f"speed-{target.name}-{other.name}" + ("" if fp32.float_twin else f"-vs-{fp32.arithmetic}")
     step = ctx.steps.do(name, kind="bench", key=key, output=output, make=make)

@@ -14,12 +14,12 @@ from edgeseg.workflow.bundling import own_answer
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.pictures import spread
+from edgeseg.workflow.places import HERE, Place
 from edgeseg.workflow.reference import model_inputs
 from targets.boards import Plan, Target, find_target, measured_on, plan
-from targets.machine import describe_machine
 from targets.measure.bench import bench, compare, sweep
 from targets.measure.result import BenchResult, SpeedRatio
-from targets.runtimes import RUNTIMES, available_providers
+from targets.runtimes import available_providers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,17 +118,18 @@ def frame_files(data: RunData) -> list[Path]:
     return [sample.image for sample in samples[::step][:_MAX_FRAMES]]
 
 
-def place_key(target: Target, how: Plan) -> dict[str, Any]:
+def place_key(target: Target, how: Plan, place: Place = HERE) -> dict[str, Any]:
     """What makes a measurement another one: settings, runtime version and the machine itself."""
-    machine = describe_machine()
+    machine = place.machine
     return {
         "version": 1,
         "target": target.name,
         "runtime": how.runtime,
-        "runtime_version": RUNTIMES[how.runtime].version(),
+        "runtime_version": place.version(how.runtime),
         "options": asdict(how.options),
         "machine": measured_on(target, machine).words,
         "cores": machine.cores,
+        **place.key,
     }
 
 

@@ -36,18 +36,20 @@ from edgeseg.workflow import instance_reporting
 from edgeseg.workflow.calibrating import covers_words
 from edgeseg.workflow.circumstances import circumstances
 from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.elsewhere import There
 from edgeseg.workflow.goals import judge_rows
 from edgeseg.workflow.instance_reference import FloatInstances
 from edgeseg.workflow.ladder_words import unmet_words
 from edgeseg.workflow.learning import RunData, contract_of
 from edgeseg.workflow.measuring import Measured, gain_words, method_words
 from edgeseg.workflow.parity import climbed_ladders
+from edgeseg.workflow.places import HERE
 from edgeseg.workflow.reference import FloatReference
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.verifying import Verified
 from targets.boards import plan
-from targets.machine import describe_machine
-from targets.runtimes import RUNTIMES, open_session
+from targets.machine import NOT_AVAILABLE, describe_machine
+from targets.runtimes import open_session
 
 _NUM_PICTURES = 6
 _PICTURE_SIDE = 480
@@ -69,13 +71,16 @@ def write_report(
     final: StepResult,
     reference: FloatReference | FloatInstances,
     verified: list[Verified],
+    there: list[There],
     measured: list[Measured],
     pruning: dict[str, Any] | None,
 ) -> Verdict:
     """Write results.json, summary.json and report.html; give whether every goal was reached."""
     by_name = {one.bundle.name: one for one in verified}
-    marked = mark([_row(one, by_name[one.bundle.name], reference) for one in measured])
+    elsewhere = {(one.target, one.bundle.name): one for one in there}
+    marked = mark([_row(one, by_name[one.bundle.name], elsewhere.get((one.target, one.bundle.name)), reference) for one in measured])
     asked_for = {name: one.findings for name, one in by_name.items() if one.bundle.arithmetic == "f32"}  # the others are there to compare
+    asked_for |= {f"{one.words} ({one.target})": one.findings for one in there if one.bundle.arithmetic == "f32"}
     rows, goals = judge_rows(marked, asked_for, ctx.config.goals)
     report = ReportData(
         run_name=ctx.config.name,
@@ -90,7 +95,7 @@ def write_report(
         pictures=tuple(_pictures(ctx, data, reference, verified)) if isinstance(reference, FloatReference)
         else tuple(instance_reporting.object_pictures(data, reference, verified)),
         goals=tuple(goals),
-        not_verified=tuple(_not_verified(rows, data, measured)),
+        not_verified=tuple(_not_verified(rows, data, measured, there)),
         versions=_versions(final, verified, measured),
         parity=tuple(climbed_ladders(ctx.folder, {one.bundle.bundle.manifest.sha256 for one in verified})),
         config_toml=(ctx.folder / "edgeseg.toml").read_text(encoding="utf-8").replace(str(data.dataset.root), data.dataset.root.name),
@@ -164,9 +169,11 @@ def _intervals(verified: Verified) -> dict[str, Any]:
     }
 
 
-def _row(one: Measured, verified: Verified, reference: FloatReference | FloatInstances) -> ResultRow:
+def _row(one: Measured, here: Verified, there: There | None, reference: FloatReference | FloatInstances) -> ResultRow:
+    """A row of results; where its target has a device, of what was verified there, and of nothing else."""
     manifest = one.bundle.bundle.manifest
-    accuracy = instance_reporting.accuracy(verified, reference) if isinstance(reference, FloatInstances) else _accuracy(verified, reference)
+    place, verified = (HERE, here) if there is None else (there.place, there.verified)
+    runtime = here.runtime if verified is None else verified.runtime
     base = ResultRow(
         target=one.target,
         bundle=manifest.name,
@@ -174,17 +181,18 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
         format=manifest.format,
         precision=manifest.precision,
         arithmetic=one.bundle.arithmetic,
-        runtime=verified.runtime,
-        runtime_version=str(RUNTIMES[verified.runtime].version()),
-        device="local",
+        runtime=runtime,
+        runtime_version=str(place.version(runtime) or NOT_AVAILABLE),
+        device=place.address,
         measured_on="not measured",
         is_target_machine=False,
         quick=False,
         threads=0,
         size_bytes=one.bundle.bundle.size_bytes,
-        failed_goals=verified.failed,
-        undecided_goals=verified.undecided,
-        **accuracy,
+        task=manifest.contract.task,
+        failed_goals=() if verified is None else verified.failed,
+        undecided_goals=() if verified is None else verified.undecided,
+        **_how_accurate(verified, reference),
     )
     bench = one.result
     if bench is None:
@@ -214,6 +222,14 @@ def _row(one: Measured, verified: Verified, reference: FloatReference | FloatIns
         speedup_vs_own_float=_ratio(one.own_speedup),
         circumstances=circumstances(bench),
     )
+
+
+def _how_accurate(verified: Verified | None, reference: FloatReference | FloatInstances) -> dict[str, Any]:
+    """Fields of a row that say how accurate a bundle is; empty = it was not verified at its place."""
+    if verified is None:
+        return {}
+    found = instance_reporting.accuracy(verified, reference) if isinstance(reference, FloatInstances) else _accuracy(verified, reference)
+    return {key: value for key, value in found.items() if key != "task"}
 
 
 def _ratio(found: dict[str, Any] | None) -> Ratio | None:
@@ -328,13 +344,14 @@ def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verifie
     return pictures
 
 
-def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]) -> list[str]:
+def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured], there: list[There]) -> list[str]:
     notes = []
-    elsewhere = sorted({row.target for row in rows if row.p50_ms is not None and not row.is_target_machine})
-    if elsewhere:
-        notes.append(
-            f"Speed for {', '.join(elsewhere)} was measured on this machine, which is not that target; the order may differ on the board."
-        )
+    elsewhere = [row for row in rows if row.p50_ms is not None and not row.is_target_machine]
+    for device in sorted({row.device for row in elsewhere}):
+        names = ", ".join(sorted({row.target for row in elsewhere if row.device == device}))
+        where = "this machine" if device == HERE.address else device
+        notes.append(f"Speed for {names} was measured on {where}, which is not that target; the order may differ on the board.")
+    notes += sorted({f"{one.target}: {one.words} was not verified: {one.why_not}." for one in there if one.verified is None})
     notes += sorted({f"{one.target}: {one.bundle.name} was not measured: {one.why_not}." for one in measured if one.result is None})
     if any(row.quick for row in rows):
         notes.append(

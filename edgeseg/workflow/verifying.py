@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgeseg.core.files import read_json, write_json
@@ -11,11 +11,10 @@ from edgeseg.core.images import ClassMap, Frame
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.places import HERE, Place
 from edgeseg.workflow.reference import FloatReference
-from targets.boards import plan
+from targets.boards import Plan
 from targets.judging import Finding, judge_accuracy
-from targets.machine import describe_machine
-from targets.runtimes import RUNTIMES, open_session
 from targets.verify import verify as verify_session
 
 
@@ -59,10 +58,12 @@ class Verified:
         return {**self.result, "runtime": self.runtime, "goals": [finding.to_json() for finding in self.findings]}
 
 
-def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: FloatReference) -> Verified:
-    """Run a bundle in this host's runtime for its format over the evaluation split."""
+def verify(
+    ctx: RunContext, data: RunData, bundle: SealedBundle, reference: FloatReference, *, place: Place = HERE, target: str = "host",
+) -> Verified:
+    """Run a bundle over the evaluation split, in the runtime a place has for its format."""
     manifest = bundle.bundle.manifest
-    how = plan("host", manifest.format, manifest.precision, precision_hint=bundle.arithmetic)
+    how = place.plan(target, manifest, precision_hint=bundle.arithmetic)
     store, samples = data.store, data.dataset.splits[data.eval_split]
 
     def make_result() -> dict[str, Any]:
@@ -73,8 +74,7 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
                 frame, label = frames[i]
                 yield sample.id, frame, label
 
-        session = open_session(bundle.bundle, how.runtime, how.options)
-        try:
+        with place.session(bundle.bundle, [sample.image for sample in samples], target=target, how=how, ui=ctx.ui) as session:
             return verify_session(
                 session,
                 bundle.bundle,
@@ -85,8 +85,6 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
                 split=data.eval_split,
                 on_frame=lambda done: ctx.ui.progress(f"verifying {bundle.name}", done, len(samples)),
             ).to_json()
-        finally:
-            session.close()
 
     key = {
         "version": 3,
@@ -95,16 +93,17 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
         "dataset": data.dataset.sha256,
         "split": data.eval_split,
         "runtime": how.runtime,
-        "runtime_version": RUNTIMES[how.runtime].version(),
-        "processor": describe_machine().cpu,
+        "runtime_version": place.version(how.runtime),
+        "processor": place.machine.cpu,
+        **place_of(place, target, how),
         **({} if bundle.arithmetic == "f32" else {"arithmetic": bundle.arithmetic}),
     }
     kind = "export" if manifest.precision == "fp32" else "quantize"
     step = ctx.steps.do(
-        f"verify-{bundle.name}",
+        f"verify-{bundle.name}{on(place, target)}",
         kind=kind,
         key=key,
-        output=ctx.folder / "verify" / f"{bundle.name}.json",
+        output=ctx.folder / "verify" / f"{bundle.name}{on(place, target)}.json",
         make=lambda output: write_json(output, make_result()),
     )
     result = read_json(step.output)
@@ -121,8 +120,18 @@ def verify(ctx: RunContext, data: RunData, bundle: SealedBundle, reference: Floa
     if bundle.arithmetic != "f32":  # both are of f32, and bf16 moves up to 1.5 % of pixels where golden allows 0.1 %; `recommend` says it
         findings = tuple(finding for finding in findings if finding.goal not in ("golden", "agreement"))
     verified = Verified(bundle, how.runtime, result, findings)
-    ctx.ui.say(summary_line(verified))
+    ctx.ui.say(("" if place.is_here else f"{place.label}: ") + summary_line(verified))
     return verified
+
+
+def on(place: Place, target: str) -> str:
+    """What tells a step done on the device of a target from the same one done here."""
+    return "" if place.is_here else f"-on-{target}"
+
+
+def place_of(place: Place, target: str, how: Plan) -> dict[str, Any]:
+    """What makes a result from a device another one; empty for this machine."""
+    return {} if place.is_here else {"target": target, "options": asdict(how.options), **place.key}
 
 
 def summary_line(one: Verified) -> str:

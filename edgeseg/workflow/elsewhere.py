@@ -1,0 +1,62 @@
+"""Bundles of a run verified on the devices of their targets: there, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, TargetError
+from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.places import Place
+from edgeseg.workflow.verifying import Verified
+from targets.boards import find_target
+from targets.judging import Finding, at_least
+from targets.verify import golden_limit
+
+Verify = Callable[[SealedBundle, Place, str], Verified]
+"""Verifies a bundle at a place, with the settings of a target."""
+
+
+@dataclass(frozen=True)
+class There:
+    """One bundle on the device of one target: what it answered, or `None` with the reason why it did not."""
+
+    target: str
+    bundle: SealedBundle
+    place: Place
+    verified: Verified | None
+    why_not: str = ""
+    lost: bool = False
+    """The device could not be used, which no report may pass over."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was judged there; a device that could not be used misses the first goal of all."""
+        if self.verified is not None:
+            return self.verified.findings
+        task = self.bundle.bundle.manifest.contract.task
+        return (at_least("golden", golden_limit(task), None),) if self.lost else ()
+
+    @property
+    def words(self) -> str:
+        """Which bundle and where."""
+        return f"{self.bundle.name} on {self.place.device.name}"
+
+
+def verify_there(ctx: RunContext, bundles: Sequence[SealedBundle], places: Mapping[str, Place], verify: Verify) -> list[There]:
+    """Verify each bundle on the device of each target that has one and runs its format."""
+    return [
+        _verify(ctx, target, bundle, place, verify)
+        for target, place in places.items()
+        for bundle in bundles
+        if bundle.bundle.manifest.format in find_target(target).formats
+    ]
+
+
+def _verify(ctx: RunContext, target: str, bundle: SealedBundle, place: Place, verify: Verify) -> There:
+    try:
+        return There(target, bundle, place, verify(bundle, place, target))
+    except (DeviceError, BusyError, TargetError, MissingExtraError) as error:  # said in the report; this machine never answers in its place
+        ctx.ui.say(f"{target}: {bundle.name} not verified on {place.label}: {error}")
+        return There(target, bundle, place, None, str(error), lost=isinstance(error, (DeviceError, BusyError)))
