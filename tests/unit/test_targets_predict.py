@@ -13,11 +13,12 @@ from PIL import Image
 from tiny_models import PALETTE, brightness_step, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import DataError, InputMissingError, MissingExtraError, NoPermissionError, OutputError
+from edgeseg.core.errors import ConfigError, DataError, InputMissingError, MissingExtraError, NoPermissionError, OutputError
 from edgeseg.core.images import read_class_map, read_frame, write_frame
 from targets.predict import PredictOptions, overlay, predict_frame, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
 from targets.sources import open_source
+from targets.stream.video import OverlayVideo
 
 
 @pytest.fixture
@@ -160,3 +161,48 @@ def test_nowhere_to_write(bundle: Bundle, session: Session, tmp_path: Path) -> N
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises((OutputError, NoPermissionError)):
         predict_source(session, bundle, tmp_path / "a.png", tmp_path / "file" / "out")
+
+
+def test_a_picture_that_changes_its_size_begins_a_new_video(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video = OverlayVideo(tmp_path / "overlay.mp4", 10)
+    for i, (height, width) in enumerate([(48, 64)] * 3 + [(31, 45)] * 2):
+        video.write(tiny_frame(i, height=height, width=width), None)
+    video.close()
+    video.close()
+    assert [f.read().frame_HWC.shape for f in open_source(tmp_path / "overlay.mp4")] == [(48, 64, 3)] * 3
+    assert [f.read().frame_HWC.shape for f in open_source(tmp_path / "overlay-2.mp4")] == [(30, 44, 3)] * 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_frames_with_times_keep_them(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    video = OverlayVideo(tmp_path / "overlay.mp4", 25)
+    for i, time_s in enumerate((7.0, 7.1, 7.1, 9.0)):  # two were dropped, and one time came twice
+        video.write(tiny_frame(i, height=48, width=64), time_s)
+    video.close()
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([0, 0.1, 0.1, 2.0], abs=0.01)
+
+
+def test_jpegs_at_reduced_scale_are_asked_for(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle", "null")
+    session = open_session(bundle, "null", RuntimeOptions())
+    (tmp_path / "in").mkdir()
+    Image.fromarray(tiny_frame(5, height=6, width=8)).resize((256, 192)).save(tmp_path / "in" / "a.jpg", quality=95)
+    with pytest.raises(ConfigError, match="add --no-overlay"):
+        predict_source(session, bundle, tmp_path / "in", tmp_path / "out", PredictOptions(fast_jpeg=True))
+    masks = {}
+    for fast in (False, True):
+        done = predict_source(session, bundle, tmp_path / "in", tmp_path / str(fast), PredictOptions(fast_jpeg=fast, overlays=False))
+        masks[fast] = read_class_map(done.masks / "a.png")
+    assert masks[True].shape == masks[False].shape == (192, 256)
+    assert (masks[True] == masks[False]).mean() > 0.8
+
+
+def test_enough_frames(bundle: Bundle, session: Session, tmp_path: Path) -> None:
+    for i in range(5):
+        write_frame(tmp_path / "in" / f"{i}.png", tiny_frame(i))
+    done = predict_source(session, bundle, tmp_path / "in", tmp_path / "out", PredictOptions(max_frames=2))
+    assert (done.num_frames, done.dropped, done.stopped) == (2, 0, False)
+    assert sorted(path.name for path in done.masks.iterdir()) == ["0.png", "1.png"]
