@@ -28,8 +28,10 @@ class Circumstances:
     throttling: str
     """`held`, `throttled`, `slowed` or `not available`."""
     throttling_words: str
-    slope_per_minute: float | None
-    """Change of the median a minute, as a share of it."""
+    slowdown: float | None
+    """Sustained over burst median latency."""
+    change: float | None
+    """Of the median over the measurement, as a share of it."""
     energy_per_frame_j: float | None
     """With the power at rest taken off."""
     energy_words: str

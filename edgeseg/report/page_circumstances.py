@@ -26,18 +26,20 @@ def circumstances_section(rows: Sequence[ResultRow]) -> Html:
     heads = ["Bundle", "Target", ">Frames", ">p90 early stopping", ">p99", "Speed", ">Energy a frame", ">Other programs"]
     body = [_line(row, found) for row, found in measured]
     charts = [part for row, found in measured for part in _charts(row, found)]
-    return join([table(heads, body, name="How it was measured"), *charts])
+    notes = dict.fromkeys(f"Energy on {row.target}: {found.energy_words}." for row, found in measured if found.energy_words)
+    return join([table(heads, body, name="How it was measured"), *(el("p", note, class_="muted") for note in notes), *charts])
 
 
 def _line(row: ResultRow, found: Circumstances) -> Html:
     energy = _none() if found.energy_per_frame_j is None else f"{found.energy_per_frame_j:.3g} J"
     kind = _KINDS.get(found.throttling)
-    speed = join([tag(found.throttling, kind) if kind else _none(), el("span", found.throttling_words, class_="sub") if kind else None])
+    factor = None if found.slowdown is None else el("span", f"{found.slowdown:.2f} times its burst", class_="sub")
+    speed = join([tag(found.throttling, kind) if kind else _none(), factor])
     others = join([_share(found.others_before), " / ", _share(found.others_during)])
     return el(
         "tr", el("th", row.label, scope="row"), el("td", row.target), el("td", str(found.num_frames), class_="n"),
         el("td", _ms(found.p90_early_stopping_ms), class_="n"), el("td", _ms(found.p99_early_stopping_ms), class_="n"),
-        el("td", speed, class_="keep"), el("td", energy, el("span", found.energy_words, class_="sub"), class_="n"),
+        el("td", speed, class_="keep"), el("td", energy, class_="n"),
         el("td", others, class_="n"),
     )
 
@@ -46,8 +48,8 @@ def _charts(row: ResultRow, found: Circumstances) -> list[Html]:
     drawn = [_chart(one) for one in found.series if sum(value is not None for _, value in one.points) >= _LEAST_POINTS]
     if not drawn:
         return []
-    slope = "" if found.slope_per_minute is None else f" The median moved by {found.slope_per_minute:+.2%} a minute."
-    return [el("h3", f"{row.label} on {row.target}, over time"), el("p", f"{found.throttling_words}.{slope}"),
+    moved = "" if found.change is None else f" Over the measurement the median moved by {found.change:+.1%}."
+    return [el("h3", f"{row.label} on {row.target}, over time"), el("p", f"{found.throttling_words}.{moved}"),
             el("div", *drawn, class_="charts")]
 
 

@@ -102,7 +102,7 @@ def _early_stopping_line(result: BenchResult) -> str:
 def _around_lines(result: BenchResult) -> list[str]:
     lines = [] if result.throttling is None else [f"speed {result.throttling['words']}"]
     if result.drift is not None:
-        lines.append(f"drift: {result.drift['slope_per_minute']:+.2%} a minute; greatest step {result.drift['step']:.3f} times "
+        lines.append(f"drift: {result.drift['change']:+.1%} over the measurement; greatest step {result.drift['step']:.3f} times "
                      f"at {result.drift['step_at_s']:.0f} s")
     if result.energy is not None:
         one = result.energy

@@ -18,12 +18,12 @@ def circumstances(bench: Mapping[str, Any]) -> Circumstances | None:
         return None
     windows = [LatencyWindow(*window) for window in bench["windows"]]
     whole, energy, drift, load = bench["end_to_end"], bench["energy"], bench["drift"], bench["load"]
-    words = (f"{energy['source']}: {energy['covers']}; {energy['per_frame_with_idle_j']:.3g} J with rest"
-             if energy is not None else bench["energy_absent"])
+    words = bench["energy_absent"] if energy is None else f"{energy['source']}: {energy['covers']}"
     return Circumstances(
         num_frames=whole["num_frames"], p90_early_stopping_ms=whole["p90_early_stopping_ms"],
         p99_early_stopping_ms=whole["p99_early_stopping_ms"], throttling=bench["throttling"]["verdict"],
-        throttling_words=bench["throttling"]["words"], slope_per_minute=None if drift is None else drift["slope_per_minute"],
+        throttling_words=bench["throttling"]["words"], slowdown=bench["throttling"]["slowdown"],
+        change=None if drift is None else drift["change"],
         energy_per_frame_j=None if energy is None else energy["per_frame_j"], energy_words=words, others_before=load["others_before"],
         others_during=load["others_during"],
         series=tuple(_series(one) for one in chart_series(Trace.from_json(bench["trace"]), windows)),

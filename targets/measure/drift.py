@@ -19,8 +19,9 @@ EDGE: Final = 2
 class Drift:
     """Movement of the windows' medians."""
 
-    slope_per_minute: float
-    """Change a minute as a share of the median: 0.01 = 1 % slower each minute. Median of the slopes of all pairs (Theil 1950, Sen 1968)."""
+    change: float
+    """From the first window to the last, as a share of the median: 0.01 = 1 % slower. By the median of the slopes of all pairs of windows
+    (Theil 1950, Sen 1968)."""
     step_at_s: float
     """Start of the window at which two levels divide the windows best (least sum of distances to the medians of both sides)."""
     step: float
@@ -39,7 +40,8 @@ def drift(windows: Sequence[LatencyWindow]) -> Drift | None:
     slopes = [(b.p50_ms - a.p50_ms) / (b.start_s - a.start_s) for a, b in itertools.combinations(windows, 2)]
     values = [window.p50_ms for window in windows]
     at = min(range(EDGE, len(values) - EDGE + 1), key=lambda i: _distances(values[:i]) + _distances(values[i:]))
-    return Drift(slope_per_minute=60 * statistics.median(slopes) / median, step_at_s=windows[at].start_s,
+    span_s = windows[-1].start_s - windows[0].start_s
+    return Drift(change=statistics.median(slopes) * span_s / median, step_at_s=windows[at].start_s,
                  step=statistics.median(values[at:]) / statistics.median(values[:at]))
 
 

@@ -118,7 +118,7 @@ def windows(values: list[float]) -> list[LatencyWindow]:
 def test_drift_tells_a_slope_from_a_step() -> None:
     slope = drift(windows([10 + 0.01 * i for i in range(60)]))
     assert slope is not None
-    assert slope.slope_per_minute == pytest.approx(0.6 / 10.295, rel=1e-6)
+    assert slope.change == pytest.approx(0.59 / 10.295, rel=1e-6)
     step = drift(windows([10.0] * 20 + [15.0] * 40))
     assert step is not None
     assert (step.step_at_s, step.step) == (20.0, 1.5)
