@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgeseg.core.errors import ConfigError
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.ui import Ui
 from targets.devices.check import Checked, Site, check
+from targets.devices.emulated import EmulatedDevice
 from targets.devices.inventory import Entry, Inventory, add_entry, load_inventory, remove_entry
 from targets.devices.setup import set_up
 from targets.machine import NOT_AVAILABLE
@@ -64,12 +66,17 @@ def look_at(name_or_address: str) -> Outcome:
 
 
 def prepare(name_or_address: str, *, extras: Sequence[str], offline: bool, python: str, ui: Ui) -> Outcome:
-    """Put this edgeseg on a board.
+    """Put this edgeseg on a board; an emulated one is built, or found to be there.
 
     Raises:
         ConfigError, DeviceError, BusyError, DownloadError, MissingExtraError: see `targets.devices.setup.set_up`.
     """
     entry = load_inventory().find(name_or_address)
+    device = entry.open()
+    if isinstance(device, EmulatedDevice):
+        if extras or offline or python != "python3":
+            raise ConfigError(f"{entry.label} is built on this machine from packages of its own; leave out --extra, --offline and --python")
+        return _build(entry, device, ui)
     done = set_up(
         entry, extras=extras, offline=offline, python=python,
         on_progress=lambda stage, share: ui.progress(f"{entry.label}: {stage}", round(100 * share), 100),
@@ -83,6 +90,12 @@ def prepare(name_or_address: str, *, extras: Sequence[str], offline: bool, pytho
     facts = {**_facts(entry), "extras": list(done.extras), "python": done.python, "wheel": done.wheel, "num_wheels": done.num_wheels,
              "site": done.site.to_json()}
     return Outcome(lines, facts)
+
+
+def _build(entry: Entry, device: EmulatedDevice, ui: Ui) -> Outcome:
+    environment = device.prepare(ui.say)
+    facts = {**_facts(entry), "folder": str(environment.folder), "qemu": str(environment.qemu), **environment.facts}
+    return Outcome((f"{entry.label}: {environment.words}", f"emulator: {environment.qemu}"), facts)
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from edgeseg.workflow.ui import Ui
 from targets.boards import Plan, plan
 from targets.devices import Device, LocalDevice
 from targets.devices.check import Site, describe
+from targets.devices.emulated import emulated_target, refuse_times
 from targets.devices.inventory import Entry, load_inventory
 from targets.devices.remote import answers_on
 from targets.machine import Machine, describe_machine
@@ -94,16 +95,20 @@ class Place:
 HERE: Final = Place(LocalDevice())
 
 
-def find_place(name_or_address: str) -> Place:
-    """Give the device of this name or address, asked what it is; `local` or nothing = this machine.
+def find_place(name_or_address: str, *, timed: bool = False) -> Place:
+    """Give the device of this name or address, asked what it is; `local` or nothing = this machine. `timed` = times will be taken there.
 
     Raises:
         ConfigError: there is no such device.
+        TargetError: times are wanted of an emulated board.
         DeviceError, BusyError: it cannot be used.
     """
     if name_or_address in ("", "local"):
         return HERE
-    return _reach(load_inventory().find(name_or_address))
+    entry = load_inventory().find(name_or_address)
+    if timed:
+        refuse_times(entry.address, "measuring")
+    return _reach(entry)
 
 
 def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
@@ -119,8 +124,9 @@ def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
     for target, device in devices.items():
         assert inventory is not None
         entry = inventory.find(device)
-        if entry.target and entry.target != target:
-            raise ConfigError(f"[devices] {target} = '{device}': {entry.label} is a {entry.target}; give a device that is a {target}")
+        known = _target_of(entry)
+        if known and known != target:
+            raise ConfigError(f"[devices] {target} = '{device}': {entry.label} is a {known}; give a device that is a {target}")
         if entry.address not in reached:
             reached[entry.address] = _reach(entry)
             ui.say(f"{target}: verified and measured on {reached[entry.address].label}, {reached[entry.address].machine.cpu}")
@@ -130,4 +136,9 @@ def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
 
 def _reach(entry: Entry) -> Place:
     device = entry.open()
-    return Place(device, describe(device), entry.target or "host")
+    return Place(device, describe(device), _target_of(entry) or "host")
+
+
+def _target_of(entry: Entry) -> str:
+    """What the inventory says it is, or its address; empty where neither does."""
+    return entry.target or emulated_target(entry.address)

@@ -38,8 +38,7 @@ class EmulatedDevice:
     def run(self, job: Job, *, what: str, timeout_s: float, on_progress: Progress, into: Path | None = None) -> dict[str, Any]:
         """See `Device.run`; a job that takes times is refused (`TargetError`), and building the environment does not count as time."""
         if job.request["job"] not in _UNTIMED:
-            raise TargetError(f"emulated: answers only; {what} on {self.address} would measure this machine, so give a board: "
-                              "--device ssh://USER@BOARD, or a name of edgeseg devices list")
+            refuse_times(self.address, what)
         interpreter = self.prepare(lambda words: on_progress(words, 0.0)).interpreter(self._board)
         with tempfile.TemporaryDirectory(prefix="edgeseg-job-") as name:
             folder = Path(name)
@@ -54,9 +53,26 @@ class EmulatedDevice:
             return result
 
 
+def emulated_target(address: str) -> str:
+    """The target whose processor is emulated at an address; empty where it is no emulated one."""
+    scheme, _, board = address.partition(":")
+    return board if scheme == SCHEME else ""
+
+
+def refuse_times(address: str, what: str) -> None:
+    """Refuse `what` (`measuring demo-int8`) where the address is an emulated board's.
+
+    Raises:
+        TargetError: it is; says what to give instead.
+    """
+    if emulated_target(address):
+        raise TargetError(f"emulated: answers only; {what} on {address} would measure this machine, so give a board: "
+                          "--device ssh://USER@BOARD, or a name of edgeseg devices list")
+
+
 def open_emulated(address: str, name: str, options: DeviceOptions) -> Device:
     """Give an emulated board; nothing is built yet. See `targets.devices.open_device`."""
-    board = address.removeprefix(f"{SCHEME}:")
+    board = emulated_target(address)
     if board not in BOARDS:
         known = ", ".join(f"{SCHEME}:{name}" for name in BOARDS)
         raise ConfigError(f"device '{address}': no such board is emulated; type one of {known}")
