@@ -34,11 +34,6 @@ class SshAddress:
         """What to type after `ssh`: port and login."""
         return self.login if self.port in (None, DEFAULT_PORT) else f"-p {self.port} {self.login}"
 
-    @property
-    def known_hosts_name(self) -> str:
-        """How known_hosts spells it."""
-        return self.host if self.port in (None, DEFAULT_PORT) else f"[{self.host}]:{self.port}"
-
 
 def parse_ssh(address: str) -> SshAddress:
     """Read `ssh://[user@]host[:port]`.

@@ -6,7 +6,6 @@ models, and could make up every number. Keys are the only way in; no password is
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ import asyncssh
 from edgeseg.core.errors import DeviceError
 from targets.devices.address import DEFAULT_PORT, SshAddress
 from targets.devices.base import DeviceOptions
+from targets.devices.times import within
 
 CONNECT_S: Final = 15.0
 _GOODBYE_S: Final = 5.0
@@ -32,10 +32,12 @@ class _Client(asyncssh.SSHClient):
     """Remembers the key that a host showed and that nobody knows."""
 
     offered: asyncssh.SSHKey | None = None
+    asked: tuple[str, str, int] = ("", "", DEFAULT_PORT)
+    """Host (as `~/.ssh/config` has it), IP address and port that showed it."""
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Refuse every key that is not in known_hosts."""
-        self.offered = key
+        self.offered, self.asked = key, (host, addr, port)
         return False
 
 
@@ -57,20 +59,20 @@ async def connected(
     known_hosts = _known_hosts(options, name)
     client = _Client()
     try:
-        connection = await asyncio.wait_for(
+        connection = await within(
+            timeout_s,
             asyncssh.connect(
                 address.host, () if address.port is None else address.port, username=address.user or (), known_hosts=known_hosts,
                 client_factory=lambda: client, preferred_auth=("publickey",), x509_trusted_certs=None,
                 client_keys=[str(Path(options.identity).expanduser())] if options.identity else (),
             ),
-            timeout_s,
         )
     except asyncssh.HostKeyNotVerifiable as error:
-        raise _host_key_error(address, options, name, known_hosts, client.offered, error) from error
+        raise _host_key_error(address, options, name, known_hosts, client, error) from error
     except asyncssh.PermissionDenied as error:
         key, chosen = (f"the key {options.identity} was", f"-i {options.identity} ") if options.identity else ("your keys were", "")
         raise DeviceError(f"{name}: {key} refused for {address.login}; type: ssh-copy-id {chosen}{address.ssh_words}") from error
-    except (TimeoutError, asyncio.TimeoutError) as error:
+    except TimeoutError as error:
         raise DeviceError(f"{name}: no answer within {timeout_s:.0f} s; is the board on, and is {address.host} its address?") from error
     except socket.gaierror as error:
         raise DeviceError(f"{name}: no host is called {address.host}; check the spelling, or use the board's IP address") from error
@@ -87,8 +89,8 @@ async def connected(
     finally:
         connection.close()
         try:
-            await asyncio.wait_for(connection.wait_closed(), _GOODBYE_S)
-        except (TimeoutError, asyncio.TimeoutError):
+            await within(_GOODBYE_S, connection.wait_closed())
+        except TimeoutError:
             connection.abort()
 
 
@@ -104,19 +106,19 @@ def _known_hosts(options: DeviceOptions, name: str) -> list[str] | bytes:
 
 
 def _host_key_error(
-    address: SshAddress, options: DeviceOptions, name: str, known_hosts: list[str] | bytes, offered: asyncssh.SSHKey | None,
-    error: Exception,
+    address: SshAddress, options: DeviceOptions, name: str, known_hosts: list[str] | bytes, client: _Client, error: Exception,
 ) -> DeviceError:
     """Say whether the key is not known, or another one than was known."""
+    offered, (host, ip_address, port) = client.offered, client.asked
     if offered is None:
         return DeviceError(f"{name}: its host key cannot be trusted ({_first_line(error)}); type: ssh -v {address.ssh_words}")
     shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}"
-    port = None if address.port in (None, DEFAULT_PORT) else address.port
     file = f" -f {options.known_hosts}" if options.known_hosts else ""
-    if asyncssh.match_known_hosts(known_hosts, address.host, "", port)[0]:
+    if asyncssh.match_known_hosts(known_hosts, host, ip_address, None if port == DEFAULT_PORT else port)[0]:
+        noted = host if port == DEFAULT_PORT else f"[{host}]:{port}"
         return DeviceError(
             f"{name}: its host key CHANGED (now {shown}): another machine answers, or the board was set up anew; only if you know that "
-            f"it was, type: ssh-keygen{file} -R '{address.known_hosts_name}'"
+            f"it was, type: ssh-keygen{file} -R '{noted}'"
         )
     option = f"-o UserKnownHostsFile={options.known_hosts} " if options.known_hosts else ""
     return DeviceError(

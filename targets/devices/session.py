@@ -17,7 +17,7 @@ from edgeseg import __version__
 from edgeseg.core.errors import DeviceError
 from targets.devices.base import Progress, is_inside, retold
 from targets.devices.line import ALIVE, CHUNK_BYTES
-from targets.devices.times import Times
+from targets.devices.times import Times, within
 from targets.measure.process import WorkerLines, same_error
 
 _NOISE_BYTES: Final = 1 << 16
@@ -157,8 +157,8 @@ class BoardSession:
         async with self._writing:
             try:
                 self._process.stdin.write(json.dumps(message).encode() + b"\n" + payload)
-                await asyncio.wait_for(self._process.stdin.drain(), self._times.silence_s)
-            except (TimeoutError, asyncio.TimeoutError) as error:
+                await within(self._times.silence_s, self._process.stdin.drain())
+            except TimeoutError as error:
                 raise LostError(f"nothing was taken for {self._times.silence_s:.0f} s") from error
             except (asyncssh.Error, OSError) as error:
                 raise LostError("it was cut") from error
@@ -201,8 +201,8 @@ class BoardSession:
         patience_s = max(1.0, self._heard + self._patience_s - time.monotonic())  # what came meanwhile may not have been read yet
         wait_s = patience_s if deadline is None else max(0.01, min(patience_s, deadline - time.monotonic()))
         try:
-            data = await asyncio.wait_for(self._process.stdout.read(CHUNK_BYTES), wait_s)
-        except (TimeoutError, asyncio.TimeoutError) as error:
+            data = await within(wait_s, self._process.stdout.read(CHUNK_BYTES))
+        except TimeoutError as error:
             if time.monotonic() - self._heard >= self._patience_s:
                 raise LostError(f"nothing came for {self._patience_s:.0f} s") from error
             return
@@ -232,8 +232,8 @@ class BoardSession:
 
     async def _no_python(self, error: LostError) -> Exception:
         """Why the process said nothing: there is none, or the connection is lost."""
-        with suppress(TimeoutError, asyncio.TimeoutError, asyncssh.Error, OSError):
-            await asyncio.wait_for(self._process.wait(), 2.0)
+        with suppress(asyncssh.Error, OSError):
+            await within(2.0, self._process.wait())
         status, words = self._process.exit_status, await self._last_words()
         if status is None:
             return error
@@ -243,8 +243,8 @@ class BoardSession:
     async def _last_words(self) -> str:
         """Last line the board wrote to stderr."""
         data = b""
-        with suppress(TimeoutError, asyncio.TimeoutError, asyncssh.Error, OSError):
-            while piece := await asyncio.wait_for(self._process.stderr.read(CHUNK_BYTES), 2.0):
+        with suppress(asyncssh.Error, OSError):
+            while piece := await within(2.0, self._process.stderr.read(CHUNK_BYTES)):
                 data = (data + piece)[-_LAST_WORDS_BYTES:]
         lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else ""
@@ -256,11 +256,14 @@ class BoardSession:
 @asynccontextmanager
 async def kept_alive(session: BoardSession, times: Times) -> AsyncIterator[None]:
     """Tell the board every few seconds that this end is alive; at the end that it may go."""
+    over = asyncio.Event()
 
     async def beat() -> None:
         with suppress(LostError):
-            while True:
-                await asyncio.sleep(times.beat_s)
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    await within(times.beat_s, over.wait())
+                    return
                 await session.send(ALIVE)
 
     beating = asyncio.create_task(beat())
@@ -269,6 +272,7 @@ async def kept_alive(session: BoardSession, times: Times) -> AsyncIterator[None]
         with suppress(LostError):
             await session.send({"bye": True})
     finally:
+        over.set()
         beating.cancel()
         with suppress(asyncio.CancelledError):
             await beating

@@ -23,7 +23,7 @@ from edgeseg.core.files import atomic_folder, sha256_file
 from edgeseg.core.lazy import require
 from targets.devices.address import parse_ssh
 from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
-from targets.devices.times import Times
+from targets.devices.times import Times, within
 from targets.measure.process import WorkerLines
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ class SshDevice:
                 async with kept_alive(session, self._times):
                     yield session
             finally:
-                with contextlib.suppress(OSError, asyncssh.Error, TimeoutError, asyncio.TimeoutError):
+                with contextlib.suppress(OSError, asyncssh.Error):
                     process.stdin.write_eof()
-                    await asyncio.wait_for(process.wait_closed(), _GOODBYE_S)
+                    await within(_GOODBYE_S, process.wait_closed())
 
     async def _work(self, session: BoardSession, job: Job, lines: WorkerLines, timeout_s: float) -> dict[str, Any]:
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from targets.devices.line import BEAT_S, SILENCE_S
 
@@ -22,3 +25,30 @@ class Times:
     """Without progress for so long, a worker hangs. An engine that is built on the board tells nothing while it is."""
     again_s: tuple[float, ...] = (1.0, 3.0, 10.0)
     """Pauses before a connection that was lost while files were copied is made again."""
+
+
+T = TypeVar("T")
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Give what `work` gives, or end it after so long.
+
+    `asyncio.wait_for` before Python 3.12 now and then loses a cancellation that comes just as the work is done: a Ctrl-C is then without
+    effect, and a task that was cancelled goes on for ever.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody else asks how it ended
+        raise
+    if task.cancelled():
+        raise TimeoutError
+    return task.result()

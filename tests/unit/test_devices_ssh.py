@@ -6,23 +6,27 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
 import pytest
-from sshd_tools import NEEDS_SSHD, TIMES, Board, Proxy, running
+from sshd_tools import NEEDS_SSHD, TIMES, Board, Proxy, login, running
 from tiny_models import tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError
+from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, TargetError
 from edgeseg.core.images import write_frame
-from targets.devices import Job, open_device
+from targets.devices import DeviceOptions, Job, open_device
 from targets.devices.address import parse_ssh
 from targets.devices.remote import answers_on
 from targets.devices.session import START
-from targets.devices.ssh import quoted_path
+from targets.devices.ssh import SshDevice, quoted_path
+from targets.measure.bench import bench
 from targets.verify import check_golden
 
 pytestmark = NEEDS_SSHD
@@ -127,8 +131,7 @@ def test_an_unknown_host_key_is_never_taken(board: Board, bundle: Bundle) -> Non
         board.know()
     said = one_line(caught)
     assert said.startswith(f"board: its host key is not known (ssh-ed25519 {board.host_key.get_fingerprint()})")
-    login = parse_ssh(board.device().address).login
-    assert said.endswith(f"type once: ssh -o UserKnownHostsFile={board.folder}/known_hosts -p {board.port} {login}")
+    assert said.endswith(f"type once: ssh -o UserKnownHostsFile={board.folder}/known_hosts -p {board.port} {login()}@127.0.0.1")
 
 
 def test_a_changed_host_key_is_told_from_an_unknown_one(board: Board, bundle: Bundle) -> None:
@@ -165,6 +168,66 @@ def test_a_key_that_is_none(board: Board, bundle: Bundle, tmp_path: Path) -> Non
         with pytest.raises(DeviceError) as caught:
             ask(board, bundle, identity=tmp_path / name)
         one_line(caught)
+
+
+def at_home(board: Board, home: Path, monkeypatch: pytest.MonkeyPatch, *, config: str = "") -> SshDevice:
+    """The board for a user who has a name for it in ~/.ssh/config, and names nothing else."""
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "config").write_text(
+        f"Host the-farm\n  HostName 127.0.0.1\n  Port {board.port}\n  User {login()}\n{config}", encoding="utf-8"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return SshDevice("ssh://the-farm", "", DeviceOptions(python=sys.executable, folder=str(board.work)), TIMES)
+
+
+def answers(device: SshDevice, bundle: Bundle) -> float:
+    with answers_on(device, bundle, (), timeout_s=300) as session:
+        return check_golden(bundle, session)
+
+
+def test_ssh_config_and_the_usual_files_hold(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = at_home(board, tmp_path / "home", monkeypatch)
+    shutil.copy(board.folder / "user_key", tmp_path / "home" / ".ssh" / "id_ed25519")
+    with pytest.raises(DeviceError, match=r"^ssh://the-farm: its host key is not known .* type once: ssh the-farm$"):
+        answers(device, bundle)
+    shutil.copy(board.folder / "known_hosts", tmp_path / "home" / ".ssh" / "known_hosts")
+    assert answers(device, bundle) == 1.0
+
+
+def test_ssh_config_cannot_turn_the_check_off(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loose = "  StrictHostKeyChecking no\n  UserKnownHostsFile none\n"
+    with pytest.raises(DeviceError, match="its host key is not known"):
+        answers(at_home(board, tmp_path / "home", monkeypatch, config=loose), bundle)
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="ssh-agent is missing (Debian: openssh-client)")
+def test_keys_of_the_agent(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = at_home(board, tmp_path / "home", monkeypatch)
+    shutil.copy(board.folder / "known_hosts", tmp_path / "home" / ".ssh" / "known_hosts")
+    with pytest.raises(DeviceError, match=r"your keys were refused for the-farm; type: ssh-copy-id the-farm$"):
+        answers(device, bundle)
+    folder = Path(tempfile.mkdtemp(prefix="agent"))  # tmp_path is too long for the name of a socket
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(folder / "socket")], stdout=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(folder / "socket"))
+        deadline = time.monotonic() + 30
+        while not (folder / "socket").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        subprocess.run(["ssh-add", "-q", str(board.folder / "user_key")], check=True)
+        assert answers(device, bundle) == 1.0
+    finally:
+        agent.kill()
+        agent.wait()
+        shutil.rmtree(folder)
+
+
+def test_bench_there(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    device = board.device()
+    result = bench(bundle, [(tmp_path / "null" / bundle.manifest.golden[0].frame)], quick=True, device=device)
+    assert (result.device, result.runtime, result.bundle_sha256) == (device.address, "null", bundle.manifest.sha256)
+    with pytest.raises(TargetError, match=r"^board: intel-cpu does not run null; it runs openvino"):
+        bench(bundle, [(tmp_path / "null" / bundle.manifest.golden[0].frame)], target="intel-cpu", quick=True, device=device)
 
 
 def test_nobody_listens(board: Board, bundle: Bundle) -> None:
@@ -237,7 +300,8 @@ def test_two_hosts_at_once(board: Board, bundle: Bundle, tmp_path: Path) -> None
                 elsewhere(lambda: ask(board, bundle))
             told.append(caught.value)
 
-    assert board.device().run(job, what="measuring demo-int8", timeout_s=300, on_progress=second)["quick"]
+    patient = board.device(times=replace(TIMES, silence_s=240.0))  # for it says nothing while the second tries
+    assert patient.run(job, what="measuring demo-int8", timeout_s=300, on_progress=second)["quick"]
     assert "board: in use by " in str(told[0])
     assert ", measuring demo-int8, since 20" in str(told[0])
     assert str(told[0]).endswith(" UTC; wait for it to end")
@@ -259,12 +323,12 @@ def test_a_board_is_not_trusted_with_where_files_go(board: Board, bundle: Bundle
     assert list(tmp_path.parent.rglob("evil")) == []
 
 
-@pytest.mark.parametrize(("address", "login", "port"), [
+@pytest.mark.parametrize(("address", "user_and_host", "port"), [
     ("ssh://pi@pi5", "pi@pi5", None), ("ssh://pi5:2222/", "pi5", 2222), ("ssh://a.b-c@[::1]:22", "a.b-c@::1", 22),
 ])
-def test_addresses(address: str, login: str, port: int | None) -> None:
+def test_addresses(address: str, user_and_host: str, port: int | None) -> None:
     where = parse_ssh(address)
-    assert (where.login, where.port) == (login, port)
+    assert (where.login, where.port) == (user_and_host, port)
     assert open_device(address, "pi").name == "pi"
 
 
