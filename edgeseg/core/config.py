@@ -233,6 +233,7 @@ class BenchSection:
 
     quick: bool = opt(False, "measure briefly; stamped 'quick' wherever it is shown")
     threads: int = opt(0, "threads of the runtime; 0 = what the target has", low=0, high=256)
+    tune: bool = opt(False, "find each bundle's fastest settings first and measure with those (edgeseg tune); false = the target's own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +359,8 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(f"[decision] rule = 'thresholds' is for pixels; {config.model.name} answers with objects; set rule = \"argmax\"")
     if config.train.teacher and config.model.task != "semantic":
         raise ConfigError(f"[train] teacher is for networks that give a class a pixel; {config.model.name} finds objects; leave it out")
+    if config.bench.tune and config.bench.threads:
+        raise ConfigError(f"[bench] threads = {config.bench.threads} and tune = true: tuning finds the number of threads; leave one out")
     prune = config.prune
     asked = [f"{key} = {getattr(prune, key):g}" for key in ("macs_share", "latency_share", "p90_ms")
              if getattr(prune, key) != getattr(PruneSection(), key)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.network_latency import NetworkTimer, frame_files, place_key, precision_of
 from edgeseg.workflow.places import HERE, Place
 from edgeseg.workflow.pruning_latency import missed_words
+from edgeseg.workflow.run_tuning import TunedPlan, tuned_plan
 from edgeseg.workflow.steps import StepResult
 from targets.boards import Plan, Target, find_target
 from targets.measure.bench import bench, compare
@@ -61,8 +62,10 @@ def _measured(
     ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, bundles: list[SealedBundle], place: Place,
 ) -> Measured:
     manifest = bundle.bundle.manifest
-    how = _plan(ctx, target, bundle, place)
+    how, tuned = _plan(ctx, data, target, bundle, place)
     result = _bench_step(ctx, data, target, bundle, how, place)
+    if tuned:
+        result = {**result, "settings": {**result["settings"], "tuned": tuned}}
     same = [b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32" and b is not bundle]
     twin = next((b for b in same if b.float_twin), None)
     own = next((b for b in same if not b.float_twin), None) if manifest.precision in ("int8", "mixed") else None
@@ -71,8 +74,9 @@ def _measured(
     return Measured(target.name, bundle, result, "", speedup, own_speedup)
 
 
-def _plan(ctx: RunContext, target: Target, bundle: SealedBundle, place: Place) -> Plan:
-    return place.plan(target.name, bundle.bundle.manifest, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
+def _plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, place: Place) -> TunedPlan:
+    how = place.plan(target.name, bundle.bundle.manifest, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
+    return tuned_plan(ctx, data, target, bundle, how, place)
 
 
 def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, how: Plan, place: Place) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def _speed_step(
     ctx: RunContext, data: RunData, target: Target, fp32: SealedBundle, other: SealedBundle, how: Plan, place: Place,
 ) -> dict[str, Any]:
     quick = ctx.config.bench.quick
-    how_fp32 = _plan(ctx, target, fp32, place)
+    how_fp32 = _plan(ctx, data, target, fp32, place).how
     against = "fp32" if fp32.float_twin else f"fp32-{fp32.arithmetic}"
 
     def make(output: Path) -> None:
@@ -115,6 +119,8 @@ def _speed_step(
         write_json(output, ratio.to_json())
 
     key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how, place)}
+    if ctx.config.bench.tune:  # fp32 has settings of its own then
+        key["how_fp32"] = asdict(how_fp32.options)
     output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-{against}.json"
     name = f"speed-{target.name}-{other.name}" + ("" if fp32.float_twin else f"-vs-{fp32.arithmetic}")
     step = ctx.steps.do(name, kind="bench", key=key, output=output, make=make)

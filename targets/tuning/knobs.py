@@ -8,7 +8,7 @@ TensorRT engine is built for, and whatever trades answers for speed but the prec
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -113,12 +113,12 @@ def knobs_of(how: Plan) -> tuple[Knob, ...]:
     return knobs
 
 
-def settings_of(how: Plan, board: Board, purpose: str) -> list[RuntimeOptions]:
-    """Every combination worth trying: the first is `how.options` itself, the default; none occurs twice.
+def settings_of(how: Plan, board: Board, purpose: str, *, keep: Collection[str] = ()) -> list[RuntimeOptions]:
+    """Every combination worth trying: the first is `how.options` itself, the default; none occurs twice. Fields in `keep` stay as they are.
 
     Streams share the threads evenly, so only numbers of threads that they divide are tried.
     """
-    knobs, found = knobs_of(how), [how.options]
+    knobs, found = [knob for knob in knobs_of(how) if knob.field not in keep], [how.options]
     threaded = THREADS in knobs
     for values in itertools.product(*(knob.values(board, purpose) for knob in knobs)):
         options = how.options

@@ -6,7 +6,7 @@ with its reason. The winner is measured once more, alone with the default and in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ FIRST_BLOCKS: Final = {False: 8, True: 4}
 
 def tune(
     bundle: Bundle, frames: Sequence[Path], *, device: Device, target: str, how: Plan, purpose: str = "latency",
-    quick: bool = False, allow_arithmetic: bool = False, on_progress: Progress = lambda stage, done: None,
+    quick: bool = False, allow_arithmetic: bool = False, keep: Collection[str] = (), on_progress: Progress = lambda stage, done: None,
 ) -> TuneResult:
     """Find the fastest settings of a bundle on a device.
 
@@ -46,6 +46,7 @@ def tune(
         purpose: `latency` = p90 of a call, `throughput` = frames a second of all streams together.
         quick: fewer and shorter blocks; stamped in the result.
         allow_arithmetic: take settings whose answers differ by more than the golden limit; the result says by how much.
+        keep: fields that stay as they are in the default.
         on_progress: called with the stage and the share done.
 
     Raises:
@@ -63,13 +64,13 @@ def tune(
     refuse_emulated(device)
     knobs_of(how)
     seen = look_at(device, target=target, how=how, on_progress=on_progress)
-    options = settings_of(how, seen.board, purpose)
+    options = settings_of(how, seen.board, purpose, keep=keep)
     turns = Turns(bundle, frames, device, target, how.runtime, purpose, quick, options, on_progress)
     turns.try_out()
     limit = golden_limit(bundle.manifest.contract.task)
-    if turns.tried[0]["golden"] < limit:
+    if turns.tried[0]["answers"] < limit:
         raise BundleError(
-            f"{bundle.folder} does not answer on {device.name} as it was sealed ({turns.tried[0]['golden']:.4%} of the answers, at least "
+            f"{bundle.folder} does not answer on {device.name} as it was sealed ({turns.tried[0]['answers']:.4%} of the answers, at least "
             f"{limit:.1%} are asked for); type: edgeseg verify {bundle.folder}"
         )
     reasons = _not_raced(turns, options, limit=0.0 if allow_arithmetic else limit)
@@ -84,7 +85,7 @@ def tune(
     return TuneResult(
         bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, target=target, purpose=purpose, quick=quick,
         runtime=how.runtime, provider=how.options.provider, version=seen.version, default=plans[0], chosen=plans[chosen],
-        best=plans[best], gain=gain, low=low, high=high, blocks=pairs, same_answers=_answers(turns.tried[chosen]),
+        best=plans[best], gain=gain, low=low, high=high, blocks=pairs, same_answers=turns.tried[chosen]["answers"],
         rows=_rows(plans, standings, reasons, turns.tried), machine=seen.machine, measured_on=seen.measured_on,
     )
 
@@ -100,7 +101,7 @@ def _not_raced(turns: Turns, options: Sequence[RuntimeOptions], *, limit: float)
     reasons = dict(turns.broken)
     seen: dict[tuple[object, ...], int] = {}
     tried = {number: row for number, row in turns.tried.items() if "refused" not in row}
-    fastest_ms = min(row["cost_ms"] for row in tried.values() if _answers(row) >= limit)
+    fastest_ms = min(row["cost_ms"] for row in tried.values() if row["answers"] >= limit)
     for number, row in turns.tried.items():
         one = options[number]
         kind = (one.num_threads, one.streams, one.precision_hint, one.delegate, tuple(sorted(row.get("settings", {}).items())))
@@ -108,23 +109,18 @@ def _not_raced(turns: Turns, options: Sequence[RuntimeOptions], *, limit: float)
             reasons[number] = row["refused"]
         elif seen.setdefault(kind, number) != number:
             reasons[number] = "the runtime then runs with the very settings of another row"
-        elif number and _answers(row) < limit:
-            reasons[number] = f"{_answers(row):.3%} of the answers as before, below the limit of {limit:.1%}; --allow-arithmetic takes it"
+        elif number and row["answers"] < limit:
+            reasons[number] = f"{row['answers']:.3%} of the answers as before, below the limit of {limit:.1%}; --allow-arithmetic takes it"
         elif number and row["cost_ms"] > HOPELESS * fastest_ms:
             reasons[number] = f"its first calls took {row['cost_ms'] / fastest_ms:.1f} times as long as the best"
     return reasons
-
-
-def _answers(row: Mapping[str, Any]) -> float:
-    return float(min(row["golden"], row["same"]))
 
 
 def _rows(
     plans: Sequence[Mapping[str, Any]], standings: Sequence[Standing], reasons: Mapping[int, str], tried: Mapping[int, Mapping[str, Any]],
 ) -> tuple[Row, ...]:
     def row(number: int) -> Row:
-        answered = "golden" in tried.get(number, {})
-        return Row(fields=plans[number], same_answers=_answers(tried[number]) if answered else None, reason=reasons.get(number, ""))
+        return Row(fields=plans[number], same_answers=tried.get(number, {}).get("answers"), reason=reasons.get(number, ""))
 
     raced = [
         replace(row(one.setting), cost_ms=one.cost_ms, ratio=one.ratio, low=one.low, high=one.high, rounds=one.rounds) for one in standings

@@ -1,0 +1,56 @@
+"""`[bench] tune = true`: each bundle's fastest settings on its target's machine are found before it is measured there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edgeseg.core.errors import BundleError
+from edgeseg.core.files import read_json, write_json
+from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.context import RunContext
+from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.network_latency import frame_files, place_key
+from edgeseg.workflow.places import Place
+from targets.boards import Plan, Target
+from targets.tuned import entry_words, save_tuned
+from targets.tuning.knobs import KNOBS, with_fields
+from targets.tuning.tune import tune
+
+
+class TunedPlan(NamedTuple):
+    """How a bundle of the run is executed."""
+
+    how: Plan
+    words: str
+    """What tuning found, for the report; empty = the target's own settings."""
+
+
+def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, how: Plan, place: Place) -> TunedPlan:
+    """Give the fastest settings where the run asks for them and there is something to set; else `how`, the target's own.
+
+    The arithmetic of float parts stays, since each has a row of its own. What is found is kept beside the bundle, too.
+    """
+    if not ctx.config.bench.tune or (how.runtime, how.options.provider) not in KNOBS:
+        return TunedPlan(how, "")
+    quick = ctx.config.bench.quick
+
+    def show(stage: str, done: float) -> None:
+        ctx.ui.progress(f"tuning {bundle.name}: {stage}", round(100 * min(done, 1.0)), 100)
+
+    def make(output: Path) -> None:
+        try:
+            result = tune(bundle.bundle, frame_files(data), device=place.device, target=target.name, how=how, quick=quick,
+                          keep=("precision_hint",), on_progress=show)
+        except BundleError as error:  # the goal on golden frames says so, too
+            write_json(output, {"chosen": {}, "words": f"not tuned: {error}"})
+            return
+        if how.options.precision_hint == "f32":
+            save_tuned(bundle.bundle, result.entry())
+        write_json(output, {**result.to_json(), "words": f"tuned for latency ({entry_words(result.entry())})"})
+
+    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how, place)}
+    output = ctx.folder / "bench" / f"{target.name}--{bundle.name}--tuned.json"
+    step = ctx.steps.do(f"tune-{target.name}-{bundle.name}", kind="bench", key=key, output=output, make=make)
+    found: dict[str, Any] = read_json(step.output)
+    return TunedPlan(with_fields(how, found["chosen"]), found["words"])
