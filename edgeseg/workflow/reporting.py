@@ -351,8 +351,9 @@ def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]
         names = ", ".join(sorted({row.target for row in elsewhere if row.device == device}))
         where = "this machine" if device == HERE.address else device
         notes.append(f"Speed for {names} was measured on {where}, which is not that target; the order may differ on the board.")
-    notes += sorted({f"{one.target}: {one.words} was not verified: {one.why_not}." for one in there if one.verified is None})
-    notes += sorted({f"{one.target}: {one.bundle.name} was not measured: {one.why_not}." for one in measured if one.result is None})
+    notes += sorted({_sentence(f"{one.target}: {one.words} was not verified: {one.why_not}") for one in there if one.verified is None})
+    unmeasured = [one for one in measured if one.result is None]
+    notes += sorted({_sentence(f"{one.target}: {one.bundle.name} was not measured: {one.why_not}") for one in unmeasured})
     if any(row.quick for row in rows):
         notes.append(
             "Times are from a quick measurement (at least 50 frames and 1 s); [bench] quick = false measures 1024 frames and 60 s."
@@ -372,6 +373,10 @@ def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]
         notes.append(f"Not evaluated, since the {data.eval_split} split has no {unit} of it: {', '.join(absent)}.")
     notes.append("Power, temperature and sustained speed were not measured.")
     return notes
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def _decision(reference: FloatReference | FloatInstances, data: RunData) -> dict[str, str]:

@@ -97,7 +97,7 @@ def edgeseg_wheel(folder: Path) -> BuiltWheel:
     if (root / "pyproject.toml").is_file():
         return BuiltWheel(_build(root, folder), f"built from the checkout {root}")
     distribution = _installed(root)
-    return BuiltWheel(_repack(distribution, folder), f"packed again from the installation in {root}")
+    return BuiltWheel(repack(distribution, folder), f"packed again from the installation in {root}")
 
 
 def collect_wheels(wheel: Path, extras: Collection[str], board: BoardPython, folder: Path, on_progress: Say) -> list[Path]:
@@ -157,7 +157,7 @@ def _installed(root: Path) -> importlib.metadata.Distribution:
     raise ConfigError(f"edgeseg in {root} has no record of its files, so no wheel can be made of it; install it from a wheel or a checkout")
 
 
-def _repack(distribution: importlib.metadata.Distribution, folder: Path) -> Path:
+def repack(distribution: importlib.metadata.Distribution, folder: Path) -> Path:
     """Write the wheel that an installation came from, compiled files and the installer's own left out."""
     wheel = folder / f"edgeseg-{distribution.version}-py3-none-any.whl"
     rows = []

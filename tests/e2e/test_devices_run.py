@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,6 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    import sys
-
     folder = tmp_path_factory.mktemp("project")
     write_tiny_project(folder, config=CONFIG)
     (folder / "host/.ssh").mkdir(parents=True)
@@ -101,14 +100,14 @@ def test_rows_of_a_target_with_a_device_come_from_there(project: Project) -> Non
 
 
 def test_a_device_lost_in_the_middle_is_a_row_with_the_reason(project: Project) -> None:
-    run = project.start("--set", "export.golden_frames=2")
-    assert run.stderr is not None
     said = ""
-    for line in run.stderr:
-        said += line
-        if line.startswith("raspberry-pi-5: verified and measured on"):
-            project.board.pull_the_plug()
-    assert run.wait(timeout=500) == 1, said
+    with project.start("--set", "export.golden_frames=2") as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            said += line
+            if line.startswith("raspberry-pi-5: verified and measured on"):
+                project.board.pull_the_plug()
+    assert run.returncode == 1, said
     (here,) = project.rows("host")
     (there,) = project.rows("raspberry-pi-5")
     assert here["miou"] is not None

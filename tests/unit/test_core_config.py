@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,17 @@ def test_hash_depends_on_every_value() -> None:
     assert parse_config({"train": {"seed": 1}}).sha256 != Config().sha256
     assert parse_config({}).sha256 == Config().sha256
     assert parse_config({"data": {"dir": "elsewhere"}}).sha256 == Config().sha256
+
+
+def test_devices_are_names_of_targets_and_change_no_bundle() -> None:
+    text = 'targets = ["host", "raspberry-pi-5"]\n[devices]\nraspberry-pi-5 = "pi 5"\n'
+    config = parse_config(tomllib.loads(text))
+    assert config.devices == {"raspberry-pi-5": "pi 5"}
+    assert parse_config(tomllib.loads(render_toml(config, defaults=True))) == config
+    assert config.sha256 == dataclasses.replace(config, devices={}).sha256
+    with pytest.raises(ConfigError, match=r"\[devices\] raspberry-pi-4: none of the targets \(host\)"):
+        parse_config({"targets": ["host"], "devices": {"raspberry-pi-4": "pi"}})
+    with pytest.raises(ConfigError, match=r"\[devices\] host = 5: expected a string"):
+        parse_config({"targets": ["host"], "devices": {"host": 5}})
+    with pytest.raises(ConfigError, match=r"devices = 'pi': expected a table of names; write \[devices\]"):
+        parse_config({"targets": ["host"], "devices": "pi"})

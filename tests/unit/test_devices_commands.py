@@ -1,0 +1,70 @@
+"""`edgeseg devices` and `--device` on the command line: what is refused, in one line and with the right exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_bundle
+
+from edgeseg.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "devices.toml"
+    monkeypatch.setenv("EDGESEG_DEVICES", str(path))
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    assert run(arguments) == code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    return said[0]
+
+
+def test_added_listed_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["devices", "list"]) == 0
+    assert "names no device; type: edgeseg devices add NAME ssh://USER@HOST" in capsys.readouterr().out
+    assert run(["devices", "add", "pi5", "ssh://pi@192.168.1.20", "--target", "raspberry-pi-5"]) == 0
+    assert "type: edgeseg devices setup pi5" in capsys.readouterr().out
+    assert run(["devices", "list", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["devices"]
+    assert found == {"name": "pi5", "address": "ssh://pi@192.168.1.20", "target": "raspberry-pi-5", "python": None, "identity": None}
+    assert run(["devices", "remove", "pi5"]) == 0
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("devices", "add", "pi5", "pi@192.168.1.20"), "is no address"),
+    (("devices", "add", "pi 5", "ssh://pi"), "device name 'pi 5'"),
+    (("devices", "add", "pi5", "ssh://pi", "--target", "raspberry-pi"), "did you mean 'raspberry-pi-"),
+    (("devices", "check", "pi5"), "device 'pi5' is unknown"),
+    (("devices", "remove", "pi5"), "device 'pi5' is unknown"),
+    (("devices", "setup", "local"), "nothing to set up"),
+    (("devices", "setup", "ssh://pi", "--extra", "gpu"), "--extra gpu: one of pi, "),
+    (("verify", "BUNDLE", "--device", "pi5"), "device 'pi5' is unknown"),
+    (("bench", "BUNDLE", "--device", "pi5"), "device 'pi5' is unknown"),
+    (("verify", "BUNDLE", "--device", "pi5", "--ladder"), "leave --device out"),
+])
+def test_what_cannot_be_meant(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    bundle = str(tiny_bundle(tmp_path, "null").folder)
+    assert words in refused(capsys, *(bundle if argument == "BUNDLE" else argument for argument in arguments))
+
+
+def test_a_board_with_a_python_of_its_own_is_not_set_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["devices", "add", "pi5", "ssh://pi", "--python", "/opt/venv/bin/python"]) == 0
+    assert "type: edgeseg devices check pi5" in capsys.readouterr().out
+    assert "has a Python of its own in the inventory" in refused(capsys, "devices", "setup", "pi5")
+
+
+def test_an_identity_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "does not exist" in refused(capsys, "devices", "add", "pi5", "ssh://pi", "--identity", str(tmp_path / "key"), code=66)
+
+
+def test_this_machine_can_be_checked_and_asked_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["devices", "check", "local", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["site"]["runtimes"]["null"]
+    assert run(["verify", str(tiny_bundle(tmp_path, "null").folder), "--device", "local", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == "local"
