@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.errors import RuntimeFailure, TargetError
@@ -75,7 +76,7 @@ def measure_cold(bundle: str, file: str, how: Plan, rounds: int, on_progress: Pr
     plain = Plan(how.runtime, replace(how.options, cache_dir=""))
     starts: dict[str, list[dict[str, float]]] = {"without": [], "cached": []}
     no_cache = ""
-    with tempfile.TemporaryDirectory(prefix="edgeseg-cache-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cache-", dir=Path.cwd()) as folder:  # the job's own folder, which goes with it
         cached = Plan(how.runtime, replace(how.options, cache_dir=folder))
         _start(bundle, file, plain)  # files are in memory from here on, for both kinds
         try:
