@@ -19,7 +19,7 @@ from PIL import Image
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, explain_os_error
-from edgeseg.core.files import write_json
+from edgeseg.core.files import fsync_folder, write_json
 from edgeseg.core.images import (
     ClassMap,
     Frame,
@@ -167,6 +167,7 @@ def _stream(
     lost: list[InputMissingError] = []
     done, start = 0, clock()
     with contextlib.ExitStack() as held:
+        held.callback(steps.sync_names)
         line = None
         if source.live:
             line = Line(source, policy, capacity=workers, timeout_s=options.timeout_s, stopping=pipeline.stopping)
@@ -222,6 +223,7 @@ class _Steps:
         self.out = out
         self.instances = bundle.manifest.contract.task == "instance"
         self._session, self._manifest, self._options, self._video = session, bundle.manifest, options, video
+        self._folders: set[Path] = set()
 
     def prepare(self, item: SourceFrame) -> _Ready:
         """Decode and resize."""
@@ -240,20 +242,32 @@ class _Steps:
         shown = self._objects(ready, answers[0]) if self.instances else self._classes(ready, answers)
         if shown is None or self._video:
             return _Written(ready.time_s, shown)
-        write_jpeg(self.out / OVERLAYS / f"{ready.name}.jpg", shown)
+        path = self.out / OVERLAYS / f"{ready.name}.jpg"
+        write_jpeg(path, shown, sync_name=False)
+        self._folders.add(path.parent)
         return _Written(ready.time_s, None)
+
+    def sync_names(self) -> None:
+        """Make the names of everything written durable: once for all of them, for it costs as much as writing one."""
+        for folder in self._folders:
+            fsync_folder(folder)
+
+    def _write_map(self, name: str, map_HW: ClassMap, palette: tuple[tuple[int, int, int], ...]) -> None:
+        path = self.out / MASKS / f"{name}.png"
+        write_class_map(path, map_HW, palette=palette, sync_name=False)
+        self._folders.add(path.parent)
 
     def _classes(self, ready: _Ready, answers: list[Answer]) -> Frame | None:
         palette = self._manifest.palette
         class_map_HW = to_frame([as_class_map(answer) for answer in answers], ready.placement)
-        write_class_map(self.out / MASKS / f"{ready.name}.png", class_map_HW, palette=palette)
+        self._write_map(ready.name, class_map_HW, palette)
         return overlay(ready.picture.frame_HWC, class_map_HW, palette) if self._options.overlays else None
 
     def _objects(self, ready: _Ready, answer: Answer) -> Frame | None:
         classes, frame_hw = self._manifest.classes, ready.placement.frame_hw
         found = at_least(to_frame_boxes(as_instances(answer), ready.placement), self._options.min_score)
         palette = ((0, 0, 0), *object_colours(len(found)))
-        write_class_map(self.out / MASKS / f"{ready.name}.png", object_map(found, frame_hw), palette=palette)
+        self._write_map(ready.name, object_map(found, frame_hw), palette)
         facts: dict[str, Any] = {"frame": ready.name, **describe(found, classes, frame_hw)}
         write_json(self.out / OBJECTS / f"{ready.name}.json", facts)
         return draw(ready.picture.frame_HWC, shown_found(found, classes, frame_hw)) if self._options.overlays else None

@@ -50,8 +50,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it is synced and renamed to `path`, else removed."""
+def atomic_path(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it is synced and renamed to `path`, else removed.
+
+    Who writes many files into a folder may leave `sync_name` to one `fsync_folder` at the end: until then a power failure can take the
+    names away, but never leaves half a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -59,7 +63,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - os.replace names the guarantee (POSIX rename)
-        fsync_folder(path.parent)
+        if sync_name:
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -174,8 +174,10 @@ def read_class_map(path: Path) -> ClassMap:
     )
 
 
-def write_class_map(path: Path, class_map_HW: ClassMap, *, palette: tuple[tuple[int, int, int], ...] = ()) -> None:
-    """Write a class map as an 8-bit PNG (palette PNG when a palette is given), atomically.
+def write_class_map(
+    path: Path, class_map_HW: ClassMap, *, palette: tuple[tuple[int, int, int], ...] = (), sync_name: bool = True,
+) -> None:
+    """Write a class map as an 8-bit PNG (palette PNG when a palette is given), atomically (`sync_name`: see `atomic_path`).
 
     Compressed by run lengths alone: of a class map that is smaller than zlib's default and takes a third of the time.
     """
@@ -183,7 +185,7 @@ def write_class_map(path: Path, class_map_HW: ClassMap, *, palette: tuple[tuple[
     if palette:
         image = image.convert("L")
         image.putpalette([value for colour in palette for value in colour])
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync_name=sync_name) as temporary:
         image.save(temporary, format="PNG", compress_type=zlib.Z_RLE)
 
 
@@ -193,9 +195,9 @@ def write_frame(path: Path, frame_HWC: Frame) -> None:
         Image.fromarray(frame_HWC).save(temporary, format="PNG")
 
 
-def write_jpeg(path: Path, frame_HWC: Frame) -> None:
+def write_jpeg(path: Path, frame_HWC: Frame, *, sync_name: bool = True) -> None:
     """Write a picture for people to look at as JPEG (quality 90, colours at full resolution), atomically; never a mask."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync_name=sync_name) as temporary:
         Image.fromarray(frame_HWC).save(temporary, format="JPEG", quality=90, subsampling=0)
 
 
