@@ -23,6 +23,9 @@ from targets.devices.times import within
 
 CONNECT_S: Final = 15.0
 _GOODBYE_S: Final = 5.0
+_KEEPALIVE_S: Final = 15
+_KEEPALIVES: Final = 3
+"""So many questions in a row may stay without an answer; then the connection is lost, whatever waits on it."""
 _SYSTEM_KNOWN_HOSTS: Final = Path("/etc/ssh/ssh_known_hosts")
 
 logging.getLogger("asyncssh").addHandler(logging.NullHandler())  # what it would print is said in our one line
@@ -64,6 +67,7 @@ async def connected(
             asyncssh.connect(
                 address.host, () if address.port is None else address.port, username=address.user or (), known_hosts=known_hosts,
                 client_factory=lambda: client, preferred_auth=("publickey",), x509_trusted_certs=None,
+                keepalive_interval=_KEEPALIVE_S, keepalive_count_max=_KEEPALIVES,
                 client_keys=[str(Path(options.identity).expanduser())] if options.identity else (),
             ),
         )

@@ -104,9 +104,10 @@ class SshDevice:
         command = f"exec {quoted_path(self._python)} -I -c {shlex.quote(START)}"
         async with connected(self._where, self._options, name=self.name, timeout_s=self._times.connect_s) as connection:
             try:
-                process = await connection.create_process(command, encoding=None)
+                process = await within(self._times.connect_s, connection.create_process(command, encoding=None))
             except (asyncssh.Error, OSError) as error:
-                raise DeviceError(f"{self.name}: sshd runs no command for {self._where.login} ({error})") from error
+                why = str(error) or "no answer"
+                raise DeviceError(f"{self.name}: sshd there runs no command ({why}); type: ssh {self._where.ssh_words} true") from error
             session = BoardSession(process, name=self.name, python=self._python, times=self._times)
             try:
                 async with kept_alive(session, self._times):
