@@ -69,7 +69,7 @@ class WorkerLines:
         if self._answer is not None:
             raise same_error(self._answer["error"])
         if overdue:
-            raise RuntimeFailure(f"{self._what} {overdue} (at stage '{self.stage}') and was stopped; measure with --quick")
+            raise RuntimeFailure(f"{self._what} {overdue} (at stage '{self.stage}') and was stopped; take fewer frames or --quick")
         raise RuntimeFailure(
             f"{self._what} {_how_it_ended(code)} at stage '{self.stage}'{_last_line(last_words)}; type: edgeseg doctor"
         )
