@@ -27,6 +27,8 @@ from targets.verify import golden_limit
 
 HOPELESS: Final = 2.0
 """A setting whose first calls take so many times as long as the best's takes no part in the race."""
+MAX_RACING: Final = 24
+"""Besides the default; all of them are open at the same time. The rest have lost by their first calls."""
 FIRST_BLOCKS: Final = {False: 8, True: 4}
 """Blocks of the race's first round, for each setting; by `quick`."""
 
@@ -113,6 +115,8 @@ def _not_raced(turns: Turns, options: Sequence[RuntimeOptions], *, limit: float)
             reasons[number] = f"{row['answers']:.3%} of the answers as before, below the limit of {limit:.1%}; --allow-arithmetic takes it"
         elif number and row["cost_ms"] > HOPELESS * fastest_ms:
             reasons[number] = f"its first calls took {row['cost_ms'] / fastest_ms:.1f} times as long as the best"
+    for number in sorted(tried.keys() - reasons.keys() - {0}, key=lambda number: float(tried[number]["cost_ms"]))[MAX_RACING:]:
+        reasons[number] = f"{MAX_RACING} others were faster in their first calls"
     return reasons
 
 

@@ -169,6 +169,16 @@ def test_a_setting_that_answers_otherwise_needs_leave(bundle: Bundle) -> None:
     assert taken.same_answers == taken.entry().same_answers == 0.985
 
 
+def test_a_race_has_so_many_places(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(job: str, result: dict[str, Any]) -> None:
+        for number, row in enumerate(result.get("rows", ())):
+            row["cost_ms"] = 1.4 - 0.1 * number
+
+    monkeypatch.setattr(tuning, "MAX_RACING", 2)
+    rows = {row.fields["num_threads"]: row for row in find(bundle, Watched(change=change)).rows}
+    assert {threads: row.reason for threads, row in rows.items()} == {1: "", 2: "2 others were faster in their first calls", 3: "", 4: ""}
+
+
 def test_a_bundle_that_does_not_answer_as_sealed_is_not_tuned(bundle: Bundle) -> None:
     def change(job: str, result: dict[str, Any]) -> None:
         if job == "tune-try":
