@@ -6,6 +6,7 @@ said and nothing is tested.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chain_tools import edgeseg
 from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
@@ -149,7 +151,7 @@ def test_a_pi_5_answers_as_this_machine_does(
     format_: str, precision: str, pi5: EmulatedDevice, bundles: dict[tuple[str, str], Bundle], images: list[Path]
 ) -> None:
     answers = compare(pi5, bundles[format_, precision], images)
-    assert answers.machine.cpu == "4x Cortex-A76"
+    assert answers.machine.cpu.endswith("x Cortex-A76"), "how many of them, qemu 10 decides"
 
 
 @pytest.mark.parametrize("format_", RUNTIMES)
@@ -157,7 +159,7 @@ def test_a_pi_4_has_other_int8_kernels_and_the_same_answers(
     format_: str, bundles: dict[tuple[str, str], Bundle], images: list[Path]
 ) -> None:
     answers = compare(device_for("raspberry-pi-4"), bundles[format_, "int8"], images)
-    assert answers.machine.cpu == "4x Cortex-A72"
+    assert answers.machine.cpu.endswith("x Cortex-A72")
 
 
 def test_errors_come_back_as_they_were(pi5: EmulatedDevice, bundles: dict[tuple[str, str], Bundle], tmp_path: Path) -> None:
@@ -167,6 +169,15 @@ def test_errors_come_back_as_they_were(pi5: EmulatedDevice, bundles: dict[tuple[
     told = rf"^emulated:raspberry-pi-5: {broken.folder}: model\.tflite was changed"
     with pytest.raises(BundleError, match=told), answers_on(pi5, broken, ()):
         pass
+
+
+def test_verify_on_the_command_line_takes_the_board_as_its_target(
+    pi5: EmulatedDevice, bundles: dict[tuple[str, str], Bundle], tmp_path: Path
+) -> None:
+    done = edgeseg("verify", str(bundles["tflite", "int8"].folder), "--device", pi5.address, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["device"], told["runtime"], told["golden_agreement"] >= LIMIT["int8"]) == (pi5.address, "litert", True)
 
 
 HOST = """

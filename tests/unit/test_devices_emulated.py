@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from edgeseg.cli.console import Console
 from edgeseg.core.errors import ConfigError, DeviceError, TargetError
+from edgeseg.workflow import devices
+from edgeseg.workflow.places import find_place
 from targets.boards import TARGETS, find_target, measured_on
 from targets.devices import Job, open_device
 from targets.devices.base import DeviceOptions
-from targets.devices.emulated import EmulatedDevice
+from targets.devices.emulated import EmulatedDevice, emulated_target, refuse_times
 from targets.devices.emulation.boards import BOARDS, machine_files
 from targets.devices.emulation.debian import take_file, unpack
 from targets.devices.emulation.environment import open_environment
@@ -72,6 +75,21 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         open_device("emulated:raspberry-pi-3")
     with pytest.raises(ConfigError, match="takes no options"):
         open_device("emulated:raspberry-pi-4", options=DeviceOptions(python="/usr/bin/python3"))
+
+
+def test_measuring_and_setting_up_refuse_before_anything_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGESEG_DEVICES", str(tmp_path / "devices.toml"))
+    with pytest.raises(TargetError, match=r"^emulated: answers only"):
+        find_place("emulated:raspberry-pi-5", timed=True)
+    with pytest.raises(ConfigError, match="leave out --extra, --offline and --python"):
+        devices.prepare("emulated:raspberry-pi-5", extras=(), offline=True, python="python3", ui=Console(quiet=True))
+    assert not any(tmp_path.iterdir())
+
+
+def test_only_an_emulated_address_names_its_target() -> None:
+    assert [emulated_target(address) for address in ("emulated:raspberry-pi-4", "local", "ssh://emulated:22")] == ["raspberry-pi-4", "", ""]
+    refuse_times("ssh://pi@board", "measuring")
 
 
 def test_every_emulated_board_is_a_target() -> None:

@@ -221,7 +221,7 @@ def _try_out(environment: Environment) -> dict[str, str]:
     done = _run(command, interpreter.environment, interpreter.packages, doing="trying the emulation out")
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
-        raise RuntimeFailure(f"{environment.qemu} does not run what was built for aarch64: {lines[-1]}; edgeseg knows qemu 7.2 to work")
+        raise RuntimeFailure(f"{environment.qemu} does not run what was built: {lines[-1]}; qemu 7.2 and 10.0 are known to")
     versions: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return versions
 
