@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeseg.core.images import Frame, Placement, place, read_frame, to_model
+from edgeseg.core.images import Frame, Placement, picture_to_model, place, read_picture
 from edgeseg.core.manifest import Contract
 from targets.instances import put_back
 from targets.measure.result import Limits, WarmUp
@@ -65,10 +65,10 @@ class Stream:
         file = self._files[self._next]
         self._next = (self._next + 1) % len(self._files)
         start = clock()
-        frame = read_frame(file)
+        picture = read_picture(file)  # as `edgeseg predict` does
         decoded = clock()
-        placement = self._place((frame.shape[0], frame.shape[1]))
-        inputs = to_model(frame, placement)
+        placement = self._place(picture.frame_hw)
+        inputs = picture_to_model(picture, placement)
         resized = clock()
         answers, before = [], resized
         for model_frame in inputs:
