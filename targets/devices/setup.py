@@ -85,7 +85,7 @@ def set_up(
     entry.open()
     name = entry.name or entry.address
     facts = asyncio.run(_look(entry, python, name))
-    chosen, why = (tuple(extras), "as asked for") if extras else _fitting(entry, facts)
+    chosen, why = (tuple(extras), "as asked for") if extras else fitting_extra(entry, facts)
     with tempfile.TemporaryDirectory(prefix="edgeseg-wheels-") as work:
         on_progress("making the wheel of edgeseg", 0.0)
         (Path(work) / "edgeseg").mkdir()
@@ -135,12 +135,11 @@ async def _look(entry: Entry, python: str, name: str) -> BoardFacts:
     return facts
 
 
-def _fitting(entry: Entry, facts: BoardFacts) -> tuple[tuple[str, ...], str]:
-    """The extra that brings the runtime a board wants most."""
-    if entry.target:
+def fitting_extra(entry: Entry, facts: BoardFacts) -> tuple[tuple[str, ...], str]:
+    """Give the extra that brings the runtime a board wants most, and why: its target in the inventory, else what it says it is."""
+    if entry.target not in ("", "host"):
         run = find_target(entry.target).runs[0]
-        if entry.target != "host":
-            return ("jetson",) if run.provider in ("cuda", "tensorrt") else (_BY_RUNTIME[run.runtime],), f"for target {entry.target}"
+        return ("jetson" if run.provider in ("cuda", "tensorrt") else _BY_RUNTIME[run.runtime],), f"for target {entry.target}"
     if "Jetson" in facts.model or facts.model.startswith("NVIDIA"):
         return ("jetson",), f"for {facts.model}"
     if facts.python.arch == "x86_64":

@@ -130,4 +130,4 @@ def test_a_device_that_nobody_knows(project: Project) -> None:
     run = project.start("--set", "devices.raspberry-pi-5=pj")
     _, said = run.communicate(timeout=500)
     assert run.returncode == 2
-    assert "device 'pj' is unknown; did you mean 'pi'?" in said.splitlines()[-1]
+    assert "device 'pj' is unknown; known: pi; type: edgeseg devices add pj" in said.splitlines()[-1]
