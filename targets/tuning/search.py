@@ -18,8 +18,8 @@ from targets.measure.loop import bootstrap_ratio
 Race = Callable[[Sequence[int], int], Mapping[int, Sequence[float]]]
 """Lets settings (by number) take turns for this many blocks; gives the cost of each block, and leaves out the settings that broke."""
 
-MAX_ROUNDS: Final = 4
-"""With twice the blocks in each: settings that 15 times the first round's blocks cannot tell apart are as good as each other."""
+MAX_ROUNDS: Final = 3
+"""With twice the blocks in each: settings that 7 times the first round's blocks cannot tell apart are as good as each other."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tiny_models import tiny_bundle
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, RuntimeFailure, TargetError
 from targets.boards import Plan, plan
-from targets.devices import Job, LocalDevice, Progress
+from targets.devices import Job, LocalDevice
 from targets.measure.result import QUICK
 from targets.runtimes import RuntimeOptions
 from targets.tuning import tune as tuning
@@ -30,38 +31,42 @@ HOW = Plan("null", RuntimeOptions(num_threads=1))
 
 
 class Watched(LocalDevice):
-    """This machine, where something happens to the worker or to its results."""
+    """This machine, where something happens to the results."""
 
-    def __init__(
-        self, on_stage: Callable[[str, str], None] = lambda job, stage: None, change: Callable[[str, dict[str, Any]], None] | None = None,
-    ) -> None:
-        self.on_stage, self.change = on_stage, change
+    def __init__(self, change: Callable[[str, dict[str, Any]], None] = lambda job, result: None) -> None:
+        self.change = change
         self.jobs: list[str] = []
 
-    def run(self, job: Job, *, what: str, timeout_s: float, on_progress: Progress, into: Path | None = None) -> dict[str, Any]:
-        name = job.request["job"]
-        self.jobs.append(name)
-
-        def progress(stage: str, done: float) -> None:
-            on_progress(stage, done)
-            self.on_stage(name, stage)
-
-        result = super().run(job, what=what, timeout_s=timeout_s, on_progress=progress, into=into)
-        if self.change is not None:
-            self.change(name, {**result, "settings": [number for number, _ in job.request.get("settings", ())]})
+    def run(self, job: Job, **how: Any) -> dict[str, Any]:
+        result = super().run(job, **how)
+        self.jobs.append(job.request["job"])
+        self.change(self.jobs[-1], {**result, "settings": [number for number, _ in job.request.get("settings", ())]})
         return result
 
 
-def strike(number: int) -> None:
-    """Send a signal to the worker that measures for this process."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if not entry.name.isdigit() or b"targets.measure.worker" not in (entry / "cmdline").read_bytes():
-                continue
-            if int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == os.getpid():
-                os.kill(int(entry.name), number)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+def let_break(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, at_once: Mapping[int, int], later: Mapping[int, int] = MappingProxyType({}),
+) -> None:
+    """Let workers die of a signal when they open a session with so many threads: whenever they do, or from the second time on."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
+        import os
+        from pathlib import Path
+        from targets.runtimes.null import NullRuntime
+
+        plain = NullRuntime.open
+
+        def opened(self, bundle, options):
+            mark = Path({str(folder)!r}, str(options.num_threads))
+            number = {dict(at_once)!r}.get(options.num_threads) or mark.exists() and {dict(later)!r}.get(options.num_threads)
+            mark.touch()
+            if number:
+                os.kill(os.getpid(), number)
+            return plain(self, bundle, options)
+
+        NullRuntime.open = opened
+    """), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +126,11 @@ def test_a_faster_setting_is_found_and_checked_against_the_default(bundle: Bundl
     assert (result.rows[0].fields, result.rows[0].ratio) == ({"num_threads": 3}, 1)
 
 
-def test_settings_that_crash_or_hang_are_rows_with_their_reasons(bundle: Bundle) -> None:
-    def on_stage(job: str, stage: str) -> None:
-        signals = {("tune-try", "setting 1"): signal.SIGALRM, ("tune-try", "setting 2"): signal.SIGSEGV,
-                   ("tune-race", "setting 3"): signal.SIGKILL}
-        if (job, stage) in signals:
-            strike(signals[job, stage])
-
-    result = find(bundle, Watched(on_stage, change=quicker({})))
+def test_settings_that_crash_or_hang_are_rows_with_their_reasons(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_break(tmp_path / "site", monkeypatch, {2: int(signal.SIGALRM), 3: int(signal.SIGSEGV)}, later={4: int(signal.SIGKILL)})
+    result = find(bundle, Watched(change=quicker({})))
     rows = {row.fields["num_threads"]: row for row in result.rows}
     assert rows[2].reason == "a call did not come back within 60 s"
     assert "tuning tiny-null with null was killed by SIGSEGV at stage 'setting 2'" in rows[3].reason
@@ -144,13 +146,10 @@ def test_a_call_that_does_not_come_back_is_ended_by_the_kernel() -> None:
     assert ended.returncode == -signal.SIGALRM
 
 
-def test_a_default_that_crashes_is_an_error(bundle: Bundle) -> None:
-    def on_stage(name: str, stage: str) -> None:
-        if stage == "setting 0":
-            strike(signal.SIGKILL)
-
+def test_a_default_that_crashes_is_an_error(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_break(tmp_path / "site", monkeypatch, {1: int(signal.SIGKILL)})
     with pytest.raises(RuntimeFailure, match="was killed by SIGKILL at stage 'setting 0'"):
-        find(bundle, Watched(on_stage))
+        find(bundle, LocalDevice())
 
 
 def test_a_setting_that_answers_otherwise_needs_leave(bundle: Bundle) -> None:
