@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from edgeseg.core.manifest import OUTPUT_NAME, Contract
 from edgeseg.models import normalise
 from exporters.base import Exportable
-from exporters.head import head_for
+from exporters.head import NO_BYTES, head_for
 from exporters.stem import fold_normalisation
 
 
@@ -23,6 +23,7 @@ class SemanticExportable(Exportable):
 
     def __init__(self, net: nn.Module, contract: Contract, format: str) -> None:
         super().__init__(net, contract)
+        self.floats_first = format in NO_BYTES
         self.stem = fold_normalisation(self.net, self.example()[0])
         with torch.no_grad():
             scores = self.scores(self.example()[0])
@@ -31,6 +32,8 @@ class SemanticExportable(Exportable):
 
     def scores(self, frame: Tensor) -> Tensor:
         """Class scores [1, C, h, w] of a frame."""
+        if self.floats_first:
+            frame = frame.to(torch.float32)
         scores: Tensor = self.net(normalise(frame) if self.stem is None else self.stem(frame))
         return scores
 

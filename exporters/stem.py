@@ -22,7 +22,7 @@ _TOLERANCE = 1e-4
 
 
 class PaddedFrame(nn.Module):
-    """uint8 [N, H, W, 3] -> float32 [N, 3, P, Q] of raw values 0..255, with borders of the mean colour."""
+    """[N, H, W, 3] of raw values 0..255, as uint8 or floats -> float32 [N, 3, P, Q], with borders of the mean colour."""
 
     def __init__(self, frame_hw: tuple[int, int], borders: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PaddedFrame(nn.Module):
         """Pad, then give floats in the layout networks take."""
         for axis, before, after in ((2, "left", "right"), (1, "top", "bottom")):
             # held as floats: LiteRT's converter has no uint8 constants
-            parts = [getattr(self, before).to(torch.uint8), frame_NHWC, getattr(self, after).to(torch.uint8)]
+            parts = [getattr(self, before).to(frame_NHWC.dtype), frame_NHWC, getattr(self, after).to(frame_NHWC.dtype)]
             parts = [part for part in parts if part.shape[axis]]
             frame_NHWC = torch.cat(parts, dim=axis) if len(parts) > 1 else frame_NHWC
         return frame_NHWC.permute(0, 3, 1, 2).to(torch.float32)

@@ -59,14 +59,17 @@ class OnnxQuantizer:
 class OnnxWriter:
     """See `quantization.base.Int8Writer`."""
 
+    activation_type = "QUInt8"
+    float_reason = FLOAT_REASON
+
     def __init__(self, bundle: Bundle, frames: Sequence[Frame]) -> None:
         self.bundle, self.num_frames = bundle, len(frames)
         self.instances = bundle.manifest.contract.task == "instance"
         model = require("onnx", extra="export").load(str(bundle.model_path))
         graph = model.graph
-        self.floats = _float_nodes_of_instances(graph) if self.instances else _float_nodes(graph)
+        self.floats = _float_nodes_of_instances(graph) if self.instances else self.float_nodes(graph)
         self.raw = _raw_frame(graph)
-        self.layers = tuple(layer for layer in TENSORS["onnx"].layers(bundle) if layer.name not in self.floats)
+        self.layers = tuple(layer for layer in TENSORS[bundle.manifest.format].layers(bundle) if layer.name not in self.floats)
         touched = {name for node in graph.node if node.name not in self.floats for name in (*node.input, *node.output)}
         self.ranges = RangeFinder(bundle, frames, [name for name in float_activations(model) if name in touched])
 
@@ -78,14 +81,26 @@ class OnnxWriter:
         with vendor_errors("onnxruntime.quantization"), quiet():
             self._quantize(plan, self.ranges.find(plan), sorted(self.floats | self._with_followers(floats)), path)
         scheme = {
-            **plan_facts(plan, floats, used=self.ranges.names), "form": "QDQ", "activations": f"uint8, per tensor, {plan.activations}",
+            **plan_facts(plan, floats, used=self.ranges.names), "form": "QDQ", "activations": self.activation_words(plan),
             "num_frames": self.num_frames, "frame": "as it is, scale 1, zero point 0" if self.raw else "float, then quantized",
-            "float_ops": sorted(self.floats), "float_reason": INSTANCE_REASON if self.instances else FLOAT_REASON,
+            "float_ops": sorted(self.floats), "float_reason": INSTANCE_REASON if self.instances else self.float_reason,
         }
         return ModelFiles(
-            folder=workdir, files=(path.name,), entry=path.name, format="onnx", precision="mixed" if floats else "int8", scheme=scheme,
-            tools=versions("onnx", "onnxruntime"),
+            folder=workdir, files=(path.name,), entry=path.name, format=self.bundle.manifest.format,
+            precision="mixed" if floats else "int8", scheme=scheme, tools=versions("onnx", "onnxruntime"),
         )
+
+    def float_nodes(self, graph: Any) -> set[str]:  # noqa: ANN401
+        """Names of the nodes that stay float."""
+        return _float_nodes(graph)
+
+    def activation_words(self, plan: Int8Plan) -> str:
+        """What the manifest says of activations."""
+        return f"uint8, per tensor, {plan.activations}"
+
+    def extra_options(self) -> dict[str, Any]:
+        """Of `quantize_static`."""
+        return {"TensorQuantOverrides": _as_it_is(self.raw)} if self.raw else {}
 
     def _with_followers(self, layers: Sequence[str]) -> set[str]:
         """Float layers, and the operations without weights that only they feed: between two of them nothing is rounded."""
@@ -108,9 +123,9 @@ class OnnxWriter:
             _write_cache(ranges, cache)
             ort_quantization.quantize_static(
                 float_model, str(output), None, quant_format=ort_quantization.QuantFormat.QDQ,
-                activation_type=ort_quantization.QuantType.QUInt8, weight_type=ort_quantization.QuantType.QInt8,
+                activation_type=ort_quantization.QuantType[self.activation_type], weight_type=ort_quantization.QuantType.QInt8,
                 per_channel=plan.weights == "per-channel", calibrate_method=ort_quantization.CalibrationMethod.MinMax,
-                nodes_to_exclude=excluded, extra_options={"TensorQuantOverrides": _as_it_is(self.raw)} if self.raw else {},
+                nodes_to_exclude=excluded, extra_options=self.extra_options(),
                 calibration_cache_path=cache,
             )
         model = onnx.load(str(output))

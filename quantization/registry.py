@@ -7,10 +7,12 @@ from typing import Final
 from quantization.base import Quantizer
 from quantization.quantize_onnx import OnnxQuantizer
 from quantization.quantize_openvino import OpenVinoQuantizer
+from quantization.quantize_tensorrt import TensorRtQuantizer
 from quantization.quantize_tflite import TfliteQuantizer
 
 QUANTIZERS: Final[dict[str, Quantizer]] = {
     "onnx": OnnxQuantizer(),
     "openvino": OpenVinoQuantizer(),
     "tflite": TfliteQuantizer(),
+    "tensorrt": TensorRtQuantizer(),
 }

@@ -20,7 +20,7 @@ from edgeseg.models import ContractModule, build, normalise, upsample_logits
 from exporters import EXPORTERS
 from quantization import QUANTIZERS
 
-RUNTIME_OF: Final = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
+RUNTIME_OF: Final = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert", "tensorrt": "onnxruntime"}
 PALETTE: Final = ((20, 20, 20), (200, 60, 40), (60, 200, 80), (70, 90, 220), (210, 200, 60))
 _FOLDER: Final = tempfile.TemporaryDirectory(prefix="edgeseg-exports-")
 

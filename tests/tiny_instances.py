@@ -155,6 +155,7 @@ def write_tflite(folder: Path) -> tuple[str, ...]:
 
 INSTANCE_WRITERS: Final[dict[str, Callable[[Path], tuple[str, ...]]]] = {
     "null": lambda folder: write_null(folder, SIDE, SIDE), "onnx": write_onnx, "openvino": write_openvino, "tflite": write_tflite,
+    "tensorrt": write_onnx,
 }
 
 

@@ -142,10 +142,11 @@ def write_tflite(folder: Path, height: int, width: int) -> tuple[str, ...]:
 
 
 WRITERS: Final[dict[str, Callable[[Path, int, int], tuple[str, ...]]]] = {
-    "null": write_null, "onnx": write_onnx, "openvino": write_openvino, "tflite": write_tflite,
+    "null": write_null, "onnx": write_onnx, "openvino": write_openvino, "tflite": write_tflite, "tensorrt": write_onnx,
 }
 ANSWERS: Final[dict[str, Callable[[Frame], ClassMap]]] = {
     "null": brightness_step, "onnx": strongest_channel, "openvino": strongest_channel, "tflite": strongest_channel,
+    "tensorrt": strongest_channel,
 }
 
 

@@ -207,7 +207,7 @@ class DecisionSection:
 class ExportSection:
     """`[export]`: bundles to make."""
 
-    formats: tuple[str, ...] = opt(("onnx", "openvino", "tflite"), "formats", choices=("onnx", "openvino", "tflite"))
+    formats: tuple[str, ...] = opt(("onnx", "openvino", "tflite"), "formats", choices=("onnx", "openvino", "tflite", "tensorrt"))
     golden_frames: int = opt(3, "frames stored in a bundle with the answers expected", low=1, high=32)
 
 

@@ -28,11 +28,13 @@ EXPORT_TOOLS: Final = {
     "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "openvino": ("torch", "openvino"),
     "tflite": ("torch", "litert-torch", "ai-edge-litert"),
+    "tensorrt": ("torch", "onnx", "onnxscript", "onnxruntime"),
 }
 QUANTIZE_TOOLS: Final = {
     "onnx": ("onnx", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
     "tflite": ("ai-edge-quantizer", "ai-edge-litert"),
+    "tensorrt": ("onnx", "onnxruntime"),
 }
 """What makes a bundle of each format and answers its golden frames; another version makes it again."""
 

@@ -8,10 +8,12 @@ within float rounding.
 
 from exporters.head.banded import BAND_BYTES, BandedHead, ResizeHead
 from exporters.head.cells import CellHead, cells_fit
-from exporters.head.choice import FASTEST, fastest, head_for
+from exporters.head.choice import FASTEST, NO_BYTES, fastest, head_for
 from exporters.head.decisions import DECISIONS
 from exporters.head.interpolation import bilinear_matrix
+from exporters.head.whole import WholeHead
 
 __all__ = [
-    "BAND_BYTES", "DECISIONS", "FASTEST", "BandedHead", "CellHead", "ResizeHead", "bilinear_matrix", "cells_fit", "fastest", "head_for",
+    "BAND_BYTES", "DECISIONS", "FASTEST", "NO_BYTES", "BandedHead", "CellHead", "ResizeHead", "WholeHead", "bilinear_matrix", "cells_fit",
+    "fastest", "head_for",
 ]

@@ -23,6 +23,7 @@ from torch import nn
 from edgeseg.core.manifest import Contract
 from exporters.head.banded import BandedHead
 from exporters.head.cells import CellHead, cells_fit
+from exporters.head.whole import WholeHead
 
 FASTEST: Final[dict[str, tuple[str, str]]] = {
     "onnx": ("comparison", "argmax"),
@@ -33,6 +34,8 @@ FASTEST: Final[dict[str, tuple[str, str]]] = {
 TAKES_CELLS: Final = frozenset({"onnx"})
 """Formats whose runtime runs tensors of a size known only at run time without loss. LiteRT leaves XNNPACK at the first of them, OpenVINO
 makes its kernels anew for every size."""
+NO_BYTES: Final = frozenset({"tensorrt"})
+"""Formats whose runtime has uint8 at the ends of a network only: the frame becomes floats first of all, and the decision is whole."""
 
 
 def fastest(format: str, num_classes: int) -> str:
@@ -44,6 +47,8 @@ def fastest(format: str, num_classes: int) -> str:
 def head_for(format: str, scores_shape: tuple[int, ...], contract: Contract) -> nn.Module:
     """The decision head for scores [1, C, h, w], in the form measured fastest in the runtime of `format`."""
     _, num_scores, h, w = scores_shape
+    if format in NO_BYTES:
+        return WholeHead(num_scores, contract).eval()
     if format in TAKES_CELLS and cells_fit((h, w), contract, num_scores):
         return CellHead(num_scores, (h, w), contract).eval()
     return BandedHead(num_scores, (h, w), contract, fastest(format, num_scores)).eval()

@@ -15,4 +15,5 @@ FP16: Final[dict[str, Halver]] = {
     "onnx": OnnxHalver(),
     "openvino": OpenVinoHalver(),
     "tflite": TfliteHalver(),
+    "tensorrt": OnnxHalver("tensorrt"),
 }

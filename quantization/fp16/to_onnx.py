@@ -19,7 +19,8 @@ _WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm")
 class OnnxHalver:
     """`model.onnx` -> `model.onnx`."""
 
-    format = "onnx"
+    def __init__(self, format: str = "onnx") -> None:
+        self.format = format
 
     def __call__(self, bundle: Bundle, workdir: Path) -> ModelFiles:
         """See `quantization.fp16.base.Halver`."""

@@ -15,4 +15,5 @@ TENSORS: Final[dict[str, Tensors]] = {
     "onnx": OnnxTensors(),
     "openvino": OpenVinoTensors(),
     "tflite": TfliteTensors(),
+    "tensorrt": OnnxTensors("tensorrt"),
 }

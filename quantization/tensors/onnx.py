@@ -21,8 +21,10 @@ _CONSTANT = ("Constant", "ConstantOfShape", "Shape", "Range")
 class OnnxTensors:
     """See `quantization.tensors.base.Tensors`."""
 
-    format = "onnx"
     channels_first = True
+
+    def __init__(self, format: str = "onnx") -> None:
+        self.format = format
 
     def observe(self, bundle: Bundle, frames: Sequence[Frame], names: Collection[str] | None = None) -> Iterator[Activations]:
         """See `quantization.tensors.base.Tensors`."""

@@ -12,6 +12,7 @@ HOST: Final = Target(
     runs=(
         Run(format="openvino", runtime="openvino"),
         Run(format="onnx", runtime="onnxruntime"),
+        Run(format="tensorrt", runtime="onnxruntime"),
         Run(format="tflite", runtime="litert"),
         Run(format="tflite", runtime="tflite_runtime"),
         Run(format="null", runtime="null"),

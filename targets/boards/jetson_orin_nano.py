@@ -1,4 +1,4 @@
-"""NVIDIA Jetson Orin Nano: ONNX Runtime with TensorRT, else with CUDA; never on its CPU."""
+"""NVIDIA Jetson Orin Nano: TensorRT by itself or within ONNX Runtime, else CUDA; never its CPU."""
 
 from typing import Final
 
@@ -8,8 +8,11 @@ from targets.telemetry.sensors import GENERIC
 JETSON_ORIN_NANO: Final = Target(
     name="jetson-orin-nano",
     title="NVIDIA Jetson Orin Nano",
-    about="6x Cortex-A78AE and an Ampere GPU; ONNX Runtime with TensorRT where that is there, else with CUDA",
+    about="6x Cortex-A78AE and an Ampere GPU; TensorRT by itself or within ONNX Runtime, else CUDA",
     runs=(
+        Run(format="tensorrt", runtime="tensorrt", provider="tensorrt"),
+        Run(format="tensorrt", runtime="onnxruntime", provider="tensorrt"),
+        Run(format="tensorrt", runtime="onnxruntime", provider="cuda"),
         Run(format="onnx", runtime="onnxruntime", provider="tensorrt"),
         Run(format="onnx", runtime="onnxruntime", provider="cuda"),
     ),

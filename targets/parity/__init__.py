@@ -16,4 +16,5 @@ OBSERVERS: Final[dict[str, Observer]] = {
     "onnx": OnnxObserver(),
     "openvino": OpenVinoObserver(),
     "tflite": TfliteObserver(),
+    "tensorrt": OnnxObserver("tensorrt"),
 }

@@ -19,7 +19,8 @@ _DEFAULT_MODE: Final = "half_pixel"
 class OnnxObserver:
     """See `graph.Observer`."""
 
-    format = "onnx"
+    def __init__(self, format: str = "onnx") -> None:
+        self.format = format
 
     def graph(self, bundle: Bundle) -> Graph:
         """See `graph.Observer`."""

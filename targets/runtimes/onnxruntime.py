@@ -50,9 +50,9 @@ def available_providers() -> frozenset[str]:
 
 
 class OnnxRuntime:
-    """Executes format `onnx` with ONNX Runtime on the CPU, with CUDA, or with TensorRT."""
+    """Executes formats `onnx` and `tensorrt`, both ONNX files, on the CPU, with CUDA, or with TensorRT."""
 
-    formats = frozenset({"onnx"})
+    formats = frozenset({"onnx", "tensorrt"})
 
     def version(self) -> str | None:
         """Version of whichever build of ONNX Runtime is installed."""
@@ -62,6 +62,7 @@ class OnnxRuntime:
         """See `Runtime.open`."""
         with load_errors("onnxruntime", bundle):
             ort = require("onnxruntime", extra="onnx")
+            _refuse_asymmetric(bundle, options)
             self._refuse_what_is_not_here(ort, options)
             session_options, pinned = _session_options(ort, options)
             sdk = _open(ort, bundle, options, session_options)
@@ -90,6 +91,16 @@ class OnnxRuntime:
             raise TargetError(f"onnxruntime on the CPU computes in f32, not in {options.precision_hint}; leave the precision hint out")
         if options.precision_hint == "bf16":
             raise TargetError("onnxruntime has no bf16 mode; ask for f32 or f16")
+
+
+def _refuse_asymmetric(bundle: Bundle, options: RuntimeOptions) -> None:
+    """TensorRT has symmetric int8 only, and ONNX Runtime would run the rest in float without a word."""
+    activations = str(bundle.manifest.scheme.get("activations", ""))
+    if options.provider == "tensorrt" and bundle.manifest.precision in ("int8", "mixed") and activations.startswith("uint8"):
+        raise TargetError(
+            f"{bundle.manifest.name} has activations in {activations}; TensorRT takes int8 with symmetric ranges: make the bundle with "
+            '[export] formats = ["tensorrt"]'
+        )
 
 
 def _session_options(ort: Any, options: RuntimeOptions) -> tuple[Any, dict[str, str]]:  # noqa: ANN401 - an SDK module

@@ -30,7 +30,7 @@ def check_model(bundle: Bundle) -> None:
         if words:
             raise TargetError(
                 f"tensorrt cannot take {bundle.manifest.name}: {node.kind} '{node.name}' {words}; "
-                "this bundle runs in onnxruntime with provider cuda"
+                'make the bundle with [export] formats = ["tensorrt"]'
             )
 
 

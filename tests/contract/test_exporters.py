@@ -26,7 +26,7 @@ Signature = tuple[str, str, tuple[int, ...]]
 def signature_of(bundle: Bundle) -> tuple[list[Signature], list[Signature]]:
     """Inputs and outputs of a model file as its SDK reads them: name, type, shape."""
     path = str(bundle.model_path)
-    if bundle.manifest.format == "onnx":
+    if bundle.manifest.format in ("onnx", "tensorrt"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -36,7 +36,7 @@ def opened(format: str) -> Head:
     example = torch.randn(1, CLASSES, *SCORES_HW, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as folder, quiet(), torch.no_grad():
         path = str(Path(folder) / "head")
-        if format == "onnx":
+        if format in ("onnx", "tensorrt"):
             import onnxruntime
 
             torch.onnx.export(head, (example,), path, dynamo=True, verbose=False, external_data=False, opset_version=18,

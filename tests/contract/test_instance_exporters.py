@@ -29,7 +29,7 @@ from targets.runtimes import RuntimeOptions, open_session
 CONTRACT: Final = Contract(height=61, width=90, task="instance", max_instances=6)
 SECTION: Final = ModelSection(name="mask_rcnn", encoder="resnet18", width=0.125, max_instances=6)
 on_every_format = pytest.mark.parametrize(
-    "format", [pytest.param(name, marks=pytest.mark.slow) if name == "tflite" else name for name in EXPORTERS]
+    "format", [pytest.param(name, marks=pytest.mark.slow) if name == "tflite" else name for name in EXPORTERS if name != "tensorrt"]
 )
 _FOLDER: Final = tempfile.TemporaryDirectory(prefix="edgeseg-instances-")
 

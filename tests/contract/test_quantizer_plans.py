@@ -57,29 +57,34 @@ def tflite_facts(path: Path, layer: str) -> tuple[bool, list[tuple[float, float]
     return graph.tensors[node.inputs[1]].type == schema.TensorType.FLOAT32, found
 
 
-FACTS: dict[str, Any] = {"onnx": onnx_facts, "openvino": openvino_facts, "tflite": tflite_facts}
+FACTS: dict[str, Any] = {"onnx": onnx_facts, "openvino": openvino_facts, "tflite": tflite_facts, "tensorrt": onnx_facts}
+CUT: dict[str, tuple[float, float]] = {"tensorrt": (2 * HIGH / 254, 0)}
+"""Scale and zero point of the range (LOW, HIGH) where they are not those of 256 steps from LOW: symmetric ranges."""
 pytestmark = pytest.mark.parametrize("format", QUANTIZERS)
 
 
 def test_forced_range_and_float_layer_are_in_the_file(format: str, tmp_path: Path) -> None:
     bundle = exported(format, NAME)
     writer = QUANTIZERS[format].prepare(bundle, frames_of(NAME, 2, first=5000))
-    kept, ranged = writer.layers[1], writer.layers[3]
+    first_layers = [layer for layer in TENSORS[format].layers(bundle) if layer not in writer.layers][:1] if format == "tensorrt" else []
+    kept, ranged = (*first_layers, *writer.layers)[1], (*first_layers, *writer.layers)[3]  # the same convolutions in every format
     plain, mixed = tmp_path / "plain", tmp_path / "mixed"
     for folder in (plain, mixed):
         folder.mkdir()
     first = writer.write(Int8Plan(), plain)
     assert first.precision == "int8"
+    step, zero_point = CUT.get(format, (STEP, round(-LOW / STEP)))
     is_float, scales = FACTS[format](plain / first.entry, kept.name)
     assert not is_float
-    assert not any(scale == pytest.approx(STEP, rel=1e-4) for scale, _ in scales)
+    assert not any(scale == pytest.approx(step, rel=1e-4) for scale, _ in scales)
     second = writer.write(Int8Plan(float_layers=(kept.name,), ranges={ranged.inputs[0]: (LOW, HIGH)}), mixed)
     assert second.precision == "mixed"
     assert second.scheme["float_layers"] == [kept.name]
     assert second.scheme["ranges_given"] == 1
     is_float, scales = FACTS[format](mixed / second.entry, kept.name)
     assert is_float
-    assert [zero for scale, zero in scales if scale == pytest.approx(STEP, rel=1e-4)] == [pytest.approx(round(-LOW / STEP), abs=1e-3)]
+    zeros = [zero for scale, zero in scales if scale == pytest.approx(step, rel=1e-4)]
+    assert zeros == [pytest.approx(zero_point, abs=1e-3)] * (2 if format == "tensorrt" else 1)  # there a pooling keeps its input's range
     assert not FACTS[format](mixed / second.entry, ranged.name)[0]
 
 
