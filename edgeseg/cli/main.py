@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
     except _Terminated as stop:
         _fail(f"stopped by a signal; {_how_to_go_on(arguments)}")
         return 128 + int(stop.args[0])
-    except Exception as error:
+    except Exception as error:  # the last resort: one line in place of a traceback
         if hasattr(error, "format_message"):  # a usage error of the option parser
             command = getattr(getattr(error, "ctx", None), "command_path", "edgeseg")
             _fail(f"{str(error.format_message()).rstrip('. ')}. Type: {command} --help")
