@@ -11,7 +11,7 @@ runtime thread. All sides of a figure take turns in blocks, there and back, in o
                 enlarged in the graph, as such models are); `pip install --target DIR --no-deps openvino-model-api opencv-python-headless`
     files       frames per second of files -> masks on disk (the pipeline of `predict`), over the slower of decoding and resizing alone
                 and of the bare SDK call alone; two processors. Beside it the same over the SDK call while another thread decodes, since
-                two processors that share one core are slower together than alone
+                two processors that share one core are slower together than alone, and the processor time of each part
     rss         peak memory of our runner in a fresh process over a script with the SDK alone
 
 Exit code 1 where less was reached than asked for.
@@ -229,9 +229,12 @@ def from_files(bundle: Bundle, session: Session, folder: Path, suffix: str, roun
         picture = read_picture(path)
         return picture_to_model(picture, place(picture.frame_hw, (contract.height, contract.width), contract.resize))
 
-    def rate(steps: Callable[[], object]) -> float:
-        start = time.perf_counter()
+    cpu_ms: dict[str, list[float]] = {"decode": [], "infer": [], "pipeline": []}
+
+    def rate(steps: Callable[[], object], name: str) -> float:
+        start, cpu_s = time.perf_counter(), time.process_time()
         steps()
+        cpu_ms[name].append((time.process_time() - cpu_s) / count * 1e3)
         return count / (time.perf_counter() - start)
 
     def beside_decoding() -> float:
@@ -246,26 +249,33 @@ def from_files(bundle: Bundle, session: Session, folder: Path, suffix: str, roun
         thread = threading.Thread(target=busy)
         thread.start()
         try:
-            return rate(lambda: [bare() for _ in range(count)])
+            start = time.perf_counter()
+            for _ in range(count):
+                bare()
+            return count / (time.perf_counter() - start)
         finally:
             over.set()
             thread.join()
 
     def pipeline() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as out:
-            return predict_source(session, bundle, paths[0].parent, Path(out), PredictOptions(overlays=False)).fps
+            return rate(lambda: predict_source(session, bundle, paths[0].parent, Path(out), PredictOptions(overlays=False)), "pipeline")
 
     values = take_turns({
-        "decode": lambda: rate(lambda: [decode(path) for path in paths]), "infer": lambda: rate(lambda: [bare() for _ in range(count)]),
+        "decode": lambda: rate(lambda: [decode(path) for path in paths], "decode"),
+        "infer": lambda: rate(lambda: [bare() for _ in range(count)], "infer"),
         "beside": beside_decoding, "pipeline": pipeline,
     }, rounds)
     slower = [min(pair) for pair in zip(values["decode"], values["infer"], strict=True)]
     beside = [min(pair) for pair in zip(values["decode"], values["beside"], strict=True)]
-    rates = {name: round(statistics.median(found), 1) for name, found in values.items()}
+    facts = {
+        "rates": {name: round(statistics.median(found), 1) for name, found in values.items()},
+        "processor_ms_per_frame": {name: round(statistics.median(found), 2) for name, found in cpu_ms.items()},
+    }
     about = f"{bundle.manifest.name}, {suffix[1:]}"
     return [
-        ratio_row("files", about, values["pipeline"], slower, rates=rates),
-        ratio_row("files, over the call beside decoding", about, values["pipeline"], beside, rates=rates),
+        ratio_row("files", about, values["pipeline"], slower, **facts),
+        ratio_row("files, over the call beside decoding", about, values["pipeline"], beside, **facts),
     ]
 
 
