@@ -21,7 +21,7 @@ from targets.boards import find_target
 from targets.parity import FLOAT_DB, INT8_DB, OBSERVERS, by_name, by_value
 from targets.parity.compare import EXACT_DB, aligned, cosine, sqnr_db, without_scale
 from targets.runtimes import RuntimeOptions, own_arithmetic
-from targets.runtimes.base import PRECISION_HINTS
+from targets.runtimes.options import PRECISION_HINTS
 from tests.export_tools import CASES, PALETTE, RUNTIME_OF, exported, frames_of, quantized, trained
 
 NAME = "fast_scnn"
