@@ -55,7 +55,9 @@ def check(device: DeviceArg, json: JsonOpt = False) -> None:
     """Say what a board is: Python, edgeseg, runtimes, target, sensors, free disk; exit code 72 if it cannot be used."""
     from edgeseg.workflow import devices
 
-    outcome = devices.look_at(device)
+    console = Console(quiet=json)
+    outcome = devices.look_at(device, console)
+    console.close()
     _show(outcome, json)
     if outcome.lost is not None:
         raise outcome.lost

@@ -88,7 +88,7 @@ def bench(request: BenchRequest, ui: Ui) -> Outcome:
         DeviceError: the device cannot be used.
     """
     _check(request)
-    place = find_place(request.device, timed=True)
+    place = find_place(request.device, timed=True, ui=ui)
     target = request.target or place.target
     way = _way(request, place, target)
     frames = _frames(request, way.bundle)
@@ -112,7 +112,7 @@ def versus(request: BenchRequest, against: Against, ui: Ui) -> Outcome:
     """
     if request.scenarios != Scenarios() or request.minutes is not None or request.meter:
         raise ConfigError("--vs compares two and nothing else; leave out --minutes, --power-command, --offline, --fps and --cold")
-    place = find_place(request.device, timed=True)
+    place = find_place(request.device, timed=True, ui=ui)
     target = request.target or place.target
     second = replace(
         request, folder=against.folder or request.folder, arithmetic=against.arithmetic or request.arithmetic,

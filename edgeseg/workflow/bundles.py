@@ -73,7 +73,7 @@ def verify(
         section = replace(section or DataSection(), dir=str(data))
     if split and (section is None or not section.dir):
         raise ConfigError(f"--split {split} goes with labelled images; add --data DIR or --config CONFIG")
-    place = find_place(device)
+    place = find_place(device, ui=ui)
     target = target or place.target
     how = place.plan(target, manifest, precision_hint=arithmetic)
     if section is None or not section.dir:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeseg.core.errors import ConfigError
 from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.places import looking
 from edgeseg.workflow.ui import Ui
 from targets.devices.check import Checked, Site, check
 from targets.devices.emulated import EmulatedDevice
@@ -48,13 +49,15 @@ def remove(name: str) -> Outcome:
     return Outcome((f"{name} is out of {inventory.path}; what is on the board stays there",), {"name": name, "file": str(inventory.path)})
 
 
-def look_at(name_or_address: str) -> Outcome:
+def look_at(name_or_address: str, ui: Ui) -> Outcome:
     """Say what a device is, and what keeps it from being used: `Outcome.lost`.
 
     Raises:
         ConfigError: there is no such device.
     """
-    checked = check(load_inventory().find(name_or_address))
+    entry = load_inventory().find(name_or_address)
+    with looking(ui, entry.label) as on_progress:
+        checked = check(entry, on_progress)
     facts = {
         **_facts(checked.entry),
         "reached": checked.facts is not None or checked.site is not None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, TargetError
+from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, RuntimeFailure, TargetError
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.places import Place
@@ -28,11 +28,11 @@ class There:
     verified: Verified | None
     why_not: str = ""
     lost: bool = False
-    """The device could not be used, which no report may pass over."""
+    """The device could not be used, the bundle crashed there, or none of its target was verified: no report may pass over that."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What was judged there; a device that could not be used misses the first goal of all."""
+        """What was judged there; a bundle that was lost misses the first goal of all."""
         if self.verified is not None:
             return self.verified.findings
         task = self.bundle.bundle.manifest.contract.task
@@ -45,18 +45,22 @@ class There:
 
 
 def verify_there(ctx: RunContext, bundles: Sequence[SealedBundle], places: Mapping[str, Place], verify: Verify) -> list[There]:
-    """Verify each bundle on the device of each target that has one and runs its format."""
-    return [
-        _verify(ctx, target, bundle, place, verify)
-        for target, place in places.items()
-        for bundle in bundles
-        if bundle.bundle.manifest.format in find_target(target).formats
-    ]
+    """Verify each bundle on the device of each target that has one and runs its format.
+
+    One that a device cannot run is a note beside others that it could; where it could run none, all are lost.
+    """
+    found: list[There] = []
+    for target, place in places.items():
+        formats = find_target(target).formats
+        tried = [_verify(ctx, target, bundle, place, verify) for bundle in bundles if bundle.bundle.manifest.format in formats]
+        judged = any(one.verified is not None and one.bundle.arithmetic == "f32" for one in tried)
+        found += tried if judged else [replace(one, lost=one.verified is None) for one in tried]
+    return found
 
 
 def _verify(ctx: RunContext, target: str, bundle: SealedBundle, place: Place, verify: Verify) -> There:
     try:
         return There(target, bundle, place, verify(bundle, place, target))
-    except (DeviceError, BusyError, TargetError, MissingExtraError) as error:  # said in the report; this machine never answers in its place
-        ctx.ui.say(f"{target}: {bundle.name} not verified on {place.label}: {error}")
-        return There(target, bundle, place, None, str(error), lost=isinstance(error, (DeviceError, BusyError)))
+    except (DeviceError, BusyError, RuntimeFailure, TargetError, MissingExtraError) as error:
+        ctx.ui.say(f"{target}: {bundle.name} not verified on {place.label}: {error}")  # in the report, too; never verified here instead
+        return There(target, bundle, place, None, str(error), lost=isinstance(error, (DeviceError, BusyError, RuntimeFailure)))

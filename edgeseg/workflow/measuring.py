@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, TargetError
+from edgeseg.core.errors import BusyError, DeviceError, MissingExtraError, RuntimeFailure, TargetError
 from edgeseg.core.files import read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.bundling import SealedBundle
@@ -53,7 +53,9 @@ def _measure(
 ) -> Measured:
     try:
         return _measured(ctx, data, target, bundle, bundles, place)
-    except (TargetError, MissingExtraError, DeviceError, BusyError) as error:  # said in the report; never replaced by another way to run
+    except (TargetError, MissingExtraError, DeviceError, BusyError, RuntimeFailure) as error:  # never replaced by another way to run
+        if isinstance(error, RuntimeFailure) and place.is_here:
+            raise
         ctx.ui.say(f"{target.name}: {bundle.name} not measured: {error}")
         return Measured(target.name, bundle, None, str(error), None)
 

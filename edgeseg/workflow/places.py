@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, DeviceError
 from edgeseg.core.manifest import Manifest
 from edgeseg.workflow.ui import Ui
-from targets.boards import Plan, plan
-from targets.devices import Device, LocalDevice
+from targets.boards import Plan, find_target, plan
+from targets.devices import Device, LocalDevice, Progress
 from targets.devices.check import Site, describe
 from targets.devices.emulated import emulated_target, refuse_times
 from targets.devices.inventory import Entry, load_inventory
 from targets.devices.remote import answers_on
+from targets.devices.setup import extra_for
 from targets.machine import Machine, describe_machine
 from targets.runtimes import RUNTIMES, Session, open_session
 
@@ -31,6 +32,8 @@ class Place:
     """What another machine said it is; `None` = this one."""
     target: str = "host"
     """The target whose settings are used there unless another is asked for."""
+    python: str = ""
+    """Python there, where the inventory names one: two entries of one address may have two."""
 
     @property
     def is_here(self) -> bool:
@@ -57,7 +60,7 @@ class Place:
     @property
     def key(self) -> dict[str, Any]:
         """What makes a result from another machine another one; empty = this machine, whose steps have keys of their own."""
-        return {} if self.site is None else {"device": self.address, "site": self.site.key}
+        return {} if self.site is None else {"device": self.address, "python": self.python, "site": self.site.key}
 
     def version(self, runtime: str) -> str | None:
         """Version of a runtime there; `None` where it is not."""
@@ -95,7 +98,7 @@ class Place:
 HERE: Final = Place(LocalDevice())
 
 
-def find_place(name_or_address: str, *, timed: bool = False) -> Place:
+def find_place(name_or_address: str, *, timed: bool = False, ui: Ui) -> Place:
     """Give the device of this name or address, asked what it is; `local` or nothing = this machine. `timed` = times will be taken there.
 
     Raises:
@@ -108,18 +111,23 @@ def find_place(name_or_address: str, *, timed: bool = False) -> Place:
     entry = load_inventory().find(name_or_address)
     if timed:
         refuse_times(entry.address, "measuring")
-    return _reach(entry)
+    return _reach(entry, ui)
 
 
-def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
+def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui) -> dict[str, Place]:
     """Give the place of each target that `[devices]` names one for; each device is asked once what it is.
+
+    Args:
+        devices: target -> name or address of a device.
+        formats: those that are made; a device that runs none of them is refused.
+        ui: told where each target is.
 
     Raises:
         ConfigError: there is no such device, or it is known to be another target.
-        DeviceError, BusyError: it cannot be used.
+        DeviceError, BusyError: it cannot be used, or has no runtime for any of `formats`.
     """
     inventory = load_inventory() if devices else None
-    reached: dict[str, Place] = {}
+    reached: dict[Entry, Place] = {}
     places: dict[str, Place] = {}
     for target, device in devices.items():
         assert inventory is not None
@@ -127,16 +135,48 @@ def open_places(devices: Mapping[str, str], ui: Ui) -> dict[str, Place]:
         known = _target_of(entry)
         if known and known != target:
             raise ConfigError(f"[devices] {target} = '{device}': {entry.label} is a {known}; give a device that is a {target}")
-        if entry.address not in reached:
-            reached[entry.address] = _reach(entry)
-            ui.say(f"{target}: verified and measured on {reached[entry.address].label}, {reached[entry.address].machine.cpu}")
-        places[target] = reached[entry.address]
+        if entry not in reached:
+            reached[entry] = _reach(entry, ui)
+        place = places[target] = reached[entry]
+        _refuse_without_runtime(entry, place, target, formats)
+        ui.say(f"{target}: verified and measured on {place.label}, {place.machine.cpu}")
     return places
 
 
-def _reach(entry: Entry) -> Place:
+def _reach(entry: Entry, ui: Ui) -> Place:
     device = entry.open()
-    return Place(device, describe(device), _target_of(entry) or "host")
+    with looking(ui, device.name) as on_progress:
+        return Place(device, describe(device, on_progress), _target_of(entry) or "host", entry.python)
+
+
+@contextmanager
+def looking(ui: Ui, name: str) -> Iterator[Progress]:
+    """Show that a device is asked what it is; what comes before, building an emulated one, is said line by line."""
+    label, said = f"looking at {name}", {"describe"}
+
+    def show(stage: str, done: float) -> None:
+        if stage not in said:
+            said.add(stage)
+            ui.say(f"{name}: {stage}")
+
+    ui.progress(label, 0, 100)
+    yield show
+    ui.progress(label, 100, 100)
+
+
+def _refuse_without_runtime(entry: Entry, place: Place, target: str, formats: Collection[str]) -> None:
+    """Refuse a device that could verify no bundle of its target."""
+    site, runs = place.site, [run for run in find_target(target).runs if run.format in formats]
+    if site is None or not runs or any(site.has(run) for run in runs):
+        return
+    extra = extra_for(runs[0])
+    if entry.is_ssh and not entry.python:
+        then = f"type: edgeseg devices setup {place.device.name} --extra {extra}"
+    else:
+        then = f"install edgeseg[{extra}] with {entry.python} there" if entry.python else "give a device that has one"
+    has = ", ".join(name for name in site.runtimes if name != "null") or "no runtime"
+    needs = " or ".join(f"{run.format} in {run.runtime}" for run in runs)
+    raise DeviceError(f"{place.label} has {has} and cannot run what is made for {target} ({needs}); {then}")
 
 
 def _target_of(entry: Entry) -> str:

@@ -33,7 +33,7 @@ def tune(
     frames = _frames(bundle, data)
     if device:
         refuse_emulated(find_device(device))
-    place = find_place(device)
+    place = find_place(device, ui=ui)
     target = target or place.target
     result = find_settings(
         bundle, frames, device=place.device, target=target, how=place.plan(target, bundle.manifest), purpose=purpose, quick=quick,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from edgeseg.core.errors import DeviceError, EdgesegError
 from targets.boards import Run
-from targets.devices import Device, Job
+from targets.devices import Device, Job, Progress
 from targets.devices.address import parse_ssh
 from targets.devices.inventory import Entry
 from targets.devices.probe import BoardFacts, ask, refuse_what_cannot
@@ -72,19 +72,19 @@ class Checked:
     """Why not, and what to type."""
 
 
-def describe(device: Device) -> Site:
-    """Let a device describe itself.
+def describe(device: Device, on_progress: Progress) -> Site:
+    """Let a device describe itself; an emulated one may have to be built first, which `on_progress` is told of.
 
     Raises:
         DeviceError: it cannot be reached, or edgeseg is not there in this version.
         BusyError: a job runs there.
     """
     job = Job({"job": "describe"})
-    raw = device.run(job, what=f"looking at {device.name}", timeout_s=_DESCRIBE_S, on_progress=lambda stage, done: None)
+    raw = device.run(job, what=f"looking at {device.name}", timeout_s=_DESCRIBE_S, on_progress=on_progress)
     return Site.from_worker(raw)
 
 
-def check(entry: Entry) -> Checked:
+def check(entry: Entry, on_progress: Progress) -> Checked:
     """Look at a device: first its Python over SSH, then edgeseg there. What fails is in the result, not raised.
 
     Raises:
@@ -96,7 +96,7 @@ def check(entry: Entry) -> Checked:
         if entry.is_ssh:
             facts = asyncio.run(_ask(entry))
         try:
-            return Checked(entry=entry, facts=facts, site=describe(device))
+            return Checked(entry=entry, facts=facts, site=describe(device, on_progress))
         except DeviceError:
             if facts is not None:  # says more than that edgeseg is not there
                 refuse_what_cannot(facts, _python(entry), name=device.name)

@@ -22,6 +22,7 @@ from edgeseg.core.files import patient_lock, write_text
 from edgeseg.core.toml import parse_toml, toml_key, toml_text
 from targets.boards import find_target
 from targets.devices import Device, DeviceOptions, open_device
+from targets.devices.emulated import emulated_target
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -199,6 +200,9 @@ def _check(entry: Entry, *, where: str) -> None:
         raise ConfigError(f"{where}: python '{entry.python}' is no path; give one from the root (/home/pi/edgeseg/bin/python) or from ~/")
     if entry.target:
         find_target(entry.target)
+    emulated = emulated_target(entry.address)
+    if entry.target and emulated and entry.target != emulated:
+        raise ConfigError(f"{where}: {entry.address} is no {entry.target}; leave the target out, or type emulated:{entry.target}")
 
 
 def _is_address(text: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.errors import ConfigError, DeviceError
 from edgeseg.core.files import sha256_file
-from targets.boards import find_target
+from targets.boards import Run, find_target
 from targets.devices.address import parse_ssh
 from targets.devices.base import Progress
 from targets.devices.check import Site
@@ -138,13 +138,17 @@ async def _look(entry: Entry, python: str, name: str) -> BoardFacts:
 def fitting_extra(entry: Entry, facts: BoardFacts) -> tuple[tuple[str, ...], str]:
     """Give the extra that brings the runtime a board wants most, and why: its target in the inventory, else what it says it is."""
     if entry.target not in ("", "host"):
-        run = find_target(entry.target).runs[0]
-        return ("jetson" if run.provider in ("cuda", "tensorrt") else _BY_RUNTIME[run.runtime],), f"for target {entry.target}"
+        return (extra_for(find_target(entry.target).runs[0]),), f"for target {entry.target}"
     if "Jetson" in facts.model or facts.model.startswith("NVIDIA"):
         return ("jetson",), f"for {facts.model}"
     if facts.python.arch == "x86_64":
         return ("intel",), "for an x86-64 processor"
     return ("pi",), f"for {facts.model or facts.python.arch}"
+
+
+def extra_for(run: Run) -> str:
+    """Give the extra that brings what a way to execute bundles needs."""
+    return "jetson" if run.provider in ("cuda", "tensorrt") else _BY_RUNTIME[run.runtime]
 
 
 async def _install(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +120,30 @@ def test_a_device_lost_in_the_middle_is_a_row_with_the_reason(project: Project) 
     assert summary["passed"] is False
     assert any("onnx-fp32 on pi was not verified: pi: " in note for note in summary["not_verified"])
     assert "golden" in [goal["goal"] for goal in summary["goals"] if not goal["passed"]]
+
+
+def test_a_worker_that_dies_there_is_a_row_with_the_reason(project: Project) -> None:
+    project.board.start()
+    met = False
+    with project.start("--set", "export.golden_frames=3") as run:
+        assert run.stderr is not None
+        said: list[str] = []
+        reader = threading.Thread(target=lambda: said.extend(run.stderr or ()))
+        reader.start()
+        while run.poll() is None:
+            met = met or any(line.startswith("raspberry-pi-5: verified and measured on") for line in said)
+            for pid in project.board.workers() if met else ():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        reader.join()
+    assert run.returncode == 1, said
+    (there,) = project.rows("raspberry-pi-5")
+    assert (there["miou"], there["p50_ms"], there["passed"]) == (None, None, False)
+    notes = project.summary()["not_verified"]
+    for what in ("verified", "measured"):
+        assert any(f"was not {what}: pi: " in note and "was killed by SIGKILL" in note for note in notes), notes
+    assert "golden" in [goal["goal"] for goal in project.summary()["goals"] if not goal["passed"]]
 
 
 def test_a_device_that_is_off_is_refused_before_anything_is_done(project: Project) -> None:

@@ -9,6 +9,7 @@ import pytest
 from edgeseg import __version__
 from edgeseg.core.errors import TargetError
 from edgeseg.workflow.places import HERE, Place, find_place
+from edgeseg.workflow.ui import Silent
 from targets.boards import TARGETS, is_here, plan
 from targets.devices import LocalDevice
 from targets.devices.check import Site, describe
@@ -18,7 +19,7 @@ from targets.runtimes import RUNTIMES
 
 @pytest.fixture(scope="module")
 def site() -> Site:
-    return describe(LocalDevice())
+    return describe(LocalDevice(), lambda stage, done: None)
 
 
 def test_it_says_what_is_here(site: Site) -> None:
@@ -51,7 +52,7 @@ def test_the_key_changes_with_the_machine_and_its_versions(site: Site) -> None:
 
 
 def test_this_machine_is_no_device_to_ask() -> None:
-    assert find_place("") is find_place("local") is HERE
+    assert find_place("", ui=Silent()) is find_place("local", ui=Silent()) is HERE
     with pytest.raises(TargetError):
         HERE.plan("jetson-orin-nano", _manifest("null"))
 

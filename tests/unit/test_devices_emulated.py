@@ -13,6 +13,7 @@ from edgeseg.cli.console import Console
 from edgeseg.core.errors import ConfigError, DeviceError, TargetError
 from edgeseg.workflow import devices
 from edgeseg.workflow.places import find_place
+from edgeseg.workflow.ui import Silent
 from targets.boards import TARGETS, find_target, measured_on
 from targets.devices import Job, open_device
 from targets.devices.base import DeviceOptions
@@ -81,7 +82,7 @@ def test_measuring_and_setting_up_refuse_before_anything_is_built(monkeypatch: p
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGESEG_DEVICES", str(tmp_path / "devices.toml"))
     with pytest.raises(TargetError, match=r"^emulated: answers only"):
-        find_place("emulated:raspberry-pi-5", timed=True)
+        find_place("emulated:raspberry-pi-5", timed=True, ui=Silent())
     with pytest.raises(ConfigError, match="leave out --extra, --offline and --python"):
         devices.prepare("emulated:raspberry-pi-5", extras=(), offline=True, python="python3", ui=Console(quiet=True))
     assert not any(tmp_path.iterdir())
