@@ -24,6 +24,8 @@ class Site:
     """A machine that has edgeseg, as it describes itself (`targets.measure.jobs.describe`)."""
 
     edgeseg: str
+    code_sha256: str
+    """See `targets.own_code`."""
     machine: Machine
     runtimes: Mapping[str, str]
     """Those that are installed there, with their versions."""
@@ -41,9 +43,9 @@ class Site:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What makes a measurement there another one: the machine and the versions of what is installed."""
+        """What makes a measurement there another one: the machine, the code that measures and the versions of what is installed."""
         machine = {name: getattr(self.machine, name) for name in ("cpu", "board", "cores", "os", "kernel", "python")}
-        return {"edgeseg": self.edgeseg, "machine": machine, "runtimes": dict(self.runtimes)}
+        return {"edgeseg": self.edgeseg, "code": self.code_sha256, "machine": machine, "runtimes": dict(self.runtimes)}
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -76,7 +78,7 @@ def describe(device: Device, on_progress: Progress) -> Site:
     """Let a device describe itself; an emulated one may have to be built first, which `on_progress` is told of.
 
     Raises:
-        DeviceError: it cannot be reached, or edgeseg is not there in this version.
+        DeviceError: it cannot be reached, or edgeseg is not there, or not this one.
         BusyError: a job runs there.
     """
     job = Job({"job": "describe"})

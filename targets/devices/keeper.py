@@ -4,7 +4,7 @@
 of its own. It is killed when the host says so, when the connection ends or falls silent, and, by the kernel, when this process is killed.
 What the host says and what is answered:
 
-    (start)                                         {"edgeseg": VERSION}
+    (start)                                         {"edgeseg": VERSION, "code": SHA256}
     {"holder", "session", "folder", "silence_s", "beat_s"}   {"ready": true}
     {"lay": [{"path", "sha256", "size"}]}           {"need": {SHA256: BYTES HERE}}
     {"blob": SHA256, "at", "bytes"} + bytes
@@ -40,6 +40,7 @@ from targets.devices.line import CHUNK_BYTES, HostGoneError, Line
 from targets.devices.lock import board_lock
 from targets.devices.store import Store
 from targets.measure.process import WORKER
+from targets.own_code import code_sha256
 
 _LOOK_EVERY_S: Final = 0.5
 _LAST_WORDS_BYTES: Final = 2000
@@ -53,7 +54,7 @@ def main() -> None:
         signal.signal(number, _leave)
     line = Line(0, answers)
     try:
-        line.send({"edgeseg": __version__})
+        line.send({"edgeseg": __version__, "code": code_sha256()})
         _serve(line)
     except HostGoneError:
         return

@@ -19,6 +19,7 @@ from targets.devices.base import Progress, is_inside, retold
 from targets.devices.line import ALIVE, CHUNK_BYTES
 from targets.devices.times import Times, within
 from targets.measure.process import WorkerLines, same_error
+from targets.own_code import code_sha256
 
 _NOISE_BYTES: Final = 1 << 16
 """What a board's login scripts may print before the keeper speaks."""
@@ -52,7 +53,7 @@ class BoardSession:
         """Find the keeper in what the board says, and get its lock.
 
         Raises:
-            DeviceError: no Python, an old one, no edgeseg, or another version of it.
+            DeviceError: no Python, an old one, no edgeseg, or another version or other code of it.
             BusyError: another job runs there.
             LostError: the connection ended.
         """
@@ -61,14 +62,18 @@ class BoardSession:
             got, least = (".".join(map(str, version)) for version in (python, _LEAST_PYTHON))
             raise DeviceError(f"{self._name}: {self._python} there is Python {got}, edgeseg needs {least} or newer; {self._setup()}")
         try:
-            version = (await self.receive())["edgeseg"]
+            hello_from_there = await self.receive()
         except LostError as error:
             words = await self._last_words()
             if not words:
                 raise
             raise DeviceError(f"{self._name}: edgeseg does not start with {self._python} there ({words}); {self._setup()}") from error
+        version, code = hello_from_there.get("edgeseg"), hello_from_there.get("code", "")
         if version != __version__:
             raise DeviceError(f"{self._name} has edgeseg {version}, this machine {__version__}; {self._setup()}")
+        if code != code_sha256():
+            there, here = code[:8] or "older", code_sha256()[:8]
+            raise DeviceError(f"{self._name} has other code of edgeseg {version} ({there}, this machine {here}); {self._setup()}")
         self._patience_s = self._times.silence_s  # from now on it says that it is alive
         await self.send({**hello, "silence_s": self._times.silence_s, "beat_s": self._times.beat_s})
         await self.receive()

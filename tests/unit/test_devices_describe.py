@@ -14,6 +14,7 @@ from targets.boards import TARGETS, is_here, plan
 from targets.devices import LocalDevice
 from targets.devices.check import Site, describe
 from targets.machine import describe_machine
+from targets.own_code import code_sha256
 from targets.runtimes import RUNTIMES
 
 
@@ -23,7 +24,7 @@ def site() -> Site:
 
 
 def test_it_says_what_is_here(site: Site) -> None:
-    assert site.edgeseg == __version__
+    assert (site.edgeseg, site.code_sha256) == (__version__, code_sha256())
     assert (site.machine.cpu, site.machine.arch) == (describe_machine().cpu, describe_machine().arch)
     assert site.runtimes == {name: runtime.version() for name, runtime in RUNTIMES.items() if runtime.version() is not None}
     assert all(site.has(run) == is_here(run) for target in TARGETS.values() for run in target.runs)
@@ -46,7 +47,8 @@ def test_a_plan_for_another_machine_takes_what_that_one_has(site: Site) -> None:
 
 def test_the_key_changes_with_the_machine_and_its_versions(site: Site) -> None:
     key = Place(LocalDevice(), site).key
-    for other in (replace(site, runtimes={**site.runtimes, "null": "9"}), replace(site, machine=replace(site.machine, board="another"))):
+    changes = ({"code_sha256": "0" * 64}, {"runtimes": {**site.runtimes, "null": "9"}}, {"machine": replace(site.machine, board="another")})
+    for other in (replace(site, **change) for change in changes):
         assert Place(LocalDevice(), other).key != key
     assert HERE.key == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ import pytest
 from sshd_tools import NEEDS_SSHD, TIMES, Board, Proxy, login, running
 from tiny_models import tiny_bundle, tiny_frame
 
+import targets
+from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, TargetError
 from edgeseg.core.images import write_frame
@@ -27,9 +30,11 @@ from targets.devices.remote import answers_on
 from targets.devices.session import START
 from targets.devices.ssh import SshDevice, quoted_path
 from targets.measure.bench import bench
+from targets.own_code import code_sha256
 from targets.verify import check_golden
 
 pytestmark = NEEDS_SSHD
+ROOT = Path(next(iter(targets.__path__))).resolve().parent
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +282,20 @@ def test_no_edgeseg_and_another_edgeseg(board: Board, bundle: Bundle, tmp_path: 
     assert "ModuleNotFoundError" in one_line(caught)
     with pytest.raises(DeviceError, match=r"^board has edgeseg 0\.0\.1, this machine .*type: edgeseg devices setup board"):
         ask(board, bundle, python=wrapped(tmp_path, "import edgeseg;edgeseg.__version__='0.0.1'"))
+
+
+def test_the_same_version_of_other_code(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    """A board that was set up with the checkout as it was before the last edit."""
+    for package in ("edgeseg", "targets"):
+        shutil.copytree(ROOT / package, tmp_path / "there" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    python = wrapped(tmp_path, f"sys.path.insert(0,'{tmp_path}/there')")
+    ask(board, bundle, python=python)  # another place, the same code
+    with (tmp_path / "there/targets/measure/bench.py").open("a", encoding="utf-8") as stream:
+        stream.write("\n")
+    with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, python=python)
+    said = rf"board has other code of edgeseg {re.escape(__version__)} \(\w{{8}}, this machine {code_sha256()[:8]}\); type: .* setup board"
+    assert re.fullmatch(said, one_line(caught))
 
 
 def test_login_scripts_may_talk(board: Board, bundle: Bundle, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from edgeseg.core.errors import ConfigError, DownloadError
 from targets.devices.wheels import BoardPython, collect_wheels, repack
+from targets.own_code import code_sha256, sha256_of_code
 
 PI = BoardPython(glibc=(2, 36), markers={
     "implementation_name": "cpython", "implementation_version": "3.10.12", "os_name": "posix", "platform_machine": "aarch64",
@@ -105,6 +106,13 @@ def test_an_installation_is_packed_into_the_wheel_it_came_from(installed: Path, 
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index", "--no-compile"]
     subprocess.run([*pip, "--target", str(tmp_path / "from-it"), str(again)], check=True)
     assert (tmp_path / "from-it" / "targets" / "devices" / "board_setup.py").is_file()
+
+
+def test_edgeseg_from_a_wheel_is_the_same_code_as_the_checkout(installed: Path, tmp_path: Path) -> None:
+    packages = (installed / "edgeseg", installed / "targets")
+    assert sha256_of_code(packages) == code_sha256()
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(installed / "targets" / "boards")], check=True)
+    assert sha256_of_code(packages) == code_sha256(), "what Python compiled there does not count"
 
 
 def test_an_installation_that_was_changed_is_not_sent_on(installed: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from edgeseg import __version__
 from targets.boards import TARGETS, is_here
 from targets.machine import describe_machine
 from targets.measure.loop import Clock, Progress
+from targets.own_code import code_sha256
 from targets.runtimes import RUNTIMES
 from targets.telemetry import SENSORS
 from targets.telemetry.describe import describe_sensors
@@ -23,6 +24,7 @@ def describe(request: dict[str, Any], on_progress: Progress, clock: Clock) -> di
     ways = {(run.format, run.runtime, run.provider): run for target in TARGETS.values() for run in target.runs}
     return {
         "edgeseg": __version__,
+        "code_sha256": code_sha256(),
         "machine": asdict(machine),
         "runtimes": {name: version for name, runtime in RUNTIMES.items() if (version := runtime.version()) is not None},
         "ways": [list(key) for key, run in ways.items() if is_here(run)],
