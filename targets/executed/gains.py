@@ -23,9 +23,9 @@ class Gains:
 
 
 GAINS: Final[dict[str, Gains]] = {
-    "onnxruntime": Gains(version="1.31.1", by_kind={"convolution": 3.54, "depthwise": 0.50, "transposed": 1.07}),
-    "openvino": Gains(version="2026.4.1", by_kind={"convolution": 4.01, "depthwise": 1.04, "transposed": 3.70}),
-    "litert": Gains(version="2.3.0", by_kind={"convolution": 3.93, "depthwise": 0.73, "transposed": 2.53}),
+    "onnxruntime": Gains(version="1.31.1", by_kind={"convolution": 3.63, "depthwise": 0.51, "transposed": 0.89}),
+    "openvino": Gains(version="2026.4.1", by_kind={"convolution": 3.95, "depthwise": 0.71, "transposed": 3.55}),
+    "litert": Gains(version="2.3.0", by_kind={"convolution": 4.09, "depthwise": 0.83, "transposed": 2.84}),
 }
 
 
