@@ -88,7 +88,8 @@ def open_image(source: Path | bytes, *, name: str, scale_of: ScaleOf | None = No
                     image.draft(None, (image.width // scale, image.height // scale))
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return image
+                upright: Image.Image = image  # of Pillow's own type, not of the file's
+                return upright
     except DataError:
         raise
     except (FileNotFoundError, PermissionError):
