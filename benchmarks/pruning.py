@@ -16,6 +16,7 @@ import copy
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,11 +78,11 @@ def torch_pruning_default(net: nn.Module, macs_share: float, hw: tuple[int, int]
 class Bench:
     """One trained network, and what is done to it."""
 
-    def __init__(self, ctx: RunContext, data: RunData, trained: StepResult, arguments: argparse.Namespace) -> None:
+    def __init__(self, ctx: RunContext, data: RunData, trained: StepResult, timer: NetworkTimer, arguments: argparse.Namespace) -> None:
         self.ctx, self.data, self.trained, self.arguments = ctx, data, trained, arguments
         self.whole = load_checkpoint(trained.output)[0]
         self.macs = count_macs(self.whole, ctx.config.data.size)
-        self.timer = NetworkTimer(ctx, data, arguments.precision)
+        self.timer = timer
         self.rows: list[dict[str, Any]] = []
 
     def miou(self, net: nn.Module) -> float:
@@ -146,9 +147,11 @@ def main() -> None:
     arguments.work = (arguments.work or config_path.parent / "benchmark-pruning").resolve()
     overrides = (*arguments.set, "targets=[\"host\"]", f"export.formats=[\"{arguments.format}\"]", "bench.threads=1",
                  f"prune.epochs={arguments.epochs}", f"prune.precision={arguments.precision}")
-    with open_run(config_path, overrides, ui=Silent()) as ctx:
+    with ExitStack() as opened:
+        ctx = opened.enter_context(open_run(config_path, overrides, ui=Silent()))
         data = prepare_data(ctx)
-        bench = Bench(ctx, data, train(ctx, data), arguments)
+        timer = opened.enter_context(NetworkTimer(ctx, data, arguments.precision))
+        bench = Bench(ctx, data, train(ctx, data), timer, arguments)
         whole_miou = bench.miou(bench.whole)
         print(f"unpruned: {bench.macs / 1e9:.3f} GMAC, mIoU {whole_miou:.4f}; {bench.timer.words}, {arguments.epochs} epochs of tuning",
               flush=True)

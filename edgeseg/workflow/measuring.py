@@ -137,23 +137,23 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
     """
     if pruned is trained:
         return None
-    timer = NetworkTimer(ctx, data, precision_of(ctx.config))
-    quick = ctx.config.bench.quick
-    key = {
-        "before": trained.sha256, "after": pruned.sha256, "format": timer.format, "precision": timer.precision, "quick": quick,
-        **timer.place,
-    }
+    with NetworkTimer(ctx, data, precision_of(ctx.config)) as timer:
+        quick = ctx.config.bench.quick
+        key = {
+            "before": trained.sha256, "after": pruned.sha256, "format": timer.format, "precision": timer.precision, "quick": quick,
+            **timer.place,
+        }
 
-    def make(output: Path) -> None:
-        require("torch", extra="export")
-        from edgeseg.training.checkpoint import load_checkpoint
+        def make(output: Path) -> None:
+            require("torch", extra="export")
+            from edgeseg.training.checkpoint import load_checkpoint
 
-        before, after = (timer.bundle(name, load_checkpoint(step.output)[0]) for name, step in (("before", trained), ("after", pruned)))
-        ratio = timer.compare(before, after, quick=quick)
-        write_json(output, {**ratio.to_json(), "format": timer.format, "precision": timer.precision, "runtime": timer.how.runtime,
-                            "target": timer.target.name})
+            nets = {name: load_checkpoint(step.output)[0] for name, step in (("before", trained), ("after", pruned))}
+            ratio = timer.compare(*(timer.bundle(name, net) for name, net in nets.items()), quick=quick)
+            write_json(output, {**ratio.to_json(), "format": timer.format, "precision": timer.precision, "runtime": timer.how.runtime,
+                                "target": timer.target.name})
 
-    step = ctx.steps.do("pruning-gain", kind="prune", key=key, output=ctx.folder / "bench" / "pruning.json", make=make)
+        step = ctx.steps.do("pruning-gain", kind="prune", key=key, output=ctx.folder / "bench" / "pruning.json", make=make)
     gain: dict[str, Any] = read_json(step.output)
     return gain
 

@@ -31,7 +31,10 @@ _CALIBRATION_FRAMES: Final = 4
 
 
 class NetworkTimer:
-    """Networks of one run on its first target that this machine can run (else with the settings of `host`), in its first format."""
+    """Networks of one run on its first target that this machine can run (else with the settings of `host`), in its first format.
+
+    A context manager: the bundles it makes are gone when it is left.
+    """
 
     def __init__(self, ctx: RunContext, data: RunData, precision: str) -> None:
         self.data, self.precision = data, precision
@@ -41,6 +44,13 @@ class NetworkTimer:
         self.how = plan(self.target, self.format, precision, num_threads=ctx.config.bench.threads)
         self._bundles: dict[str, Bundle] = {}
         self._work: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> NetworkTimer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._work is not None:
+            self._work.cleanup()
 
     @property
     def place(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ How far to cut is a share of the MACs, or of a latency that is measured (`edgese
 from __future__ import annotations
 
 import dataclasses
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from edgeseg.core.files import atomic_folder, read_json, sha256_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.learning import FineTuning, RunData, contract_of, fit_checkpoint, pin_torch
+from edgeseg.workflow.network_latency import NetworkTimer, precision_of
 from edgeseg.workflow.pruning_latency import LatencyGoal, cut_to, latency_goal
 from edgeseg.workflow.steps import StepResult, tools
 from edgeseg.workflow.teaching import learning_values
@@ -58,21 +60,25 @@ def prune(ctx: RunContext, data: RunData, trained: StepResult) -> StepResult:
     section = ctx.config.prune
     if not section.wanted:
         return trained
-    plan = plan_of(ctx, data, trained)
-    if plan.goal >= 1:
-        ctx.ui.say("not pruned: the network is as fast as [prune] asks already")
-        return trained
-    current = trained
-    for number in range(1, section.steps + 1):
-        cut = _cut(ctx, data, trained, current, plan, number)
-        current = _fine_tune(ctx, data, trained, cut, number)
-    return current
+    with ExitStack() as opened:
+        plan = plan_of(ctx, data, trained, opened)
+        if plan.goal >= 1:
+            ctx.ui.say("not pruned: the network is as fast as [prune] asks already")
+            return trained
+        current = trained
+        for number in range(1, section.steps + 1):
+            cut = _cut(ctx, data, trained, current, plan, number)
+            current = _fine_tune(ctx, data, trained, cut, number)
+        return current
 
 
-def plan_of(ctx: RunContext, data: RunData, trained: StepResult) -> Plan:
-    """Resolve what `[prune]` leaves open; a latency goal is measured first."""
+def plan_of(ctx: RunContext, data: RunData, trained: StepResult, opened: ExitStack) -> Plan:
+    """Resolve what `[prune]` leaves open; a latency goal is measured first, and what measures it lasts as long as `opened`."""
     section = ctx.config.prune
-    latency = latency_goal(ctx, data, trained) if section.to_latency else None
+    latency = None
+    if section.to_latency:
+        timer = opened.enter_context(NetworkTimer(ctx, data, precision_of(ctx.config)))
+        latency = latency_goal(ctx, timer, trained)
     automatic = ("taylor", "global", latency.channel_step) if latency else ("magnitude", "per_layer", ROUND_TO)
     return Plan(
         importance=automatic[0] if section.importance == "auto" else section.importance,

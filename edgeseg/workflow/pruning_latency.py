@@ -18,8 +18,8 @@ from edgeseg.core.files import cache_folder, read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.latency_table import LatencyTable, axes_of, cuttable_layers, measure_table
-from edgeseg.workflow.learning import RunData, pin_torch
-from edgeseg.workflow.network_latency import NetworkTimer, precision_of
+from edgeseg.workflow.learning import pin_torch
+from edgeseg.workflow.network_latency import NetworkTimer
 from edgeseg.workflow.steps import StepResult, tools
 from targets.channels import channel_step
 from targets.machine import describe_machine
@@ -64,14 +64,13 @@ class LatencyGoal:
         return float(facts["table_least_ms"] + (share - facts["least_share"]) / (1 - facts["least_share"]) * span)
 
 
-def latency_goal(ctx: RunContext, data: RunData, trained: StepResult) -> LatencyGoal:
+def latency_goal(ctx: RunContext, timer: NetworkTimer, trained: StepResult) -> LatencyGoal:
     """Measure what pruning to a latency stands on, once for a network, a runtime and a machine.
 
     Raises:
         ConfigError: the smallest network is not as fast as asked; says what it takes.
     """
     config, section = ctx.config, ctx.config.prune
-    timer = NetworkTimer(ctx, data, precision_of(config))
     step_of_kernels = channel_step(timer.how.runtime, describe_machine().arch)
     round_to = section.round_to or step_of_kernels
     scored_by = "bn_scale" if section.importance == "bn_scale" else "magnitude"  # which groups can be cut at all
