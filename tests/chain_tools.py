@@ -67,6 +67,7 @@ TIME_FIELDS: Final = frozenset(
         "end_to_end_ms",
         "speedup_vs_fp32",
         "speedup_vs_own_float",
+        "circumstances",
         "recommended",
         "reason",
     }
