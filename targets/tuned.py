@@ -1,6 +1,6 @@
 """`BUNDLE.tuned.json`: the settings that were found fastest, beside the bundle folder and never in it, for a bundle is data with a hash.
 
-A file holds an entry for each machine, runtime (with its version) and purpose that the bundle was tuned for. An entry is used only
+A file holds an entry for each machine, runtime (with its version), purpose and default that the bundle was tuned for. An entry is used only
 where all of them and the bundle's hash are the same; else it is left alone, and words say why.
 """
 
@@ -19,7 +19,7 @@ from edgeseg.core.files import read_json, write_json
 from targets.boards.base import Plan
 from targets.machine import Machine, describe_machine
 from targets.runtimes import RUNTIMES
-from targets.tuning.knobs import PURPOSES, with_fields
+from targets.tuning.knobs import KNOBS, PURPOSES, fields_of, with_fields
 
 SCHEMA: Final = 1
 FINGERPRINT: Final = ("cpu", "cpu_vendor", "arch", "board", "cores", "cores_total", "os")
@@ -42,6 +42,8 @@ class Entry:
     """One of `PURPOSES`."""
     fields: Mapping[str, str | int | bool]
     """What the knobs stand at (`targets.tuning.knobs`)."""
+    default: Mapping[str, str | int | bool]
+    """What they stand at in the target's own settings: `gain` says nothing of another default."""
     gain: float
     """Time of the target's own settings over the time of these, interleaved; 1 where those were kept."""
     low: float
@@ -95,13 +97,14 @@ def load_tuned(
     if sha256 != bundle.manifest.sha256:
         return Tuned(None, f"{path.name} is for another bundle (the hashes differ); {_again(bundle, purpose)}")
     version = version or RUNTIMES[how.runtime].version() or ""
+    own = fields_of(how) if (how.runtime, how.options.provider) in KNOBS else {}
     wanted = {"machine": fingerprint(machine), "runtime": how.runtime, "provider": how.options.provider, "version": version,
-              "purpose": purpose}
+              "purpose": purpose, "default": own}
     found = next((entry for entry in entries if all(getattr(entry, name) == value for name, value in wanted.items())), None)
     if found is None:
         return Tuned(None, f"{path.name} does not hold here: {_difference(entries, wanted)}; {_again(bundle, purpose)}")
     try:
-        tuned = with_fields(how, found.fields)
+        tuned = with_fields(how, found.fields, cores=machine.cores)
     except (ValueError, EdgesegError) as error:
         raise _broken(path, str(error)) from error
     return Tuned(tuned, f"tuned for {purpose} ({entry_words(found)})")
@@ -135,19 +138,23 @@ def settings_for(
     """
     if untuned:
         return Settings(how, "")
+    if asked:
+        return Settings(how, f"not the tuned ones: {asked} was given" if tuned_path(bundle.folder).exists() else "")
     found = load_tuned(bundle, machine or describe_machine(), how=how, purpose=purpose, version=version)
-    if found.how is not None and asked:
-        return Settings(how, f"not the tuned ones: {asked} was given")
     return Settings(found.how or how, found.words)
 
 
 def entry_words(entry: Entry) -> str:
     """`num_threads=4, streams=1; 1.31 times as fast as the target's own, 95 % interval 1.25 to 1.36`."""
-    said = ", ".join(f"{name.removeprefix('extra.')}={value}" for name, value in entry.fields.items())
     gain = (f"{entry.gain:.2f} times as fast as the target's own, 95 % interval {entry.low:.2f} to {entry.high:.2f}"
             if entry.low > 1 else "nothing was clearly faster than the target's own")
     answers = "" if entry.same_answers >= 1 else f"; {entry.same_answers:.4%} of the answers as before"
-    return f"{said}; {gain}{answers}{'; QUICK' if entry.quick else ''}"
+    return f"{fields_words(entry.fields)}; {gain}{answers}{'; QUICK' if entry.quick else ''}"
+
+
+def fields_words(fields: Mapping[str, Any]) -> str:
+    """`num_threads=4, streams=1`."""
+    return ", ".join(f"{name.removeprefix('extra.')}={value}" for name, value in fields.items())
 
 
 def save_tuned(bundle: Bundle, entry: Entry) -> Path:
@@ -169,7 +176,7 @@ def save_tuned(bundle: Bundle, entry: Entry) -> Path:
 
 def _key(entry: Entry) -> tuple[object, ...]:
     """A newer version of a runtime takes the place of an older."""
-    return (entry.machine, entry.runtime, entry.provider, entry.purpose)
+    return (entry.machine, entry.runtime, entry.provider, entry.purpose, entry.default)
 
 
 def _difference(entries: list[Entry], wanted: Mapping[str, Any]) -> str:
@@ -185,6 +192,9 @@ def _difference(entries: list[Entry], wanted: Mapping[str, Any]) -> str:
         got, want = nearest.machine, wanted["machine"]
         fact = next((fact for fact in FINGERPRINT if got[fact] != want[fact]), FINGERPRINT[0])
         return f"it is of a machine with {fact} = {got[fact]}, here it is {want[fact]}"
+    if name == "default":
+        return (f"it was found against {nearest.target} with {fields_words(nearest.default)}, "
+                f"here the target's own are {fields_words(wanted[name])}")
     if name == "purpose":
         return f"it has nothing for {wanted[name]}"
     return f"it is for {name} {getattr(nearest, name)}, here it is {wanted[name]}"
@@ -225,7 +235,10 @@ def _entry(path: Path, number: int, raw: object) -> Entry:
         isinstance(machine, dict) and set(machine) == set(FINGERPRINT) and all(type(value) in (str, int) for value in machine.values())
         and all(type(raw[name]) is str for name in _TEXTS) and raw["purpose"] in PURPOSES
         and all(type(raw[name]) in (int, float) and raw[name] >= 0 for name in _NUMBERS) and type(raw["quick"]) is bool
-        and isinstance(raw["fields"], dict) and all(type(value) in (str, int, bool) for value in raw["fields"].values())
+        and all(
+            isinstance(raw[name], dict) and all(type(value) in (str, int, bool) for value in raw[name].values())
+            for name in ("fields", "default")
+        )
     )
     if not fits:
         raise _broken(path, f"entries[{number}] holds a value of the wrong kind")

@@ -53,4 +53,4 @@ def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBun
     output = ctx.folder / "bench" / f"{target.name}--{bundle.name}--tuned.json"
     step = ctx.steps.do(f"tune-{target.name}-{bundle.name}", kind="bench", key=key, output=output, make=make)
     found: dict[str, Any] = read_json(step.output)
-    return TunedPlan(with_fields(how, found["chosen"]), found["words"])
+    return TunedPlan(with_fields(how, found["chosen"], cores=place.machine.cores), found["words"])

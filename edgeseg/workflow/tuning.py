@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.errors import InputMissingError, require_path
@@ -12,7 +10,7 @@ from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.places import find_place
 from edgeseg.workflow.ui import Ui
 from targets.devices.inventory import find_device
-from targets.tuned import save_tuned
+from targets.tuned import fields_words, save_tuned
 from targets.tuning.result import Row, TuneResult
 from targets.tuning.tune import refuse_emulated
 from targets.tuning.tune import tune as find_settings
@@ -68,9 +66,9 @@ def _lines(result: TuneResult) -> list[str]:
     ]
     interval = f"95 % interval {result.low:.3f} to {result.high:.3f}, {result.blocks} pairs of blocks"
     if result.faster:
-        lines.append(f"best: {words(result.chosen)}: {result.gain:.3f} times as fast as the target's own settings ({interval})")
+        lines.append(f"best: {fields_words(result.chosen)}: {result.gain:.3f} times as fast as the target's own settings ({interval})")
     elif result.blocks:
-        lines.append(f"the target's own settings are kept: {words(result.best)} won the race, but is not clearly faster: "
+        lines.append(f"the target's own settings are kept: {fields_words(result.best)} won the race, but is not clearly faster: "
                      f"{result.gain:.3f} times as fast ({interval})")
     else:
         lines.append("the target's own settings are kept: none was faster in the race")
@@ -80,13 +78,8 @@ def _lines(result: TuneResult) -> list[str]:
     return lines
 
 
-def words(fields: Mapping[str, Any]) -> str:
-    """`num_threads=4, streams=1`."""
-    return ", ".join(f"{name.removeprefix('extra.')}={value}" for name, value in fields.items())
-
-
 def _row(row: Row) -> str:
-    what = f"  {words(row.fields)}"
+    what = f"  {fields_words(row.fields)}"
     if row.cost_ms is None:
         return f"{what}: {row.reason}"
     answers = "" if row.same_answers in (None, 1.0) else f"; {row.same_answers:.4%} of the answers as before"

@@ -42,12 +42,12 @@ class Knob:
     values: Callable[[Board, str], tuple[Any, ...]]
     """What to try on a board for a purpose."""
     choices: tuple[Any, ...] = ()
-    """All it can stand at; empty = any whole number from 1."""
+    """All it can stand at; empty = any whole number from 1 to the machine's processors."""
 
-    def knows(self, value: object) -> bool:
-        """Tell whether it can stand at this."""
+    def knows(self, value: object, cores: int) -> bool:
+        """Tell whether it can stand at this on a machine with so many processors."""
         if not self.choices:
-            return type(value) is int and value >= 1
+            return type(value) is int and 1 <= value <= cores
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
     def put(self, options: RuntimeOptions, value: Any) -> RuntimeOptions:  # noqa: ANN401 - int, str or bool
@@ -75,7 +75,7 @@ def _switch(field: str, *choices: str | bool) -> Knob:
 
 THREADS: Final = Knob(field="num_threads", values=lambda board, _: thread_counts(board.cores))
 STREAMS: Final = Knob(field="streams", values=_stream_counts)
-GPU_STREAMS: Final = Knob(field="streams", values=lambda _, purpose: (1,) if purpose == "latency" else (1, 2, 4))
+GPU_STREAMS: Final = Knob(field="streams", values=lambda _, purpose: (1,) if purpose == "latency" else (1, 2, 4), choices=(1, 2, 4))
 HINT: Final = Knob(
     field="precision_hint", values=lambda board, _: tuple(dict.fromkeys(("f32", board.arithmetic))), choices=PRECISION_HINTS,
 )
@@ -141,8 +141,8 @@ def fields_of(how: Plan) -> dict[str, Any]:
     return values
 
 
-def with_fields(how: Plan, fields: Mapping[str, Any]) -> Plan:
-    """Give a plan whose knobs stand at these; the reverse of `fields_of`.
+def with_fields(how: Plan, fields: Mapping[str, Any], *, cores: int) -> Plan:
+    """Give a plan whose knobs stand at these, on a machine with so many processors; the reverse of `fields_of`.
 
     Raises:
         ValueError: the runtime has no such knob, or it cannot stand there.
@@ -152,7 +152,7 @@ def with_fields(how: Plan, fields: Mapping[str, Any]) -> Plan:
     for name, value in fields.items():
         if name not in knobs:
             raise ValueError(f"{how.runtime} on {options.provider} has no '{name}' to set")
-        if not knobs[name].knows(value):
+        if not knobs[name].knows(value, cores):
             raise ValueError(f"{name} cannot be {value!r}")
         options = knobs[name].put(options, value)
     return Plan(how.runtime, options)

@@ -75,6 +75,6 @@ class TuneResult:
         """What is kept of it beside the bundle."""
         return Entry(
             machine=fingerprint(self.machine), target=self.target, runtime=self.runtime, provider=self.provider, version=self.version,
-            purpose=self.purpose, fields=self.chosen, gain=self.gain if self.faster else 1.0, low=self.low if self.faster else 1.0,
-            high=self.high if self.faster else 1.0, same_answers=self.same_answers, quick=self.quick,
+            purpose=self.purpose, fields=self.chosen, default=self.default, gain=self.gain if self.faster else 1.0,
+            low=self.low if self.faster else 1.0, high=self.high if self.faster else 1.0, same_answers=self.same_answers, quick=self.quick,
         )

@@ -19,6 +19,7 @@ from targets.runtimes import RUNTIMES, RuntimeOptions
 from targets.tuned import Entry, fingerprint, load_tuned, save_tuned, settings_for, tuned_path
 
 HOW = Plan("null", RuntimeOptions(num_threads=1, cache_dir="kept"))
+HERE = replace(describe_machine(), cores=8)  # whatever this process may use
 
 
 @pytest.fixture
@@ -28,20 +29,24 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def entry(machine: Machine | None = None, **changed: Any) -> Entry:
     plain = Entry(
-        machine=fingerprint(machine or describe_machine()), target="host", runtime="null", provider="cpu",
-        version=RUNTIMES["null"].version() or "", purpose="latency", fields={"num_threads": 3}, gain=1.4, low=1.3, high=1.5,
-        same_answers=1.0, quick=True,
+        machine=fingerprint(machine or HERE), target="host", runtime="null", provider="cpu",
+        version=RUNTIMES["null"].version() or "", purpose="latency", fields={"num_threads": 3}, default={"num_threads": 1}, gain=1.4,
+        low=1.3, high=1.5, same_answers=1.0, quick=True,
     )
     return replace(plain, **changed)
 
 
 def load(bundle: Bundle, **changed: Any) -> tuple[Plan | None, str]:
-    return load_tuned(bundle, **{"machine": describe_machine(), "how": HOW, **changed})
+    return load_tuned(bundle, **{"machine": HERE, "how": HOW, **changed})
+
+
+def settings(bundle: Bundle, **changed: Any) -> tuple[Plan, str]:
+    return settings_for(bundle, **{"how": HOW, "untuned": False, "asked": "", "machine": HERE, **changed})
 
 
 def test_no_file_nothing_to_say(bundle: Bundle) -> None:
     assert load(bundle) == (None, "")
-    assert settings_for(bundle, HOW, untuned=False, asked="") == (HOW, "")
+    assert settings(bundle) == settings(bundle, asked="--threads") == (HOW, "")
 
 
 def test_lies_beside_the_bundle_which_stays_as_it_was(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,17 +68,20 @@ def test_changes_what_was_tuned_and_nothing_else(bundle: Bundle) -> None:
 
 def test_what_was_asked_for_goes_first(bundle: Bundle) -> None:
     save_tuned(bundle, entry())
-    assert settings_for(bundle, HOW, untuned=False, asked="").how.options.num_threads == 3
-    assert settings_for(bundle, HOW, untuned=True, asked="") == (HOW, "")
-    assert settings_for(bundle, HOW, untuned=False, asked="--threads") == (HOW, "not the tuned ones: --threads was given")
+    assert settings(bundle)[0].options.num_threads == 3
+    assert settings(bundle, untuned=True) == (HOW, "")
+    two = Plan("null", RuntimeOptions(num_threads=2))
+    assert settings(bundle, how=two, asked="--threads") == (two, "not the tuned ones: --threads was given")
 
 
 @pytest.mark.parametrize(("changed", "said"), [
-    ({"machine": {**fingerprint(describe_machine()), "cores": 99}}, r"it is of a machine with cores = 99, here it is \d+"),
-    ({"machine": {**fingerprint(describe_machine()), "cpu": "4x Cortex-A76"}}, "cpu = 4x Cortex-A76, here it is "),
+    ({"machine": {**fingerprint(HERE), "cores": 99}}, "it is of a machine with cores = 99, here it is 8"),
+    ({"machine": {**fingerprint(HERE), "cpu": "4x Cortex-A76"}}, "cpu = 4x Cortex-A76, here it is "),
     ({"version": "0.0.1"}, r"it is for version 0\.0\.1, here it is \d"),
     ({"runtime": "litert"}, "it is for runtime litert, here it is null"),
     ({"provider": "gpu"}, "it is for provider gpu, here it is cpu"),
+    ({"target": "raspberry-pi-4", "default": {"num_threads": 4}},
+     "it was found against raspberry-pi-4 with num_threads=4, here the target's own are num_threads=1"),
     ({"purpose": "throughput"}, "null.tuned.json does not hold here: it has nothing for latency"),
 ])
 def test_what_was_tuned_for_something_else_is_not_used(bundle: Bundle, changed: dict[str, Any], said: str) -> None:
@@ -97,16 +105,17 @@ def test_of_another_bundle_is_not_used_and_goes_when_tuned_again(bundle: Bundle,
 
 
 def test_an_entry_for_each_machine_and_purpose(bundle: Bundle) -> None:
-    here = describe_machine()
-    pi = replace(here, cpu="4x Cortex-A76", board="Raspberry Pi 5 Model B Rev 1.0", cores=4)
+    pi = replace(HERE, cpu="4x Cortex-A76", board="Raspberry Pi 5 Model B Rev 1.0", cores=4)
     save_tuned(bundle, entry())
     save_tuned(bundle, entry(pi, fields={"num_threads": 4}))
     save_tuned(bundle, entry(purpose="throughput", fields={"num_threads": 5}))
     save_tuned(bundle, entry(version="0.0.1", fields={"num_threads": 6}))  # another version takes the place of the one there
     save_tuned(bundle, entry(fields={"num_threads": 7}))
-    found = [load(bundle), load(bundle, machine=pi), load(bundle, purpose="throughput")]
-    assert [how and how.options.num_threads for how, _ in found] == [7, 4, 5]
-    assert len(json.loads(tuned_path(bundle.folder).read_text())["entries"]) == 3
+    save_tuned(bundle, entry(default={"num_threads": 4}, fields={"num_threads": 8}))
+    four = Plan("null", RuntimeOptions(num_threads=4))
+    found = [load(bundle), load(bundle, machine=pi), load(bundle, purpose="throughput"), load(bundle, how=four)]
+    assert [how and how.options.num_threads for how, _ in found] == [7, 4, 5, 8]
+    assert len(json.loads(tuned_path(bundle.folder).read_text())["entries"]) == 4
     assert load(bundle, version="9.9")[0] is None
 
 
@@ -124,16 +133,18 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
     (lambda text: "[]", "not a file of tuned settings of schema 1"),
     (spoilt(lambda raw: raw.update(schema=2)), "not a file of tuned settings of schema 1"),
     (spoilt(lambda raw: raw.pop("entries")), "bundle_sha256 or entries is missing"),
-    (spoilt(lambda raw: raw["entries"][0].update(command="rm")), r"entries\[0\] has other keys than fields, gain"),
+    (spoilt(lambda raw: raw["entries"][0].update(command="rm")), r"entries\[0\] has other keys than default, fields, gain"),
     (spoilt(lambda raw: raw["entries"][0].update(gain="fast")), r"entries\[0\] holds a value of the wrong kind"),
     (spoilt(lambda raw: raw["entries"][0].update(fields=[1])), r"entries\[0\] holds a value of the wrong kind"),
     (spoilt(lambda raw: raw["entries"][0]["machine"].pop("cpu")), r"entries\[0\] holds a value of the wrong kind"),
     (spoilt(lambda raw: raw["entries"][0]["fields"].update(num_threads=-1)), "num_threads cannot be -1"),
+    (spoilt(lambda raw: raw["entries"][0]["fields"].update(num_threads=9)), "num_threads cannot be 9"),
+    (spoilt(lambda raw: raw["entries"][0].update(default=4)), r"entries\[0\] holds a value of the wrong kind"),
     (spoilt(lambda raw: raw["entries"][0]["fields"].update(provider="gpu")), "null on cpu has no 'provider' to set"),
 ])
 def test_a_file_that_is_not_ours_is_an_error_but_for_untuned(bundle: Bundle, spoil: Callable[[str], str], said: str) -> None:
     path = save_tuned(bundle, entry())
     path.write_text(spoil(path.read_text()), encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"{path}: {said}.*; type edgeseg tune again after removing it, or add --untuned"):
-        settings_for(bundle, HOW, untuned=False, asked="")
-    assert settings_for(bundle, HOW, untuned=True, asked="") == (HOW, "")
+        settings(bundle)
+    assert settings(bundle, untuned=True) == (HOW, "")

@@ -36,7 +36,7 @@ def test_settings_begin_with_the_default_and_none_is_twice(runtime: str, provide
         assert all(one.num_threads % one.streams == 0 for one in settings)
     assert purpose == "throughput" or {one.streams for one in settings} == {1}
     for one in settings:
-        assert with_fields(how, fields_of(Plan(runtime, one))).options == one
+        assert with_fields(how, fields_of(Plan(runtime, one)), cores=4).options == one
 
 
 def test_what_a_board_lacks_is_not_tried() -> None:
@@ -46,10 +46,11 @@ def test_what_a_board_lacks_is_not_tried() -> None:
 
 
 @pytest.mark.parametrize(("fields", "said"), [
-    ({"num_threads": 0}, "num_threads cannot be 0"), ({"num_threads": True}, "cannot be True"), ({"num_threads": "4"}, "cannot be '4'"),
+    ({"num_threads": 0}, "num_threads cannot be 0"), ({"num_threads": 5}, "cannot be 5"),
+    ({"num_threads": True}, "cannot be True"), ({"num_threads": "4"}, "cannot be '4'"),
     ({"extra.ENABLE_CPU_PINNING": "MAYBE"}, "cannot be 'MAYBE'"), ({"extra.PATH": "/"}, "has no 'extra.PATH' to set"),
     ({"provider": "gpu"}, "openvino on cpu has no 'provider' to set"), ({"precision_hint": "f8"}, "cannot be 'f8'"),
 ])
 def test_fields_of_a_file_are_checked(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        with_fields(Plan("openvino", RuntimeOptions()), fields)
+        with_fields(Plan("openvino", RuntimeOptions()), fields, cores=4)
