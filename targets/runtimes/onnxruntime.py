@@ -1,6 +1,6 @@
 """ONNX Runtime. Provider, threads and graph optimisation are pinned; a provider that fell back is an error.
 
-IO binding: the frame is read where it lies and the answer written where the caller wants it, nothing is copied.
+IO binding: on the CPU the frame is read where it lies and the answer written where the caller wants it, nothing is copied.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class OnnxRuntime:
                     "type: edgeseg doctor"
                 )
             check_ports(bundle, [_port(p) for p in sdk.get_inputs()], [_port(p) for p in sdk.get_outputs()])
-            return _bind(bundle, ort, sdk, {"runtime": "onnxruntime", **pinned, "executing": ", ".join(executing)})
+            settings = {"runtime": "onnxruntime", **pinned, "executing": ", ".join(executing)}
+            return _bind(bundle, ort, sdk, settings, shared=options.provider == "cpu")
 
     def _refuse_what_is_not_here(self, ort: Any, options: RuntimeOptions) -> None:  # noqa: ANN401 - an SDK module
         if options.provider not in EXECUTION_PROVIDERS:
@@ -185,7 +186,12 @@ def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object
     return Port(name=declared.name, dtype=declared.type, shape=tuple(declared.shape))
 
 
-def _bind(bundle: Bundle, ort: Any, sdk: Any, settings: dict[str, str]) -> CheckedSession:  # noqa: ANN401 - an SDK
+def _bind(bundle: Bundle, ort: Any, sdk: Any, settings: dict[str, str], *, shared: bool) -> CheckedSession:  # noqa: ANN401 - an SDK
+    """Bind frames and answers.
+
+    A provider whose memory is not `shared` gets its copy of a frame when that is bound (`IOBinding::BindInput`), not when it runs, so there
+    a frame is bound at each call: one in the same array would be answered as the first one was.
+    """
     ports = [(port.name, [int(n) for n in port.shape]) for port in contract_outputs(bundle.manifest.contract)]
     binding, value_of = sdk.io_binding(), ort.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
     bound_frame: Frame | None = None
@@ -193,7 +199,7 @@ def _bind(bundle: Bundle, ort: Any, sdk: Any, settings: dict[str, str]) -> Check
 
     def execute(frame_HWC: Frame, answers: Answers) -> None:
         nonlocal bound_frame
-        if frame_HWC is not bound_frame:  # binding costs as much as the rest of a call
+        if not shared or frame_HWC is not bound_frame:  # binding costs as much as the rest of a call
             binding.bind_ortvalue_input(INPUT_NAME, value_of(frame_HWC[np.newaxis]))
             bound_frame = frame_HWC
         for index, answer in enumerate(answers):

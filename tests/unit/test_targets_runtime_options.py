@@ -13,7 +13,7 @@ from tiny_models import strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, TargetError
-from targets.runtimes import RuntimeOptions, open_session
+from targets.runtimes import RuntimeOptions, onnxruntime, open_session
 from targets.runtimes.cache import cache_folder, default_root, processor_facts
 from targets.runtimes.cuda import Cuda
 
@@ -91,6 +91,40 @@ def test_openvino_keeps_compiled_models_apart(openvino: Bundle, tmp_path: Path) 
     assert sorted(tmp_path.rglob("*.blob")) == made
     answers_right(openvino, "openvino", RuntimeOptions(cache_dir=str(tmp_path), extra={"ENABLE_CPU_PINNING": "NO"}))
     assert len(list(tmp_path.rglob("*.blob"))) == 2
+
+
+class GpuBinding:
+    """What ONNX Runtime's binding does where the provider has memory of its own: an input is copied when it is bound, not when it runs."""
+
+    def bind_ortvalue_input(self, name: str, value: np.ndarray) -> None:
+        self.frame = value.copy()
+
+    def bind_ortvalue_output(self, name: str, value: np.ndarray) -> None:
+        self.answer = value
+
+
+class GpuOnnx:
+    """Stands for the SDK and its session on a GPU, which no machine of the tests has."""
+
+    class OrtValue:
+        @staticmethod
+        def ortvalue_from_numpy(array: np.ndarray) -> np.ndarray:
+            return array
+
+    def io_binding(self) -> GpuBinding:
+        return GpuBinding()
+
+    def run_with_iobinding(self, binding: GpuBinding) -> None:
+        binding.answer[:] = strongest_channel(binding.frame[0])
+
+
+def test_a_gpu_answers_what_is_in_a_buffer_now(tmp_path: Path) -> None:
+    gpu = GpuOnnx()
+    session = onnxruntime._bind(tiny_bundle(tmp_path, "onnx"), gpu, gpu, {"provider": "cuda"}, shared=False)
+    buffer, out = tiny_frame(0), np.zeros((24, 32), np.uint8)  # as a camera's: the same array with other pixels in it
+    for seed in range(3):
+        buffer[:] = tiny_frame(seed)
+        np.testing.assert_array_equal(session.run(buffer, out), strongest_channel(tiny_frame(seed)))
 
 
 def test_litert_without_its_delegate(tflite: Bundle) -> None:
