@@ -40,7 +40,7 @@ def tune(
     )
     kept = save_tuned(bundle, result.entry())
     facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "file": str(kept)}
-    return Outcome((*_lines(result), f"kept in {kept}"), facts)
+    return Outcome((*result_lines(result), f"kept in {kept}"), facts)
 
 
 def _frames(bundle: Bundle, data: Path | None) -> list[Path]:
@@ -54,7 +54,8 @@ def _frames(bundle: Bundle, data: Path | None) -> list[Path]:
     return frames
 
 
-def _lines(result: TuneResult) -> list[str]:
+def result_lines(result: TuneResult) -> list[str]:
+    """What tuning found, for a person."""
     elsewhere = "" if result.measured_on.is_target else f" NOT THE TARGET ({result.target})"
     unit = "p90 of a call" if result.purpose == "latency" else "time over frames"
     lines = [
@@ -71,7 +72,10 @@ def _lines(result: TuneResult) -> list[str]:
         lines.append(f"the target's own settings are kept: {fields_words(result.best)} won the race, but is not clearly faster: "
                      f"{result.gain:.3f} times as fast ({interval})")
     else:
-        lines.append("the target's own settings are kept: none was faster in the race")
+        broke = next((row for row in result.rows if row.cost_ms is not None and row.reason), None)
+        why = "none was faster in the race" if broke is None else (
+            f"{fields_words(broke.fields)} won the race and broke in the check: {broke.reason}")
+        lines.append(f"the target's own settings are kept: {why}")
     if result.same_answers < 1:
         lines.append(f"CHANGED ANSWERS: {result.same_answers:.4%} are as before; type: edgeseg verify BUNDLE --data DIR "
                      f"--arithmetic {result.chosen.get('precision_hint', 'f32')}")
@@ -83,4 +87,6 @@ def _row(row: Row) -> str:
     if row.cost_ms is None:
         return f"{what}: {row.reason}"
     answers = "" if row.same_answers in (None, 1.0) else f"; {row.same_answers:.4%} of the answers as before"
-    return f"{what}: {row.cost_ms:.3f} ms, ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f}) after {row.rounds} rounds{answers}"
+    broke = f"; broke in the check: {row.reason}" if row.reason else ""
+    return (f"{what}: {row.cost_ms:.3f} ms, ratio {row.ratio:.3f} ({row.low:.3f} to {row.high:.3f}) after {row.rounds} rounds"
+            f"{answers}{broke}")

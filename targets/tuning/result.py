@@ -28,7 +28,7 @@ class Row:
     rounds: int = 0
     """Rounds of the race it took part in."""
     reason: str = ""
-    """Why it was not raced."""
+    """Why it was not raced; or, where it was, how it broke in the check."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class TuneResult:
     chosen: Mapping[str, Any]
     """The default, where nothing is clearly faster."""
     best: Mapping[str, Any]
-    """The winner of the race, chosen or not."""
+    """The winner of the race, chosen or not; of those that came through the check."""
     gain: float
     """Cost of the default over the best's, median over the blocks of the check; 1 where they are the same setting."""
     low: float

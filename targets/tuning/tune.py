@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, TargetError
@@ -78,17 +78,16 @@ def tune(
     reasons = _not_raced(turns, options, limit=0.0 if allow_arithmetic else limit)
     racing = [number for number in range(len(options)) if number not in reasons]
     standings = halve(racing, turns.race, blocks=FIRST_BLOCKS[quick])
-    best = standings[0].setting if standings else 0
-    pairs = (QUICK if quick else FULL).min_pairs if best else 0
-    gain, low, high = turns.check(best, pairs) if best else (1.0, 1.0, 1.0)
+    checked = _check(turns, standings, pairs=(QUICK if quick else FULL).min_pairs)
     reasons.update(turns.broken)
-    chosen = best if low > 1 else 0
+    best, chosen = checked.best, checked.best if checked.low > 1 else 0
     plans = [fields_of(Plan(how.runtime, one)) for one in options]
     return TuneResult(
         bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, target=target, purpose=purpose, quick=quick,
         runtime=how.runtime, provider=how.options.provider, version=seen.version, default=plans[0], chosen=plans[chosen],
-        best=plans[best], gain=gain, low=low, high=high, blocks=pairs, same_answers=turns.tried[chosen]["answers"],
-        rows=_rows(plans, standings, reasons, turns.tried), machine=seen.machine, measured_on=seen.measured_on,
+        best=plans[best], gain=checked.gain, low=checked.low, high=checked.high, blocks=checked.pairs,
+        same_answers=turns.tried[chosen]["answers"], rows=_rows(plans, standings, reasons, turns.tried),
+        machine=seen.machine, measured_on=seen.measured_on,
     )
 
 
@@ -96,6 +95,28 @@ def refuse_emulated(device: Device) -> None:
     """Refuse a device whose times mean nothing, before it is asked anything (`TargetError`)."""
     if device.address.startswith("emulated:"):
         raise TargetError(f"{device.name} is emulated: it gives answers only, and its times mean nothing; tune on the board itself")
+
+
+class _Checked(NamedTuple):
+    """How the winner stood against the default."""
+
+    best: int = 0
+    """0 = the default: nothing that was faster in the race came through."""
+    pairs: int = 0
+    gain: float = 1.0
+    low: float = 1.0
+    high: float = 1.0
+
+
+def _check(turns: Turns, standings: Sequence[Standing], *, pairs: int) -> _Checked:
+    """Let the winner of the race meet the default alone; where it breaks then, the next one that was faster than the default."""
+    for one in standings:
+        if one.setting == 0:
+            break
+        found = turns.check(one.setting, pairs)
+        if found is not None:
+            return _Checked(one.setting, pairs, *found)
+    return _Checked()
 
 
 def _not_raced(turns: Turns, options: Sequence[RuntimeOptions], *, limit: float) -> dict[int, str]:

@@ -56,10 +56,10 @@ class Turns:
         left, result = self._run("tune-race", settings, f"round {self._round}, {len(settings)} settings", **self._lengths(blocks))
         return dict(zip(left, result["costs"], strict=True)) if left else {}
 
-    def check(self, best: int, pairs: int) -> tuple[float, float, float]:
-        """Cost of the default over that of `best`, median over pairs of blocks, with its interval; (1, 1, 1) where `best` breaks now."""
+    def check(self, best: int, pairs: int) -> tuple[float, float, float] | None:
+        """Cost of the default over that of `best`, median over pairs of blocks, with its interval; `None` where `best` breaks now."""
         left, result = self._run("tune-race", [0, best], "check", needed=True, **self._lengths(pairs))
-        return bootstrap_ratio(*result["costs"]) if len(left) == 2 else (1.0, 1.0, 1.0)
+        return bootstrap_ratio(*result["costs"]) if len(left) == 2 else None
 
     def _lengths(self, blocks: int) -> dict[str, Any]:
         return {"blocks": blocks, "block_s": self._limits.block_seconds, "warm_up_s": self._limits.block_seconds * 4}

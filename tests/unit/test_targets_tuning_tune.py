@@ -18,6 +18,7 @@ from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, RuntimeFailure, TargetError
+from edgeseg.workflow.tuning import result_lines
 from targets.boards import Plan, plan
 from targets.devices import Job, LocalDevice
 from targets.measure.result import QUICK
@@ -46,8 +47,9 @@ class Watched(LocalDevice):
 
 def let_break(
     folder: Path, monkeypatch: pytest.MonkeyPatch, at_once: Mapping[int, int], later: Mapping[int, int] = MappingProxyType({}),
+    since: int = 2,
 ) -> None:
-    """Let workers die of a signal when they open a session with so many threads: whenever they do, or from the second time on."""
+    """Let workers die of a signal when they open a session with so many threads: whenever they do, or `since` that time."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
         import os
@@ -58,8 +60,11 @@ def let_break(
 
         def opened(self, bundle, options):
             mark = Path({str(folder)!r}, str(options.num_threads))
-            number = {dict(at_once)!r}.get(options.num_threads) or mark.exists() and {dict(later)!r}.get(options.num_threads)
-            mark.touch()
+            with mark.open("a") as stream:
+                stream.write(".")
+            number = {dict(at_once)!r}.get(options.num_threads)
+            if mark.stat().st_size >= {since}:
+                number = number or {dict(later)!r}.get(options.num_threads)
             if number:
                 os.kill(os.getpid(), number)
             return plain(self, bundle, options)
@@ -138,6 +143,27 @@ def test_settings_that_crash_or_hang_are_rows_with_their_reasons(
     assert [row.cost_ms is None for _, row in sorted(rows.items())] == [False, True, True, True]
     assert result.chosen == result.default == {"num_threads": 1}
     assert result.blocks == 0
+
+
+def test_a_winner_that_breaks_in_the_check_is_not_taken(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_break(tmp_path / "site", monkeypatch, {}, later={3: int(signal.SIGSEGV)}, since=3)  # tried, raced once, checked
+    result = find(bundle, Watched(change=quicker({2: 900.0, 0: 30.0})))
+    assert (result.chosen, result.best, result.blocks, result.faster) == (result.default, result.default, 0, False)
+    winner = result.rows[0]
+    assert (winner.fields, winner.ratio) == ({"num_threads": 3}, 1)
+    assert "was killed by SIGSEGV at stage 'setting 2'" in winner.reason
+    said = result_lines(result)
+    assert said[-1] == f"the target's own settings are kept: num_threads=3 won the race and broke in the check: {winner.reason}"
+    assert any(line.startswith("  num_threads=3: ") and f"; broke in the check: {winner.reason}" in line for line in said)
+
+
+def test_where_the_winner_breaks_in_the_check_the_next_is_checked(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_break(tmp_path / "site", monkeypatch, {}, later={3: int(signal.SIGSEGV)}, since=3)
+    result = find(bundle, Watched(change=quicker({2: 900.0, 1: 30.0})))
+    assert result.chosen == result.best == {"num_threads": 2}
+    assert (result.blocks, result.faster) == (8, True)
 
 
 def test_a_call_that_does_not_come_back_is_ended_by_the_kernel() -> None:
