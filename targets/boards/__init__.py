@@ -56,8 +56,6 @@ def plan(
     run = next((way for way in ways if (here or is_here)(way)), ways[0])
     cores = (machine or describe_machine()).cores
     threads = num_threads or min(target.num_threads or cores, cores)
-    if run.provider == "tensorrt" and precision == "fp16":
-        precision_hint = "f16"
     return Plan(run.runtime, RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=precision_hint))
 
 

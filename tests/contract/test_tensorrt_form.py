@@ -59,7 +59,9 @@ def test_format_onnx_is_refused_with_the_operator_and_the_way_out() -> None:
 def test_a_jetson_prefers_tensorrt_by_itself() -> None:
     runtime, options = plan("jetson-orin-nano", "tensorrt", "int8", here=lambda run: True)
     assert (runtime, options.provider, options.precision_hint) == ("tensorrt", "tensorrt", "f32")
-    assert plan("jetson-orin-nano", "tensorrt", "fp16", here=lambda run: True).options.precision_hint == "f16"
+    for format in ("tensorrt", "onnx"):  # the arithmetic is what was asked for, whatever the weights are kept in
+        assert plan("jetson-orin-nano", format, "fp16", here=lambda run: True).options.precision_hint == "f32"
+        assert plan("jetson-orin-nano", format, "fp16", precision_hint="f16", here=lambda run: True).options.precision_hint == "f16"
     assert plan("jetson-orin-nano", "onnx", "fp32", here=lambda run: True).runtime == "onnxruntime"
 
 
