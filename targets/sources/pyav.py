@@ -38,7 +38,9 @@ def read_rgb(picture: Any) -> Picture:  # noqa: ANN401 - an SDK object
     """Convert a decoded picture to uint8 [H, W, 3] RGB, by one converter a thread (making one takes longer than using it)."""
     if not hasattr(_own, "reformatter"):
         _own.reformatter = require("av.video.reformatter", extra="video").VideoReformatter()
-    return picture_of(np.ascontiguousarray(_own.reformatter.reformat(picture, format="rgb24").to_ndarray()))
+    converted = _own.reformatter.reformat(picture, format="rgb24")
+    pixels_HWC = np.ascontiguousarray(converted.to_ndarray())  # a view
+    return picture_of(pixels_HWC.copy() if converted is picture else pixels_HWC)
 
 
 def open_live(
@@ -69,21 +71,39 @@ def open_live(
 
 
 def _live_frames(av: Any, container: Any, stream: Any, options: SourceOptions, shown: str) -> Iterator[SourceFrame]:  # noqa: ANN401
-    position = 0
+    """Frames whose pixels are their own.
+
+    A camera lends its memory (libavdevice/v4l2.c); what still refers to that when the container is closed reads unmapped memory. So colours
+    are converted here, those of frames that are dropped later too, and no packet or picture is left when it is closed.
+    """
+    position, packets = 0, container.demux(stream)
     try:
-        for packet in container.demux(stream):
-            try:
-                pictures = packet.decode()
-            except av.error.InvalidDataError:
-                continue
-            for picture in pictures:
-                yield SourceFrame(f"{position:06}", partial(read_rgb, picture), picture.time)
+        while (decoded := _next_decoded(av, packets)) is not None:
+            for picture, time_s in decoded:
+                yield SourceFrame(f"{position:06}", partial(_as_it_is, picture), time_s)
                 position += 1
     except av.error.FFmpegError as error:
         why = f"no frame for {options.timeout_s:g} s" if isinstance(error, av.error.ExitError) else _words(error)
+        error.with_traceback(None)  # whose frames hold the packet
         raise InputMissingError(f"{shown}: lost after {position} frames ({why}); check it and type the same command again") from error
     finally:
+        packets.close()
         container.close()
+
+
+def _next_decoded(av: Any, packets: Any) -> list[tuple[Picture, float | None]] | None:  # noqa: ANN401 - an SDK
+    """Pictures of the next packet and when they were taken; `None` at the end."""
+    packet = next(packets, None)
+    if packet is None:
+        return None
+    try:
+        return [(read_rgb(picture), picture.time) for picture in packet.decode()]
+    except av.error.InvalidDataError:
+        return []
+
+
+def _as_it_is(picture: Picture) -> Picture:
+    return picture
 
 
 def _words(error: Exception) -> str:

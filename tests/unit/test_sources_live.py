@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import select
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +22,12 @@ from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.images import read_class_map
 from targets.predict import PredictOptions, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
-from targets.sources import SourceOptions, open_source
+from targets.sources import SourceOptions, open_source, pyav
 from targets.sources.camera import camera_settings
 from targets.sources.pyav import open_live
 from targets.sources.rtsp import without_password
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SERVER = """
@@ -51,7 +54,7 @@ def has_server() -> bool:
     if not Path(SYSTEM_PYTHON).exists():
         return False
     code = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
-    return subprocess.run([SYSTEM_PYTHON, "-c", code], capture_output=True, check=False).returncode == 0
+    return subprocess.run([SYSTEM_PYTHON, "-c", code], capture_output=True, check=False, timeout=60).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,12 @@ def server() -> Iterator[tuple[subprocess.Popen[str], int]]:
         pytest.skip("needs Debian's python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base and -good")
     with subprocess.Popen([SYSTEM_PYTHON, "-c", SERVER], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process, int(process.stdout.readline())
-        process.send_signal(signal.SIGCONT)
-        process.kill()
+        try:
+            assert select.select([process.stdout], [], [], 60)[0], "the server does not say its port"
+            yield process, int(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
 
 
 @pytest.fixture
@@ -97,6 +103,42 @@ def test_a_device_gives_frames_with_times() -> None:
     assert [item.name for item in got] == ["000000", "000001", "000002"]
     assert [item.time_s for item in got] == pytest.approx([0, 0.05, 0.1])
     assert got[0].read().frame_HWC.shape == (48, 64, 3)
+
+
+class Lent:
+    """A container that lends its memory, as a camera's: when it is closed it notes which packets and pictures are left."""
+
+    def __init__(self, container: Any, format: str, fails_after: int) -> None:
+        self.container, self.format, self.fails_after = container, format, fails_after
+        self.left: list[object] | None = None
+
+    def demux(self, stream: object) -> Iterator[Any]:
+        for number, packet in enumerate(self.container.demux(stream)):
+            if number == self.fails_after:
+                raise av.error.FFmpegError(19, "No such device")
+            yield packet
+            del packet
+
+    def close(self) -> None:
+        pictures = [one for one in gc.get_objects() if isinstance(one, av.VideoFrame) and one.width and one.format.name == self.format]
+        self.left = [*pictures, *(one for one in gc.get_objects() if isinstance(one, av.Packet) and one.size)]
+        self.container.close()
+
+
+@pytest.mark.parametrize("format", ["yuyv422", "rgb24"])
+@pytest.mark.parametrize("unplugged", [True, False])
+def test_nothing_refers_to_a_camera_that_is_closed(format: str, unplugged: bool) -> None:
+    container = av.open(f"testsrc=size=64x48:rate=100,format={format}", format="lavfi")
+    lent = Lent(container, format, fails_after=3 if unplugged else 100)
+    frames = pyav._live_frames(av, lent, container.streams[0], SourceOptions(), "camera:0")
+    got = [next(frames) for _ in range(3)]
+    if unplugged:
+        with pytest.raises(InputMissingError, match="camera:0: lost after 3 frames"):
+            next(frames)
+    else:
+        frames.close()  # type: ignore[attr-defined]
+    assert lent.left == []
+    assert [item.read().frame_HWC.shape for item in got] == [(48, 64, 3)] * 3  # those that wait are handed out all the same
 
 
 def test_passwords_are_not_shown() -> None:
