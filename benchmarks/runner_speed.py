@@ -9,7 +9,7 @@ speed    Real frames in (the bundle's golden frames and mirrored ones, in turn),
          interval. Above 1: ours gives more frames a second.
 memory   Peak resident memory of a process that opens the bundle and answers 20 frames with our runner, over one that does with the SDK.
 start    Seconds from starting a process to its first mask, cache filled over cache off, in turn; the least of each counts. OpenVINO only:
-         ONNX Runtime keeps nothing on the CPU, and what LiteRT keeps is made in less time than Python takes to start.
+         ONNX Runtime keeps nothing on the CPU, LiteRT nothing at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where runtimes keep what they make of a model (compiled models, engines, packed weights), and why nothing stale or foreign is used.
+"""Where runtimes keep what they make of a model (compiled models, engines), and why nothing stale or foreign is used.
 
 Each set of facts (model, machine, SDK, settings) has a folder of its own, named by a hash of all of them; when any of them changes, another
 folder is used and the old one never looked at. What lies there is machine code or as good as that, so the folder belongs to this user, and

@@ -32,8 +32,8 @@ class RuntimeOptions:
     delegate: bool = True
     """False: the runtime's own kernels in place of its delegate's (LiteRT: XNNPACK)."""
     cache_dir: str = ""
-    """Folder for what a runtime makes of a model: compiled models, engines, packed weights (`targets.runtimes.cache`). Empty = nothing is
-    kept, but for engines of `tensorrt`, which always are."""
+    """Folder for what a runtime makes of a model: compiled models, engines (`targets.runtimes.cache`). Empty = nothing is kept, but for
+    engines of `tensorrt`, which always are."""
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Settings by the runtime's own names; each runtime has a list of those it takes."""
 

@@ -132,16 +132,11 @@ def test_litert_without_its_delegate(tflite: Bundle) -> None:
     assert answers_right(tflite, "litert", RuntimeOptions(delegate=False))["delegate"] == "none"
 
 
-def test_litert_keeps_packed_weights(tflite: Bundle, tmp_path: Path) -> None:
-    options = RuntimeOptions(cache_dir=str(tmp_path))
-    file = Path(answers_right(tflite, "litert", options)["weight_cache"])
-    made = file.stat()
-    assert tmp_path in file.parents
-    assert made.st_mode & 0o077 == 0
-    assert answers_right(tflite, "litert", options)["weight_cache"] == str(file)  # taken from there
-    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
-    with pytest.raises(TargetError, match="litert with a cache has no delegate"):
-        open_session(tflite, "litert", RuntimeOptions(cache_dir=str(tmp_path), delegate=False))
+@pytest.mark.parametrize(("format", "runtime"), [("tflite", "litert"), ("onnx", "onnxruntime")])
+def test_what_keeps_nothing_refuses_a_cache(format: str, runtime: str, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="has no cache to choose"):
+        open_session(tiny_bundle(tmp_path / "bundle", format), runtime, RuntimeOptions(cache_dir=str(tmp_path / "cache")))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_others_may_write_is_refused(openvino: Bundle, tmp_path: Path) -> None:
