@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from edgeseg.core.errors import EdgesegError
+from targets.devices.words import plain
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`upload`, `warm-up`, `measure` ...) and the share done, 0..1."""
@@ -93,4 +94,4 @@ def retold(error: EdgesegError, uploads: Mapping[str, Path], *, device: str = ""
     message = str(error)
     if names:
         message = re.sub("|".join(map(re.escape, names)), lambda found: str(uploads[found[0]]), message)
-    return type(error)(f"{device}: {message}" if device else message)
+    return type(error)(plain(f"{device}: {message}" if device else message))

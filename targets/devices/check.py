@@ -13,6 +13,7 @@ from targets.devices import Device, Job, Progress
 from targets.devices.address import parse_ssh
 from targets.devices.inventory import Entry
 from targets.devices.probe import BoardFacts, ask, refuse_what_cannot
+from targets.devices.words import nonsense
 from targets.machine import Machine
 from targets.telemetry.describe import SensorStatus
 
@@ -83,7 +84,10 @@ def describe(device: Device, on_progress: Progress) -> Site:
     """
     job = Job({"job": "describe"})
     raw = device.run(job, what=f"looking at {device.name}", timeout_s=_DESCRIBE_S, on_progress=on_progress)
-    return Site.from_worker(raw)
+    try:
+        return Site.from_worker(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise nonsense(device.name, "no description of itself") from error
 
 
 def check(entry: Entry, on_progress: Progress) -> Checked:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.errors import DeviceError
 from targets.devices.ssh import quoted_path
+from targets.devices.times import within
 from targets.devices.wheels import BoardPython
+from targets.devices.words import GREETING, LEAST_PYTHON, nonsense, parsed, plain
 
 if TYPE_CHECKING:
     import asyncssh
 
-LEAST_PYTHON: Final = (3, 10)
-GREETING: Final = "edgeseg-board "
-"""What our lines begin with; login scripts may print others."""
 _ANSWER_S: Final = 60.0
 _ASK: Final = '''
-import json, os, platform, sys
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import json, os, platform
 def there(name):
     try:
         __import__(name)
@@ -51,6 +50,7 @@ facts = {
 }
 print("edgeseg-board " + json.dumps(facts))
 '''
+"""Its first two lines keep what lies in the home folder there from being imported; Python 2.6 has no -I."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +84,20 @@ async def ask(connection: asyncssh.SSHClientConnection, python: str, *, name: st
 
     try:
         command = f"exec {quoted_path(python)} -c {shlex.quote(_ASK)}"
-        done = await asyncio.wait_for(connection.run(command, stdin=asyncssh.DEVNULL), _ANSWER_S)
-    except (TimeoutError, asyncio.TimeoutError) as error:
+        done = await within(_ANSWER_S, connection.run(command, stdin=asyncssh.DEVNULL))
+    except TimeoutError as error:
         raise DeviceError(f"{name}: {python} does not answer within {_ANSWER_S:.0f} s; type: edgeseg devices check {name}") from error
     except (asyncssh.Error, OSError) as error:
         raise DeviceError(f"{name}: the connection was lost ({error}); run the same command again") from error
     lines = str(done.stdout or "").splitlines()
     found = next((line for line in lines if line.startswith(GREETING)), None)
     if found is None:
-        words = (str(done.stderr or "").strip().splitlines() or [f"exit {done.exit_status}"])[-1]
+        words = plain((str(done.stderr or "").strip().splitlines() or [f"exit {done.exit_status}"])[-1])
         raise DeviceError(f"{name}: there is no {python} there ({words}); type there: sudo apt install python3 python3-venv")
-    return _facts(json.loads(found.removeprefix(GREETING)))
+    try:
+        return _facts(parsed(found.removeprefix(GREETING), name))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise nonsense(name, f"what {python} there is") from error
 
 
 def refuse_what_cannot(facts: BoardFacts, python: str, *, name: str) -> None:

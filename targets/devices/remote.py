@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import DeviceError, require_path
+from edgeseg.core.errors import DeviceError, EdgesegError, require_path
 from edgeseg.core.images import Frame, read_class_map
 from edgeseg.core.instances import Answer, read_instances
+from edgeseg.core.manifest import Manifest
 from targets.boards import MeasuredOn, Plan, Target, Wishes, find_target
 from targets.devices.base import Device, Job, Progress
+from targets.devices.words import field, nonsense, plain
 from targets.machine import Machine
 from targets.measure.bench import side
 
@@ -24,8 +26,9 @@ _OUT: Final = "answers"
 class GivenAnswers:
     """A `Session` that says again, one by one and in the same order, what the device said: of the frames, then of the golden frames."""
 
-    def __init__(self, folder: Path, raw: Mapping[str, Any], shape: tuple[int, int]) -> None:
-        """Take the files of `folder` as job `answer` wrote them; `raw` = its result, `shape` = rows and columns at model size."""
+    def __init__(self, folder: Path, raw: Mapping[str, Any], manifest: Manifest, device: str) -> None:
+        """Take the files of `folder` as job `answer` wrote them, for a bundle of `manifest`; `raw` = its result."""
+        self._device, self._manifest = device, manifest
         self.settings: Mapping[str, str] = dict(raw["settings"])
         self.runtime: str = raw["runtime"]
         self.versions: Mapping[str, str] = dict(raw["versions"])
@@ -33,14 +36,31 @@ class GivenAnswers:
         self.measured_on = MeasuredOn(**raw["measured_on"])
         """Where the answers come from."""
         self._files = iter(sorted(folder.iterdir()))
-        self._shape = shape
 
     def run(self, frame_HWC: Frame) -> Answer:
-        """Give the next answer; the caller asks for the frames that were sent, in the same order."""
-        assert frame_HWC.shape[:2] == self._shape, "frames at model size"
+        """Give the next answer; the caller asks for the frames that were sent, in the same order.
+
+        Raises:
+            DeviceError: the device left it out, or it is none.
+        """
+        contract, num_classes = self._manifest.contract, len(self._manifest.classes)
+        shape = (contract.height, contract.width)
+        assert frame_HWC.shape[:2] == shape, "frames at model size"
         path = next(self._files, None)
-        assert path is not None, "more frames are asked for than were sent"
-        return read_class_map(path) if path.suffix == ".png" else read_instances(path)
+        if path is None:
+            raise nonsense(self._device, "fewer answers than frames")
+        try:
+            if contract.task == "instance":
+                found = read_instances(path)
+                known = bool(((found.classes_K > 0) & (found.classes_K < num_classes)).all())
+            else:
+                class_map = read_class_map(path)
+                known = class_map.shape == shape and bool(class_map.max() < num_classes)
+        except (EdgesegError, OSError) as error:  # OSError: a folder of that name
+            raise nonsense(self._device, f"{plain(path.name)} is no answer") from error
+        if not known:
+            raise nonsense(self._device, f"{plain(path.name)} is of another size or of other classes")
+        return found if contract.task == "instance" else class_map
 
     def close(self) -> None:
         """See `Session.close`: nothing is held."""
@@ -61,7 +81,6 @@ def answers_on(
         RuntimeFailure: the runtime crashed there (the signal is named) or took too long.
     """
     target = find_target(target) if isinstance(target, str) else target
-    contract = bundle.manifest.contract
     place = f"bundles/{bundle.folder.resolve().name}"
     files = {f"frames/{i:06}/{path.name}": require_path(path, what="frame") for i, path in enumerate(frames)}
     request = {"job": "answer", "target": target.name, "files": list(files), "out": _OUT, **side(place, target, how or Wishes())}
@@ -71,7 +90,11 @@ def answers_on(
             on_progress=on_progress, into=Path(name),
         )
         folder = Path(name) / _OUT
-        count = sum(1 for _ in folder.iterdir())
-        if count != raw["num_answers"]:
-            raise DeviceError(f"{device.name} says it gave {raw['num_answers']} answers and {count} arrived; run the same command again")
-        yield GivenAnswers(folder, raw, (contract.height, contract.width))
+        count, said = sum(1 for _ in folder.iterdir()), field(raw, "num_answers", int, device.name)
+        if count != said:
+            raise DeviceError(f"{device.name} says it gave {said} answers and {count} arrived; run the same command again")
+        try:
+            answers = GivenAnswers(folder, raw, bundle.manifest, device.name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise nonsense(device.name, "no settings or no machine") from error
+        yield answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -18,18 +19,20 @@ from edgeseg.core.errors import DeviceError
 from targets.devices.base import Progress, is_inside, retold
 from targets.devices.line import ALIVE, CHUNK_BYTES
 from targets.devices.times import Times, within
+from targets.devices.words import GREETING, LEAST_PYTHON, field, nonsense, parsed, plain, told_error, worker_line
 from targets.measure.process import WorkerLines, same_error
 from targets.own_code import code_sha256
 
 _NOISE_BYTES: Final = 1 << 16
 """What a board's login scripts may print before the keeper speaks."""
+_LINE_BYTES: Final = 32 << 20
+"""Longest message: the result of an hour of measuring, with everything that was recorded, is a few MB."""
 _LAST_WORDS_BYTES: Final = 2000
+_LAST_WORDS_S: Final = 5.0
 _ROUNDS: Final = 3
-_LEAST_PYTHON: Final = (3, 10)
-GREETING: Final = "edgeseg-board"
 START: Final = (
     f'import sys;print("{GREETING} %d.%d"%sys.version_info[:2]);sys.stdout.flush();'
-    f"sys.version_info<{_LEAST_PYTHON!r} and sys.exit(0);from targets.devices.keeper import main;main()"
+    f"sys.version_info<{LEAST_PYTHON!r} and sys.exit(0);from targets.devices.keeper import main;main()"
 )
 """Starts the keeper, or says which Python it is that cannot: understood by any Python from 2.6."""
 
@@ -58,8 +61,8 @@ class BoardSession:
             LostError: the connection ended.
         """
         python = await self._find_greeting()
-        if python < _LEAST_PYTHON:
-            got, least = (".".join(map(str, version)) for version in (python, _LEAST_PYTHON))
+        if python < LEAST_PYTHON:
+            got, least = (".".join(map(str, version)) for version in (python, LEAST_PYTHON))
             raise DeviceError(f"{self._name}: {self._python} there is Python {got}, edgeseg needs {least} or newer; {self._setup()}")
         try:
             hello_from_there = await self.receive()
@@ -68,7 +71,8 @@ class BoardSession:
             if not words:
                 raise
             raise DeviceError(f"{self._name}: edgeseg does not start with {self._python} there ({words}); {self._setup()}") from error
-        version, code = hello_from_there.get("edgeseg"), hello_from_there.get("code", "")
+        version = field(hello_from_there, "edgeseg", str, self._name)
+        code = field(hello_from_there, "code", str, self._name) if "code" in hello_from_there else ""
         if version != __version__:
             raise DeviceError(f"{self._name} has edgeseg {version}, this machine {__version__}; {self._setup()}")
         if code != code_sha256():
@@ -89,7 +93,10 @@ class BoardSession:
         sources = {sha256: (path, size) for path, sha256, size in files.values()}
         await self.send({"lay": entries})
         for _ in range(_ROUNDS):
-            need: dict[str, int] = (await self.receive())["need"]
+            need: dict[str, int] = field(await self.receive(), "need", dict, self._name)
+            for sha256 in need:
+                if sha256 not in sources or not 0 <= field(need, sha256, int, self._name) <= sources[sha256][1]:
+                    raise nonsense(self._name, "it needs a file that nobody has")
             if not need:
                 return
             total, sent = sum(sources[sha256][1] - have for sha256, have in need.items()), 0
@@ -125,9 +132,10 @@ class BoardSession:
             if message is None:
                 continue
             if "ended" in message:
-                return lines.result(message["ended"], message["last_words"], overdue=overdue)
+                code, words = field(message, "ended", int, self._name), field(message, "last_words", str, self._name)
+                return lines.result(code, words, overdue=overdue)
             spoke = time.monotonic()
-            lines.take(message["worker"])
+            lines.take(worker_line(message, self._name))
 
     async def download(self, into: Mapping[str, Path]) -> None:
         """Pull folders of the job's folder into folders of this machine, each file read back and checked.
@@ -138,17 +146,23 @@ class BoardSession:
         """
         await self.send({"fetch": list(into)})
         while "fetched" not in (message := await self.receive()):
-            place = self._place(message["file"], into)
+            file = field(message, "file", str, self._name)
+            place = self._place(file, into)
             place.parent.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
             with place.open("wb") as stream:
                 while "sha256" not in message:
-                    piece = await self._read(message["bytes"])
+                    count = field(message, "bytes", int, self._name)
+                    if not 0 <= count <= CHUNK_BYTES:
+                        raise nonsense(self._name, f"a piece of {count} bytes")
+                    piece = await self._read(count)
                     digest.update(piece)
                     stream.write(piece)
                     message = await self.receive()
+                    if message.get("file", file) != file:
+                        raise nonsense(self._name, "a file that changes its name")
             if digest.hexdigest() != message["sha256"]:
-                raise DeviceError(f"{self._name}: {message['file']} arrived damaged; run the same command again")
+                raise DeviceError(f"{self._name}: {file} arrived damaged; run the same command again")
 
     def _place(self, name: str, into: Mapping[str, Path]) -> Path:
         """A board is not trusted with where its files go."""
@@ -184,12 +198,14 @@ class BoardSession:
         deadline = time.monotonic() + wait_s
         while True:
             while (end := self._buffer.find(b"\n")) >= 0:
-                message: dict[str, Any] = json.loads(bytes(self._buffer[:end]))
+                message = parsed(bytes(self._buffer[:end]), self._name)
                 del self._buffer[:end + 1]
                 if "error" in message:
-                    raise retold(same_error(message["error"]), {}, device=self._name)
+                    raise retold(same_error(told_error(message, self._name)), {}, device=self._name)
                 if message != ALIVE:
                     return message
+            if len(self._buffer) > _LINE_BYTES:
+                raise nonsense(self._name, f"a line of more than {_LINE_BYTES >> 20} MiB")
             if time.monotonic() >= deadline:
                 return None
             await self._fill(deadline)
@@ -222,17 +238,21 @@ class BoardSession:
         """Python's version, behind whatever login scripts print."""
         noise = 0
         while noise < _NOISE_BYTES:
-            while (end := self._buffer.find(b"\n")) < 0:
+            while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) < _NOISE_BYTES:
                 try:
                     await self._fill(None)
                 except LostError as error:
                     raise await self._no_python(error) from error
+            if end < 0:
+                break
             words = bytes(self._buffer[:end]).decode(errors="replace").split()
             del self._buffer[:end + 1]
             noise += end + 1
             if len(words) == 2 and words[0] == GREETING:
-                major, minor = words[1].split(".")
-                return int(major), int(minor)
+                version = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", words[1], re.ASCII)
+                if version is None:
+                    raise nonsense(self._name, "no version of Python")
+                return int(version[1]), int(version[2])
         raise DeviceError(f"{self._name} prints too much at login for edgeseg to be heard; its ~/.bashrc must be quiet without a terminal")
 
     async def _no_python(self, error: LostError) -> Exception:
@@ -247,15 +267,25 @@ class BoardSession:
 
     async def _last_words(self) -> str:
         """Last line the board wrote to stderr."""
-        data = b""
-        with suppress(asyncssh.Error, OSError):
-            while piece := await within(2.0, self._process.stderr.read(CHUNK_BYTES)):
-                data = (data + piece)[-_LAST_WORDS_BYTES:]
-        lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return await last_words(self._process)
 
     def _setup(self) -> str:
         return f"type: edgeseg devices setup {self._name}"
+
+
+async def last_words(process: asyncssh.SSHClientProcess[bytes]) -> str:
+    """Last line that a process of the board wrote to stderr, if it ends or falls silent within a few seconds."""
+    data = b""
+
+    async def listen() -> None:
+        nonlocal data
+        while piece := await process.stderr.read(CHUNK_BYTES):
+            data = (data + piece)[-_LAST_WORDS_BYTES:]
+
+    with suppress(asyncssh.Error, OSError, TimeoutError):
+        await within(_LAST_WORDS_S, listen())
+    lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
+    return plain(lines[-1]) if lines else ""
 
 
 @asynccontextmanager

@@ -24,9 +24,12 @@ from targets.devices.address import parse_ssh
 from targets.devices.base import Progress
 from targets.devices.check import Site
 from targets.devices.inventory import Entry
-from targets.devices.probe import GREETING, BoardFacts, ask, refuse_what_cannot
+from targets.devices.line import CHUNK_BYTES
+from targets.devices.probe import BoardFacts, ask, refuse_what_cannot
 from targets.devices.ssh import BOARD_FOLDER, BOARD_PYTHON, quoted_path, who
+from targets.devices.times import Times, within
 from targets.devices.wheels import collect_wheels, edgeseg_wheel
+from targets.devices.words import GREETING, field, nonsense, parsed, plain, told_error
 from targets.measure.process import same_error
 
 if TYPE_CHECKING:
@@ -37,9 +40,8 @@ EXTRAS: Final = ("pi", "pi-legacy", "intel", "onnx", "jetson")
 _BY_RUNTIME: Final = {"litert": "pi", "openvino": "intel", "onnxruntime": "onnx", "tensorrt": "jetson"}
 _LEAST_FREE_BYTES: Final = 300 << 20
 """Python, numpy, Pillow and the smallest runtime, installed."""
-_CHUNK_BYTES: Final = 1 << 18
-_SILENCE_S: Final = 60.0
-_BEAT_S: Final = 5.0
+_TIMES: Final = Times(silence_s=60.0)
+"""More patient than with a job: what pip unpacks keeps a slow card busy."""
 _VENV: Final = str(PurePosixPath(BOARD_PYTHON).parents[2])
 
 
@@ -96,13 +98,17 @@ def set_up(
             others = collect_wheels(wheel.path, chosen, facts.python, Path(work) / "others", lambda text: on_progress(text, 0.0))
         order = {
             "folder": folder, "lock": f"{entry.options.folder or BOARD_FOLDER}/lock", "holder": f"{who()}, setting it up, since {_now()}",
-            "silence_s": _SILENCE_S, "extras": list(chosen), "wheel": wheel.path.name, "offline": offline,
+            "silence_s": _TIMES.silence_s, "extras": list(chosen), "wheel": wheel.path.name, "offline": offline,
             "system_site_packages": "jetson" in chosen, "again": f"edgeseg devices setup {name}",
             "files": [{"name": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)} for path in (wheel.path, *others)],
         }
         result = asyncio.run(_install(entry, python, name, order, [wheel.path, *others], on_progress))
+    try:
+        site = Site.from_worker(result["described"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise nonsense(name, "no description of itself") from error
     return SetUp(
-        site=Site.from_worker(result["described"]), facts=facts, python=result["python"], extras=chosen, why_extras=why, wheel=wheel.how,
+        site=site, facts=facts, python=field(result, "python", str, name), extras=chosen, why_extras=why, wheel=wheel.how,
         num_wheels=len(others) if offline else None,
     )
 
@@ -162,11 +168,12 @@ async def _install(
     script = Path(__file__).with_name("board_setup.py").read_text(encoding="utf-8")
     async with connected(parse_ssh(entry.address), entry.options, name=name) as connection:
         try:
-            process = await connection.create_process(f"exec {quoted_path(python)} -I -c {shlex.quote(script)}", encoding=None)
+            command = f"exec {quoted_path(python)} -I -c {shlex.quote(script)}"
+            process = await within(_TIMES.connect_s, connection.create_process(command, encoding=None))
             return await _talk(process, name, order, files, on_progress)
-        except (asyncssh.Error, OSError, TimeoutError, asyncio.TimeoutError) as error:
-            raise DeviceError(f"{name}: the connection was lost while it was set up ({error or 'silence'}); the environment there is as it "
-                              "was; run the same command again") from error
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            raise DeviceError(f"{name}: the connection was lost while it was set up ({plain(str(error)) or 'silence'}); the environment "
+                              "there is as it was; run the same command again") from error
 
 
 async def _talk(
@@ -176,14 +183,13 @@ async def _talk(
 
     while "ready" not in (await _answer(process, name)):
         pass
-    with contextlib.suppress(OSError, asyncssh.Error):  # a board that refuses hangs up; why, it has said
+    with contextlib.suppress(ConnectionError, asyncssh.Error):  # a board that refuses hangs up; why, it has said
         await _send(process, order, files, on_progress)
     async with _beating(process):
         while "result" not in (message := await _answer(process, name)):
             if "stage" in message:
                 on_progress(str(message["stage"]), 0.0)
-    result: dict[str, Any] = message["result"]
-    return result
+    return field(message, "result", dict, name)
 
 
 async def _send(process: asyncssh.SSHClientProcess[bytes], order: dict[str, Any], files: Sequence[Path], on_progress: Progress) -> None:
@@ -191,26 +197,28 @@ async def _send(process: asyncssh.SSHClientProcess[bytes], order: dict[str, Any]
     total, sent = sum(file["size"] for file in order["files"]), 0
     for path in files:
         with path.open("rb") as stream:
-            while piece := stream.read(_CHUNK_BYTES):
+            while piece := stream.read(CHUNK_BYTES):
                 process.stdin.write(piece)
-                await asyncio.wait_for(process.stdin.drain(), _SILENCE_S)
+                await within(_TIMES.silence_s, process.stdin.drain())
                 sent += len(piece)
                 on_progress(f"sending {total / 1e6:.0f} MB", sent / total)
 
 
 async def _answer(process: asyncssh.SSHClientProcess[bytes], name: str) -> dict[str, Any]:
     """The board's next line; what login scripts print is passed over."""
+    from targets.devices.session import last_words
+
     while True:
-        line = (await asyncio.wait_for(process.stdout.readline(), _SILENCE_S)).decode(errors="replace")
+        line = (await within(_TIMES.silence_s, process.stdout.readline())).decode(errors="replace")
         if not line:
-            words = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
-            raise DeviceError(f"{name}: the set-up there ended without an answer ({words[-1] if words else 'connection lost'}); the "
-                              "environment there is as it was; run the same command again")
+            words = await last_words(process) or "connection lost"
+            raise DeviceError(f"{name}: the set-up there ended without an answer ({words}); the environment there is as it was; run the "
+                              "same command again")
         if not line.startswith(GREETING):
             continue
-        message: dict[str, Any] = json.loads(line.removeprefix(GREETING))
+        message = parsed(line.removeprefix(GREETING), name)
         if "error" in message:
-            error = same_error(message["error"])
+            error = same_error(told_error(message, name))
             raise type(error)(f"{name}: {error}")
         return message
 
@@ -224,7 +232,7 @@ async def _beating(process: asyncssh.SSHClientProcess[bytes]) -> AsyncIterator[N
         with contextlib.suppress(OSError, asyncssh.Error):
             while True:
                 process.stdin.write(b"\n")
-                await asyncio.sleep(_BEAT_S)
+                await asyncio.sleep(_TIMES.beat_s)
 
     task = asyncio.create_task(beat())
     try:

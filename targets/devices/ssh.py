@@ -24,6 +24,7 @@ from edgeseg.core.lazy import require
 from targets.devices.address import parse_ssh
 from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
 from targets.devices.times import Times, within
+from targets.devices.words import plain
 from targets.measure.process import WorkerLines
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class SshDevice:
             try:
                 process = await within(self._times.connect_s, connection.create_process(command, encoding=None))
             except (asyncssh.Error, OSError) as error:
-                why = str(error) or "no answer"
+                why = plain(str(error)) or "no answer"
                 raise DeviceError(f"{self.name}: sshd there runs no command ({why}); type: ssh {self._where.ssh_words} true") from error
             session = BoardSession(process, name=self.name, python=self._python, times=self._times)
             try:

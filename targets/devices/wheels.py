@@ -142,7 +142,10 @@ def _build(root: Path, folder: Path) -> Path:
         for name in _BESIDE:
             shutil.copyfile(root / name, Path(work) / name)
         command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), work]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeFailure(f"the wheel of {root} was not built within {_LONGEST_S:.0f} s; type: make wheel") from error
     if done.returncode:
         raise RuntimeFailure(f"the wheel of {root} cannot be built: {_last_line(done.stdout + done.stderr)}; type: make wheel")
     (wheel,) = folder.glob("edgeseg-*.whl")
@@ -214,7 +217,10 @@ def _platform_options(board: BoardPython) -> list[str]:
 def _download(needed: list[str], options: list[str], folder: Path, board: BoardPython) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
                "--dest", str(folder), *options, *needed]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise DownloadError(f"wheels for {board.words} took more than {_LONGEST_S:.0f} s; check this machine's network") from error
     if done.returncode == 0:
         return
     if "No module named pip" in done.stderr:
