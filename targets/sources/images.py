@@ -42,9 +42,10 @@ class FolderSource:
 
 
 def _images(files: list[Path], root: Path, options: SourceOptions) -> Iterator[SourceFrame]:
-    """Names without suffix, unless two files would then share one (`a.jpg`, `a.png`)."""
+    """Names without suffix, unless two files would then share one (`a.jpg`, `a.png`), or one have another's (`a.jpg.png`)."""
+    full = [file.relative_to(root).as_posix() for file in files]
     bare = [file.relative_to(root).with_suffix("").as_posix() for file in files]
-    used = Counter(bare)
-    for file, name in zip(files, bare, strict=True):
-        unique = name if used[name] == 1 else file.relative_to(root).as_posix()
+    used = Counter([*full, *bare])
+    for file, whole, name in zip(files, full, bare, strict=True):
+        unique = name if used[name] == 1 else whole
         yield SourceFrame(unique, partial(read_picture, file, scale_of=options.scale_of))

@@ -37,6 +37,15 @@ def test_a_folder_that_is_called_like_a_video(tmp_path: Path) -> None:
     assert [frame.name for frame in open_source(tmp_path / "drive.mp4")] == ["a"]
 
 
+def test_no_two_images_of_a_folder_share_a_name(tmp_path: Path) -> None:
+    files = ["a.jpg", "a.png", "a.jpg.png", "a.jpg.png.bmp", "b.png", "c.png.png", "sub/a.png"]
+    (tmp_path / "sub").mkdir()
+    for file in files:
+        (tmp_path / file).touch()  # names are given before a file is read
+    names = [frame.name for frame in open_source(tmp_path)]
+    assert names == ["a.jpg", "a.jpg.png", "a.jpg.png.bmp", "a.png", "b", "c.png", "sub/a"]
+
+
 def test_no_kind_at_all(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match=r"notes\.txt is neither an image nor a video"):
