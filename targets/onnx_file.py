@@ -23,7 +23,7 @@ _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
 """Fields of GraphProto."""
 INT8_TYPES: Final = frozenset({2, 3})
 """TensorProto.DataType: UINT8, INT8."""
-_INT64: Final = 7
+_INT8, _INT64 = 3, 7
 _SHAPES: Final = ("Shape", "Size", "ConstantOfShape")
 """What a frame's values do not reach: sizes are fixed in a bundle."""
 
@@ -55,7 +55,7 @@ class OnnxConstant:
     dtype: int
     """TensorProto.DataType."""
     integers: tuple[int, ...] = ()
-    """Its values, where they are int64: sizes and axes."""
+    """Its values, where they are int64 (sizes and axes) or a line of bytes (zero points)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,12 +249,15 @@ def _reals(value: int | memoryview) -> list[float]:
 def _constant(data: memoryview) -> tuple[str, OnnxConstant]:
     name, shape, dtype = "", [], 0
     integers: list[int] = []
+    narrow: list[int] = []
     raw: memoryview | None = None
     for number, value in _fields(data):
         if number == 1:
             shape += _packed(value)
         elif number == 2 and isinstance(value, int):
             dtype = value
+        elif number == 5:
+            narrow += map(_signed, _packed(value))
         elif number == 7:
             integers += map(_signed, _packed(value))
         elif number == 8:
@@ -263,4 +266,6 @@ def _constant(data: memoryview) -> tuple[str, OnnxConstant]:
             raw = value
     if dtype == _INT64 and raw is not None:
         integers = [one for (one,) in struct.iter_unpack("<q", raw)]
-    return name, OnnxConstant(shape=tuple(shape), dtype=dtype, integers=tuple(integers) if dtype == _INT64 else ())
+    if dtype in INT8_TYPES and len(shape) <= 1:
+        integers = narrow if raw is None else [one for (one,) in struct.iter_unpack("b" if dtype == _INT8 else "B", raw)]
+    return name, OnnxConstant(shape=tuple(shape), dtype=dtype, integers=tuple(integers))

@@ -172,9 +172,13 @@ def _engine_cache(bundle: Bundle, options: RuntimeOptions) -> dict[str, str]:
     """Where TensorRT's engines are kept. Its own key has neither the driver nor all settings in it; the folder's name has."""
     if options.provider != "tensorrt" or not options.cache_dir:
         return {}
+    tensorrt = installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+    if tensorrt is None:
+        raise TargetError("the version of TensorRT is not known (its Python package is not installed), so its engines cannot be kept: "
+                          "another version would be given them; leave cache_dir out, or install the package")
     facts = {
         "model_sha256": bundle.manifest.sha256, "onnxruntime": installed_version("onnxruntime", "onnxruntime-gpu") or "",
-        "tensorrt": installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13") or "", "precision_hint": options.precision_hint,
+        "tensorrt": tensorrt, "precision_hint": options.precision_hint,
         **Cuda(options.device).facts(),
     }
     folder = str(cache_folder(options.cache_dir, "onnxruntime-tensorrt", facts))

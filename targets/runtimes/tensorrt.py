@@ -19,7 +19,7 @@ from targets.runtimes.base import Answers, CheckedSession, Port, RuntimeOptions,
 from targets.runtimes.cache import cache_folder, default_root
 from targets.runtimes.cuda import Cuda
 from targets.runtimes.options import refuse_options
-from targets.runtimes.tensorrt_engine import build_engine, drop, kept_or_built, make_log
+from targets.runtimes.tensorrt_engine import RECIPE, build_engine, drop, kept_or_built, make_log
 from targets.runtimes.tensorrt_model import check_model
 
 _DTYPES: Final = {"UINT8": "uint8", "FLOAT": "float32", "INT32": "int32", "INT64": "int64", "HALF": "float16", "BOOL": "bool"}
@@ -56,7 +56,7 @@ class TensorRtRuntime:
             cuda = Cuda(options.device)  # before the SDK: without a driver TensorRT ends the process
             trt = require("tensorrt", extra="jetson")
             facts = {"model_sha256": bundle.manifest.sha256, "tensorrt": str(trt.__version__), "precision_hint": options.precision_hint,
-                     **cuda.facts()}
+                     "recipe": RECIPE, **cuda.facts()}
             folder = cache_folder(options.cache_dir or default_root(os.environ), "tensorrt", facts)
             stream = cuda.open()
             try:
@@ -73,9 +73,10 @@ class TensorRtRuntime:
                 raise
         try:
             _check_golden(bundle, session)
-        except BaseException:
+        except BaseException as error:
             session.close()
-            drop(folder)
+            if isinstance(error, TargetError):  # other answers; what only broke off says nothing of the engine, which took minutes
+                drop(folder)
             raise
         return session
 

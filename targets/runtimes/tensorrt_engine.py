@@ -20,6 +20,8 @@ from edgeseg.core.files import read_json, write_bytes, write_json
 from targets.runtimes.cache import check_own
 
 _ENGINE, _FACTS = "model.engine", "engine.json"
+RECIPE: Final = "1"
+"""What `build_engine` asks TensorRT for. Another number where that changes, so that engines of the old way are not used."""
 Log = list[str]
 """What TensorRT said that was an error, in order."""
 

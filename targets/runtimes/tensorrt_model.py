@@ -10,7 +10,7 @@ from typing import Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import TargetError
-from targets.onnx_file import OnnxGraph, OnnxNode, read_onnx
+from targets.onnx_file import OnnxGraph, OnnxNode, Value, read_onnx
 
 _UINT8, _INT8 = 2, 3
 """TensorProto.DataType."""
@@ -39,7 +39,22 @@ def _why_not(graph: OnnxGraph, node: OnnxNode) -> str:
         return "reads the uint8 frame, which must be cast to floats first"
     if node.kind == "Cast" and node.attributes.get("to") == _UINT8 and node.outputs[0] not in graph.outputs:
         return "gives uint8 inside the network, which TensorRT has at its ends only"
-    zero_point = graph.constants.get(node.inputs[2]) if node.kind in _QUANTIZING and len(node.inputs) > 2 else None
-    if zero_point is not None and zero_point.dtype != _INT8:
+    return _why_not_quantized(graph, node) if node.kind in _QUANTIZING else ""
+
+
+def _why_not_quantized(graph: OnnxGraph, node: OnnxNode) -> str:
+    """By ONNX's rules a node without a zero point has 0; QuantizeLinear then gives uint8 unless `output_dtype` says otherwise."""
+    dtype: Value
+    name = node.inputs[2] if len(node.inputs) > 2 else ""
+    if name:
+        zero_point = graph.constants.get(name)
+        dtype = _INT8 if zero_point is None else zero_point.dtype
+        symmetric = zero_point is not None and not any(zero_point.integers)
+    elif node.kind == "QuantizeLinear":
+        dtype, symmetric = node.attributes.get("output_dtype") or _UINT8, True
+    else:
+        weights = graph.constants.get(node.inputs[0])  # what no constant feeds, a QuantizeLinear does
+        dtype, symmetric = _INT8 if weights is None else weights.dtype, True
+    if dtype != _INT8:
         return "quantizes to other than int8; TensorRT takes int8 with symmetric ranges"
-    return ""
+    return "" if symmetric else "has a zero point other than 0; TensorRT takes int8 with symmetric ranges"

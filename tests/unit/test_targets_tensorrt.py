@@ -27,6 +27,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import MissingExtraError, NoPermissionError, RuntimeFailure, TargetError
 from targets.runtimes import CheckedSession, RuntimeOptions, open_session
 from targets.runtimes import cuda as cuda_room
+from targets.runtimes import onnxruntime as onnxruntime_room
 from targets.runtimes.cuda import Cuda
 from targets.runtimes.tensorrt_model import check_model
 
@@ -280,6 +281,29 @@ def test_an_engine_with_other_answers_is_not_used_and_not_kept(bundle: Bundle, t
     assert not list(tmp_path.rglob("*.engine"))
 
 
+def test_an_engine_outlives_what_breaks_off_its_check(bundle: Bundle, trt: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "_check_golden", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            opened(bundle)
+    assert engine_was(bundle) == "kept"
+
+
+def test_an_engine_of_another_recipe_is_not_used(bundle: Bundle, trt: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine_was(bundle)
+    monkeypatch.setattr(room, "RECIPE", "of old")
+    assert [engine_was(bundle), engine_was(bundle)] == ["built now", "kept"]
+
+
+def test_onnxruntime_keeps_no_engines_of_an_unknown_tensorrt(bundle: Bundle, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_room, "installed_version", lambda *names: None)
+    with pytest.raises(TargetError, match="the version of TensorRT is not known"):
+        onnxruntime_room._engine_cache(bundle, RuntimeOptions(provider="tensorrt", cache_dir="cache"))
+
+
 def test_f16_is_a_flag_up_to_tensorrt_10_and_refused_after(bundle: Bundle, trt: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     f16 = RuntimeOptions(provider="tensorrt", precision_hint="f16")
     assert engine_was(bundle, f16) == "built now"
@@ -335,9 +359,16 @@ def _write(folder: Path, nodes: list[Any], constants: list[Any]) -> tuple[str, .
 
 
 @pytest.mark.parametrize(("form", "words"), [
+    ("symmetric", ""),
+    ("weights", ""),
     ("frame", "Transpose 'early' reads the uint8 frame, which must be cast to floats first"),
     ("inside", "Cast 'early' gives uint8 inside the network"),
     ("asymmetric", "QuantizeLinear 'early' quantizes to other than int8"),
+    ("bytes by default", "QuantizeLinear 'early' quantizes to other than int8"),
+    ("off zero", "QuantizeLinear 'early' has a zero point other than 0; TensorRT takes int8"),
+    ("weights off zero", "DequantizeLinear 'early' has a zero point other than 0; TensorRT takes int8"),
+    ("byte weights", "DequantizeLinear 'early' quantizes to other than int8"),
+    ("unknown zero", "QuantizeLinear 'early' has a zero point other than 0; TensorRT takes int8"),
 ])
 def test_what_tensorrt_cannot_take_is_said_before_an_engine_is_tried(tmp_path: Path, form: str, words: str) -> None:
     from onnx import TensorProto, helper, numpy_helper
@@ -345,16 +376,35 @@ def test_what_tensorrt_cannot_take_is_said_before_an_engine_is_tried(tmp_path: P
     cast = helper.make_node("Cast", ["frame"], ["real"], to=TensorProto.FLOAT)
     last = helper.make_node("Cast", ["index"], ["class_map"], to=TensorProto.UINT8)
     best = helper.make_node("ArgMax", ["scores"], ["index"], axis=3, keepdims=0)
-    zero = [numpy_helper.from_array(np.float32(0.1), "scale"), numpy_helper.from_array(np.uint8(3), "zero")]
+    constants = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in (
+            ("scale", np.float32(0.1)), ("zero", np.uint8(3)), ("five", np.int8(5)), ("none", np.int8(0)),
+            ("weights", np.zeros((1, 24, 32, 3), np.int8)), ("bytes", np.zeros((1, 24, 32, 3), np.uint8)),
+            ("scales", np.full(3, 0.1, np.float32)), ("zeros", np.array([0, 0, -1], np.int8)),
+        )
+    ]
+
+    def pair(*zero: str, **attributes: int) -> list[Any]:
+        return [cast, helper.make_node("QuantizeLinear", ["real", "scale", *zero], ["q"], "early", **attributes),
+                helper.make_node("DequantizeLinear", ["q", "scale", *zero], ["scores"]), best, last]
+
+    def weighted(weights: str, *zero: str) -> list[Any]:
+        return [cast, helper.make_node("DequantizeLinear", [weights, "scales", *zero], ["w"], "early", axis=3),
+                helper.make_node("Add", ["real", "w"], ["scores"]), best, last]
+
     nodes = {
         "frame": [helper.make_node("Transpose", ["frame"], ["turned"], "early", perm=[0, 1, 2, 3]),
                   helper.make_node("Cast", ["turned"], ["scores"], to=TensorProto.FLOAT), best, last],
         "inside": [cast, helper.make_node("Cast", ["real"], ["bytes"], "early", to=TensorProto.UINT8),
                    helper.make_node("Cast", ["bytes"], ["scores"], to=TensorProto.FLOAT), best, last],
-        "asymmetric": [cast, helper.make_node("QuantizeLinear", ["real", "scale", "zero"], ["q"], "early"),
-                       helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["scores"]), best, last],
+        "asymmetric": pair("zero"), "bytes by default": pair(), "off zero": pair("five"), "symmetric": pair("none"),
+        "weights off zero": weighted("weights", "zeros"), "byte weights": weighted("bytes"), "weights": weighted("weights"),
+        "unknown zero": [helper.make_node("Identity", ["none"], ["made"]), *pair("made")],
     }[form]
-    made = tiny_bundle(tmp_path, "onnx", write=lambda folder, h, w: _write(folder, nodes, zero))
+    made = tiny_bundle(tmp_path, "onnx", write=lambda folder, h, w: _write(folder, nodes, constants))
+    if not words:
+        check_model(made)
+        return
     with pytest.raises(TargetError, match=words):
         check_model(made)
 
