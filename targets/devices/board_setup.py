@@ -129,7 +129,8 @@ def set_up(host: Host, order: dict[str, Any]) -> dict[str, Any]:
     if link.exists() and not link.is_symlink():
         raise Refusal("DeviceError", f"{link} there was not made by edgeseg devices setup; move it away, and set it up again")
     lock = Path(order["lock"]).expanduser()
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock.parent.chmod(0o700)  # models and frames will lie there, and older systems let everybody read a home folder
     with locked(lock, order["holder"]):
         sweep(folder)
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -190,7 +191,7 @@ def install(host: Host, order: dict[str, Any], wheels: Path, new: Path) -> None:
     wheel = wheels / order["wheel"]
     what = f"{wheel}[{','.join(order['extras'])}]" if order["extras"] else str(wheel)
     quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"]
-    pip = [str(new / "bin" / "python"), "-m", "pip", "install", *quiet, "--only-binary=:all:"]
+    pip = [str(new / "bin" / "python"), "-I", "-m", "pip", "install", *quiet, "--only-binary=:all:"]
     code, output = call(host, [*pip, *source, what])
     if code:
         hint = "" if order["offline"] else f"; if it has no network, type: {order['again']} --offline"

@@ -19,9 +19,9 @@ import asyncssh
 from edgeseg.core.errors import DeviceError
 from targets.devices.address import DEFAULT_PORT, SshAddress
 from targets.devices.base import DeviceOptions
-from targets.devices.times import within
+from targets.devices.times import Times, within
+from targets.devices.words import plain
 
-CONNECT_S: Final = 15.0
 _GOODBYE_S: Final = 5.0
 _KEEPALIVE_S: Final = 15
 _KEEPALIVES: Final = 3
@@ -46,7 +46,7 @@ class _Client(asyncssh.SSHClient):
 
 @asynccontextmanager
 async def connected(
-    address: SshAddress, options: DeviceOptions, *, name: str, timeout_s: float = CONNECT_S,
+    address: SshAddress, options: DeviceOptions, *, name: str, timeout_s: float = Times.connect_s,
 ) -> AsyncIterator[asyncssh.SSHClientConnection]:
     """Yield a connection whose host key was checked and which a key of the user's opened; it is closed at the end.
 
@@ -69,13 +69,15 @@ async def connected(
                 client_factory=lambda: client, preferred_auth=("publickey",), x509_trusted_certs=None,
                 keepalive_interval=_KEEPALIVE_S, keepalive_count_max=_KEEPALIVES,
                 client_keys=[str(Path(options.identity).expanduser())] if options.identity else (),
+                ignore_encrypted=True,  # a key with a passphrase is then asked of the agent, which may hold it
             ),
         )
     except asyncssh.HostKeyNotVerifiable as error:
         raise _host_key_error(address, options, name, known_hosts, client, error) from error
     except asyncssh.PermissionDenied as error:
         key, chosen = (f"the key {options.identity} was", f"-i {options.identity} ") if options.identity else ("your keys were", "")
-        raise DeviceError(f"{name}: {key} refused for {address.login}; type: ssh-copy-id {chosen}{address.ssh_words}") from error
+        raise DeviceError(f"{name}: {key} refused for {address.login}; type: ssh-copy-id {chosen}{address.ssh_words}, or, if the key has a "
+                          f"passphrase: ssh-add{f' {options.identity}' if options.identity else ''}") from error
     except TimeoutError as error:
         raise DeviceError(f"{name}: no answer within {timeout_s:.0f} s; is the board on, and is {address.host} its address?") from error
     except socket.gaierror as error:
@@ -118,11 +120,14 @@ def _host_key_error(
         return DeviceError(f"{name}: its host key cannot be trusted ({_first_line(error)}); type: ssh -v {address.ssh_words}")
     shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}"
     file = f" -f {options.known_hosts}" if options.known_hosts else ""
-    if asyncssh.match_known_hosts(known_hosts, host, ip_address, None if port == DEFAULT_PORT else port)[0]:
+    if _knows(known_hosts, host, ip_address, port):
         noted = host if port == DEFAULT_PORT else f"[{host}]:{port}"
+        holders = [path for path in known_hosts if _knows(path, host, ip_address, port)] if isinstance(known_hosts, list) else []
+        if str(_SYSTEM_KNOWN_HOSTS) in holders:
+            file = f" -f {_SYSTEM_KNOWN_HOSTS}"
         return DeviceError(
             f"{name}: its host key CHANGED (now {shown}): another machine answers, or the board was set up anew; only if you know that "
-            f"it was, type: ssh-keygen{file} -R '{noted}'"
+            f"it was, type: {'sudo ' if str(_SYSTEM_KNOWN_HOSTS) in holders else ''}ssh-keygen{file} -R '{noted}'"
         )
     option = f"-o UserKnownHostsFile={options.known_hosts} " if options.known_hosts else ""
     return DeviceError(
@@ -131,5 +136,10 @@ def _host_key_error(
     )
 
 
+def _knows(known_hosts: str | list[str] | bytes, host: str, ip_address: str, port: int) -> bool:
+    """Tell whether files of host keys hold one of this host."""
+    return bool(asyncssh.match_known_hosts(known_hosts, host, ip_address, None if port == DEFAULT_PORT else port)[0])
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return plain((str(error).strip() or type(error).__name__).splitlines()[0])

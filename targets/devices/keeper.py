@@ -73,7 +73,8 @@ def _serve(line: Line) -> None:
     hello = line.receive()
     line.silence_s, line.beat_s = float(hello["silence_s"]), float(hello["beat_s"])
     folder = Path(hello["folder"]).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # models and frames lie there, and older systems let everybody read a home folder
     locked = board_lock(folder / "lock", holder=hello["holder"], session=hello["session"], on_wait=line.beat)
     with locked as lock_fd, _job_folder(folder / "jobs") as job:
         line.send({"ready": True})

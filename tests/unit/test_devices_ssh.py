@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, TargetError
 from edgeseg.core.images import write_frame
-from targets.devices import DeviceOptions, Job, open_device
+from targets.devices import DeviceOptions, Job, connect, open_device
 from targets.devices.address import parse_ssh
 from targets.devices.remote import answers_on
 from targets.devices.session import START
@@ -34,6 +35,7 @@ from targets.own_code import code_sha256
 from targets.verify import check_golden
 
 pytestmark = NEEDS_SSHD
+NEEDS_AGENT = pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="ssh-agent is missing (Debian: openssh-client)")
 ROOT = Path(next(iter(targets.__path__))).resolve().parent
 
 
@@ -116,6 +118,13 @@ def test_a_file_that_was_changed_in_the_store_is_sent_again(board: Board, bundle
         path.chmod(0o644)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     ask(board, bundle)
+
+
+def test_what_a_board_was_sent_is_for_one_user(board: Board, bundle: Bundle) -> None:
+    """Home folders of older systems may be read by everybody."""
+    board.work.chmod(0o755)
+    ask(board, bundle)
+    assert board.work.stat().st_mode & 0o777 == 0o700
 
 
 def test_errors_of_the_worker_arrive_as_they_were(board: Board, bundle: Bundle, tmp_path: Path) -> None:
@@ -206,12 +215,20 @@ def test_ssh_config_cannot_turn_the_check_off(board: Board, bundle: Bundle, tmp_
         answers(at_home(board, tmp_path / "home", monkeypatch, config=loose), bundle)
 
 
-@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="ssh-agent is missing (Debian: openssh-client)")
-def test_keys_of_the_agent(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = at_home(board, tmp_path / "home", monkeypatch)
-    shutil.copy(board.folder / "known_hosts", tmp_path / "home" / ".ssh" / "known_hosts")
-    with pytest.raises(DeviceError, match=r"your keys were refused for the-farm; type: ssh-copy-id the-farm$"):
+def test_an_old_key_in_the_file_of_the_system(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, system = at_home(board, tmp_path / "home", monkeypatch), tmp_path / "ssh_known_hosts"
+    board.know(key=asyncssh.generate_private_key("ssh-ed25519"))
+    shutil.copy(board.folder / "known_hosts", system)
+    board.know()
+    monkeypatch.setattr(connect, "_SYSTEM_KNOWN_HOSTS", system)
+    with pytest.raises(DeviceError) as caught:
         answers(device, bundle)
+    assert one_line(caught).endswith(f"type: sudo ssh-keygen -f {system} -R '[127.0.0.1]:{board.port}'")
+
+
+@contextmanager
+def agent_with(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An agent that holds a key."""
     folder = Path(tempfile.mkdtemp(prefix="agent"))  # tmp_path is too long for the name of a socket
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(folder / "socket")], stdout=subprocess.DEVNULL)
     try:
@@ -219,12 +236,37 @@ def test_keys_of_the_agent(board: Board, bundle: Bundle, tmp_path: Path, monkeyp
         deadline = time.monotonic() + 30
         while not (folder / "socket").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        subprocess.run(["ssh-add", "-q", str(board.folder / "user_key")], check=True)
-        assert answers(device, bundle) == 1.0
+        subprocess.run(["ssh-add", "-q", str(key)], check=True)
+        yield
     finally:
         agent.kill()
         agent.wait()
         shutil.rmtree(folder)
+
+
+@NEEDS_AGENT
+def test_keys_of_the_agent(board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = at_home(board, tmp_path / "home", monkeypatch)
+    shutil.copy(board.folder / "known_hosts", tmp_path / "home" / ".ssh" / "known_hosts")
+    with pytest.raises(DeviceError, match=r"your keys were refused for the-farm; type: ssh-copy-id the-farm, or, .*: ssh-add$"):
+        answers(device, bundle)
+    with agent_with(board.folder / "user_key", monkeypatch):
+        assert answers(device, bundle) == 1.0
+
+
+@NEEDS_AGENT
+def test_a_key_with_a_passphrase_is_left_to_the_agent(
+    board: Board, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    locked = Path(shutil.copy(board.folder / "user_key", tmp_path / "locked"))
+    subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "a passphrase", "-f", str(locked)], check=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, identity=locked)
+    assert f"the key {locked} was refused for " in one_line(caught)
+    assert one_line(caught).endswith(f", or, if the key has a passphrase: ssh-add {locked}")
+    with agent_with(board.folder / "user_key", monkeypatch):
+        ask(board, bundle, identity=locked)
 
 
 def test_bench_there(board: Board, bundle: Bundle, tmp_path: Path) -> None:
@@ -333,13 +375,12 @@ def elsewhere(call: Callable[[], None]) -> None:
         pool.submit(call).result()
 
 
-def test_a_board_is_not_trusted_with_where_files_go(board: Board, bundle: Bundle, tmp_path: Path) -> None:
-    """A board that was taken over sends a file that nobody asked for."""
+def test_a_board_that_was_taken_over(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    """It sends a file that nobody asked for; test_devices_words.py looks where such files go."""
     patch = "k.Keeper._give=lambda s,n:s._line.send({'file':'answers/../../evil','bytes':0})"
     evil = wrapped(tmp_path, f"import targets.devices.keeper as k;{patch}")
     with pytest.raises(DeviceError, match=r"sends a file 'answers/\.\./\.\./evil' that nobody asked for"):
         ask(board, bundle, python=evil)
-    assert list(tmp_path.parent.rglob("evil")) == []
 
 
 @pytest.mark.parametrize(("address", "user_and_host", "port"), [
