@@ -23,7 +23,7 @@ def _halve(ctx: RunContext, parent: SealedBundle) -> SealedBundle:
         name=manifest.name.removesuffix("-fp32") + "-fp16", contract=manifest.contract, classes=manifest.classes, palette=manifest.palette,
         reference=manifest.reference, parents=(Parent(kind="bundle", sha256=manifest.sha256),), config_sha256=manifest.config_sha256,
     )
-    key = {"version": 1, "parent": parent.step.sha256, "tools": tools(*QUANTIZE_TOOLS[manifest.format])}
+    key = {"version": 2, "parent": parent.step.sha256, "tools": tools(*QUANTIZE_TOOLS[manifest.format])}
 
     def make(output: Path) -> None:
         from quantization.fp16 import FP16

@@ -1,8 +1,8 @@
 """What makes fp16 of an fp32 bundle, and what all of them share.
 
-Only weights are stored in fp16, each followed by a conversion to float32, so the file runs wherever the fp32 file runs, at about half its
-size. A runtime with fp16 arithmetic (TensorRT on a Jetson, OpenVINO on a GPU) computes all of it in fp16; ONNX Runtime, OpenVINO and LiteRT
-on a CPU convert the weights once when they load and compute in float32, as fast as before. What fp16 cannot hold stays.
+For ONNX, OpenVINO and TFLite only weights are stored in fp16, each followed by a conversion to float32, so the file runs wherever the fp32
+file runs, at about half its size. OpenVINO on a GPU computes all of it in fp16; ONNX Runtime, OpenVINO and LiteRT on a CPU convert the
+weights once when they load and compute in float32, as fast as before. For TensorRT all tensors are fp16. What fp16 cannot hold stays.
 """
 
 from __future__ import annotations

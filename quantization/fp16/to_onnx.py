@@ -19,8 +19,7 @@ _WEIGHTED: Final = ("Conv", "ConvTranspose", "Gemm")
 class OnnxHalver:
     """`model.onnx` -> `model.onnx`."""
 
-    def __init__(self, format: str = "onnx") -> None:
-        self.format = format
+    format = "onnx"
 
     def __call__(self, bundle: Bundle, workdir: Path) -> ModelFiles:
         """See `quantization.fp16.base.Halver`."""

@@ -158,7 +158,8 @@ def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, d
     settings: dict[str, dict[str, str]] = {
         "TensorrtExecutionProvider": {
             **cuda,
-            "trt_fp16_enable": str(int(options.precision_hint == "f16")),
+            # A file whose own tensors are fp16 is not taken without it; elsewhere it is a wish of the caller's.
+            "trt_fp16_enable": str(int(options.precision_hint == "f16" or bundle.manifest.scheme.get("activations") == "fp16")),
             "trt_int8_enable": str(int(bundle.manifest.precision in ("int8", "mixed"))),
             **_engine_cache(bundle, options),
         },

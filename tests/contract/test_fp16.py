@@ -13,6 +13,7 @@ from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import FORMATS
 from quantization.fp16 import FP16
 from targets.runtimes import RuntimeOptions, open_session
+from targets.runtimes.tensorrt_model import check_model
 from tests.export_tools import RUNTIME_OF, exported, frames_of, reference, seal
 
 
@@ -27,7 +28,7 @@ def test_half_the_size_and_the_same_answers(format: str, tmp_path: Path) -> None
     assert FP16[format].format == format
     bundle = halved(format, tmp_path)
     assert bundle.manifest.precision == "fp16"
-    assert bundle.manifest.scheme["method"] == "weights-only"
+    assert bundle.manifest.scheme["method"] == ("fp16 throughout" if format == "tensorrt" else "weights-only")
     assert bundle.size_bytes < 0.7 * exported(format, "fast_scnn").size_bytes
     frames = frames_of("fast_scnn", 4, first=9000)
     session = open_session(bundle, RUNTIME_OF[format], RuntimeOptions(num_threads=1))
@@ -62,6 +63,31 @@ def test_weights_that_fp16_cannot_hold_stay(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "large" / bundle.manifest.entry)
     made = FP16["onnx"](Bundle(tmp_path / "large", bundle.manifest), tmp_path)
     assert made.scheme["kept_fp32"] == [conv.input[1]]
+
+
+def test_tensorrt_computes_in_fp16_by_the_file_alone(tmp_path: Path) -> None:
+    """But for a layer whose weights do not fit, which the converter itself would clamp."""
+    import onnx
+    from onnx import TensorProto, shape_inference
+
+    bundle = halved("tensorrt", tmp_path / "plain")
+    graph = shape_inference.infer_shapes(onnx.load(str(bundle.model_path)), strict_mode=True).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    assert TensorProto.FLOAT16 in kinds.values()
+    assert TensorProto.FLOAT not in kinds.values()
+    check_model(bundle)
+    plain = exported("tensorrt", "fast_scnn")
+    model = onnx.load(str(plain.model_path))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1e12), weight.name))
+    (tmp_path / "large").mkdir()
+    onnx.save(model, tmp_path / "large" / plain.manifest.entry)
+    made = FP16["tensorrt"](Bundle(tmp_path / "large", plain.manifest), tmp_path)
+    assert made.scheme["kept_fp32"] == [weight.name]
+    stored = {tensor.name: tensor.data_type for tensor in onnx.load(str(tmp_path / made.entry)).graph.initializer}
+    assert stored[weight.name] == TensorProto.FLOAT
+    assert sum(kind == TensorProto.FLOAT for kind in stored.values()) <= 2  # and its bias
 
 
 def openvino_constants(path: Path) -> dict[str, tuple[str, float]]:
