@@ -1,6 +1,6 @@
 """Average pooling as a depthwise convolution of equal weights, which ONNX Runtime's int8 kernels run many times faster.
 
-`edgeseg.core.int8_gains` has the numbers. Left float, a pooling between int8 layers would be fused into the slow kernel all the same.
+`targets/executed/gains.py` has the numbers. Left float, a pooling between int8 layers would be fused into the slow kernel all the same.
 """
 
 from __future__ import annotations

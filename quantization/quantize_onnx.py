@@ -61,6 +61,8 @@ class OnnxWriter:
 
     activation_type = "QUInt8"
     float_reason = FLOAT_REASON
+    pools_to_convolutions = True
+    """ONNX Runtime's int8 kernels on a CPU want it so (`quantization.pools_onnx`)."""
 
     def __init__(self, bundle: Bundle, frames: Sequence[Frame]) -> None:
         self.bundle, self.num_frames = bundle, len(frames)
@@ -117,7 +119,8 @@ class OnnxWriter:
     def _quantize(self, plan: Int8Plan, ranges: dict[str, Ranges], excluded: list[str], output: Path) -> None:
         onnx, ort_quantization = require("onnx", extra="export"), require("onnxruntime.quantization", extra="export")
         float_model = onnx.load(str(self.bundle.model_path))
-        pools_as_convolutions(float_model)
+        if self.pools_to_convolutions:
+            pools_as_convolutions(float_model)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".ranges-", suffix=".tmp") as folder:
             cache = Path(folder) / "ranges.json"
             _write_cache(ranges, cache)

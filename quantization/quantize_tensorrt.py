@@ -37,6 +37,7 @@ class TensorRtWriter(OnnxWriter):
     """See `quantization.base.Int8Writer`. Activations are symmetric whatever the plan says: there is nothing else."""
 
     activation_type = "QInt8"
+    pools_to_convolutions = False
     float_reason = f"{FLOAT_REASON}; first layer: bytes 0..255 would lose a bit in symmetric int8"
 
     def float_nodes(self, graph: Any) -> set[str]:  # noqa: ANN401 - an SDK object

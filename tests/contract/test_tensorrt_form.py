@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from export_tools import exported, quantized, trained
+from tiny_models import tiny_bundle, tiny_frame
 
 from edgeseg.core.errors import ConfigError, TargetError
 from edgeseg.core.manifest import Contract
 from exporters import EXPORTERS
+from quantization import QUANTIZERS
 from targets.boards import plan
 from targets.runtimes import RuntimeOptions, open_session
 from targets.runtimes.tensorrt_model import check_model
@@ -46,6 +48,36 @@ def test_int8_is_symmetric_with_float_biases() -> None:
     assert made_by.get(first.input[0]) not in _QUANTIZING, "bytes 0..255 would lose a bit"
     assert all(node.input[2] in constants for node in graph.node if node.op_type == "Conv" and len(node.input) > 2)
     assert model.scheme["activations"] == "int8, per tensor, symmetric"
+
+
+def _write_pooling(folder: Path, height: int, width: int) -> tuple[str, ...]:
+    helper, kinds = onnx.helper, onnx.TensorProto
+    identity = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "weight")
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["real"], "cast", to=kinds.FLOAT),
+        helper.make_node("Transpose", ["real"], ["x"], "turn", perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "weight"], ["a"], "first"),
+        helper.make_node("Conv", ["a", "weight"], ["b"], "middle"),
+        helper.make_node("AveragePool", ["b"], ["c"], "pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+        helper.make_node("Conv", ["c", "weight"], ["scores"], "classes"),
+        helper.make_node("ArgMax", ["scores"], ["index"], "best", axis=1, keepdims=0),
+        helper.make_node("Cast", ["index"], ["class_map"], "bytes", to=kinds.UINT8),
+    ]
+    graph = helper.make_graph(
+        nodes, "pooling", [helper.make_tensor_value_info("frame", kinds.UINT8, [1, height, width, 3])],
+        [helper.make_tensor_value_info("class_map", kinds.UINT8, [1, height, width])], [identity],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx")
+    return ("model.onnx",)
+
+
+@pytest.mark.parametrize(("format", "kind"), [("onnx", "Conv"), ("tensorrt", "AveragePool")])
+def test_a_pooling_becomes_a_convolution_for_the_cpu_only(tmp_path: Path, format: str, kind: str) -> None:
+    bundle = tiny_bundle(tmp_path, format, write=_write_pooling)
+    (tmp_path / "int8").mkdir()
+    made = QUANTIZERS[format](bundle, [tiny_frame(seed) for seed in range(2)], tmp_path / "int8")
+    nodes = {node.name: node.op_type for node in onnx.load(str(made.folder / made.entry)).graph.node}
+    assert nodes["pool"] == kind
 
 
 def test_format_onnx_is_refused_with_the_operator_and_the_way_out() -> None:
