@@ -13,17 +13,18 @@ from targets.measure.drift import drift
 from targets.measure.loop import Clock
 from targets.telemetry import (
     Absent,
+    KeptMeter,
     Recorder,
     Sensor,
     Trace,
-    energy,
     energy_per_frame,
+    has_power,
     latency_windows,
     measure_idle,
-    power_command,
     pss_bytes,
     throttling_verdict,
 )
+from targets.telemetry.recorder import PERIOD_S
 
 LOOK_S: Final = {False: 1.0, True: 0.5}
 """Seconds in which other programs are watched before anything is measured; by `quick`."""
@@ -42,6 +43,8 @@ class Surroundings:
     trace: Trace | None = None
     start_ns: int = 0
     """When the measured loop began, on the clock of the trace."""
+    end_ns: int = 0
+    """When it ended."""
     pss_bytes: int | None = None
     """Of this process when the loop had ended; the kernel takes milliseconds for it, so it is not in the trace."""
 
@@ -49,9 +52,9 @@ class Surroundings:
         """Give the fields of `BenchResult` that say what went on, as JSON values."""
         assert self.trace is not None, "facts before the loop ended"
         seconds = sum(end_to_end_ns) / 1e9
-        windows = latency_windows(end_to_end_ns, window_s=max(1.0, seconds / MOST_WINDOWS),
-                                  offset_s=(self.start_ns - self.trace.start_ns) / 1e9)
-        found = energy_per_frame(self.trace, self.idle, len(end_to_end_ns), seconds=seconds)
+        during_s = ((self.start_ns - self.trace.start_ns) / 1e9, (self.end_ns - self.trace.start_ns) / 1e9)
+        windows = latency_windows(end_to_end_ns, window_s=max(1.0, seconds / MOST_WINDOWS), offset_s=during_s[0])
+        found = energy_per_frame(self.trace, self.idle, len(end_to_end_ns), seconds=seconds, during_s=during_s)
         moved = drift(windows)
         return {
             "trace": self.trace.to_json(),
@@ -61,11 +64,7 @@ class Surroundings:
             "drift": None if moved is None else moved.to_json(),
             "energy": None if isinstance(found, Absent) else found.to_json(),
             "energy_absent": found.why if isinstance(found, Absent) else "",
-            "load": {
-                "load_average_before": self.load_average, "load_average_after": load_average(),
-                "others_before": share_of_others(self.idle, "other_cpu_s"), "others_during": share_of_others(self.trace, "other_cpu_s"),
-                "stolen_during": share_of_others(self.trace, "stolen_cpu_s"),
-            },
+            "load": load_facts(self.load_average, self.idle, self.trace),
         }
 
 
@@ -77,18 +76,27 @@ class Watch:
     clock: Clock
     quick: bool
     meter: str = ""
-    """A command that prints watts (`targets.telemetry.power_command`); empty = none."""
+    """A command that prints watts (`targets.telemetry.power_command`); empty = none. It runs until `close`."""
+    period_s: float = PERIOD_S
     recorder: Recorder = field(init=False)
+    _kept: KeptMeter | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Look for the meter first: it measures all of the machine, and the first sensor that gives power counts."""
-        sensors: list[str | Sensor] = [*([power_command(self.meter)] if self.meter else []), *self.target.sensors]
-        object.__setattr__(self, "recorder", Recorder(sensors, clock=self.clock))
+        kept = KeptMeter(self.meter) if self.meter else None
+        sensors: list[str | Sensor] = [*([kept.sensor] if kept else []), *self.target.sensors]
+        object.__setattr__(self, "_kept", kept)
+        object.__setattr__(self, "recorder", Recorder(sensors, clock=self.clock, period_s=self.period_s))
+
+    def close(self) -> None:
+        """End the meter."""
+        if self._kept is not None:
+            self._kept.close()
 
     def rest(self) -> Surroundings:
         """Do nothing for a while and watch the machine."""
         before, idle = load_average(), measure_idle(self.recorder, LOOK_S[self.quick])
-        if not isinstance(energy(idle), Absent):
+        if has_power(idle):
             idle = measure_idle(self.recorder, REST_S[self.quick])
         return Surroundings(idle, before)
 
@@ -100,8 +108,17 @@ class Watch:
         try:
             yield
         finally:
+            surroundings.end_ns = self.clock()
             surroundings.trace = self.recorder.stop()
             surroundings.pss_bytes = pss_bytes()
+
+
+def load_facts(before: float | None, idle: Trace, trace: Trace) -> dict[str, float | None]:
+    """Load averages, and the shares of all processors that others took: `idle` was recorded before, `trace` meanwhile."""
+    return {
+        "load_average_before": before, "load_average_after": load_average(), "others_before": share_of_others(idle, "other_cpu_s"),
+        "others_during": share_of_others(trace, "other_cpu_s"), "stolen_during": share_of_others(trace, "stolen_cpu_s"),
+    }
 
 
 def load_average() -> float | None:

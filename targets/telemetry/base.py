@@ -18,6 +18,11 @@ Role = Literal["", "temperature", "clock", "throttle", "power"]
 Reading = Union[float, str]  # noqa: UP007 - evaluated at run time
 """A number, or the words why there is none this time."""
 
+
+class Held(float):
+    """A number that was read earlier and still counts: energy is never taken from it."""
+
+
 UNITS: Final = ("c", "mhz", "w", "j", "bytes", "cpu_s", "events", "state", "bits")
 """The last part of a column's name is one of these."""
 _MOST_BYTES: Final = 65536
@@ -34,6 +39,8 @@ class Column:
     role: Role = ""
     covers: str = ""
     """Which part of the machine's power this is, in words. The columns of one sensor that cover something add up to its energy."""
+    averages: bool = False
+    """Each number is the mean since the one before; else it is of the moment."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,8 @@ class Sensor:
     open: Callable[[Path], Probe | Absent]
     gives_power: bool = False
     """Energy can be told from it; its reason is given where none can."""
+    every_s: float = 0.0
+    """It is asked at most so often, and at the first and last sample of a trace; its answer holds in between."""
 
 
 @dataclass(frozen=True)

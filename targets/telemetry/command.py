@@ -6,21 +6,25 @@ runs on the measuring machine and prints lines is a meter, so there is one inter
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from edgeseg.core.errors import ConfigError
-from targets.telemetry.base import Column, Probe, Reading, Sensor
+from targets.telemetry.base import Absent, Column, Held, Probe, Reading, Sensor
 
 FIRST_LINE_S: Final = 10.0
 """How long a meter may take to print its first number."""
@@ -56,8 +60,9 @@ def power_command(command: str) -> Sensor:
     def open_(root: Path) -> Probe:
         if shutil.which(words[0]) is None:
             raise ConfigError(f"--power-command: there is no program {words[0]} on the machine that measures; {_WANTED}")
-        probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *words],
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - the meter's; a pipe that nobody reads would stop one that writes to stderr
+        probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *words], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=said, start_new_session=True), said)
         why = probe.wait_for_first()
         if why:
             probe.close()
@@ -67,18 +72,54 @@ def power_command(command: str) -> Sensor:
     return Sensor(name="power-command", about="watts printed by a command of the user's", open=open_, gives_power=True)
 
 
+class KeptMeter:
+    """The sensor of a command that is started once and goes on from one trace to the next, until `close`."""
+
+    def __init__(self, command: str) -> None:
+        """Start nothing yet.
+
+        Raises:
+            ConfigError: see `power_command`.
+        """
+        self._own = power_command(command)
+        self._probe: Probe | None = None
+        self.sensor: Sensor = replace(self._own, open=self._open)
+
+    def _open(self, root: Path) -> Probe:
+        if self._probe is None:
+            probe = self._own.open(root)
+            assert not isinstance(probe, Absent), "a meter answers or is refused"
+            self._probe = probe
+        return _Lent(self._probe)
+
+    def close(self) -> None:
+        """End the command."""
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+
+
+class _Lent:
+    """A probe that its trace does not close."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.columns, self.read = probe.columns, probe.read
+
+    def close(self) -> None:
+        pass
+
+
 class _Meter:
     """Mean of the numbers printed since the last reading."""
 
-    columns = (Column(name="meter_w", role="power", covers="what the user's meter measures"),)
+    columns = (Column(name="meter_w", role="power", covers="what the user's meter measures", averages=True),)
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
         assert process.stdout is not None
-        assert process.stderr is not None
         self._process = process
+        self._said = said
         self._out = process.stdout.fileno()
         os.set_blocking(self._out, False)
-        os.set_blocking(process.stderr.fileno(), False)
         self._rest = b""
         self._new: list[float] = []
         self._nonsense = ""
@@ -103,25 +144,26 @@ class _Meter:
         if self._new:
             self._last = (now, math.fsum(self._new) / len(self._new))
             self._new.clear()
-        elif self._nonsense:
+            return {"meter_w": self._last[1]}
+        if self._nonsense:
             why, self._nonsense = f"it printed {self._nonsense!r}, not watts", ""
             raise ValueError(why)
-        elif not alive:
+        if not alive:
             raise ValueError("the command has ended")
         if self._last is None or now - self._last[0] > HOLD_S:
             raise ValueError(f"it printed nothing for {HOLD_S:.0f} s")
-        return {"meter_w": self._last[1]}
+        return {"meter_w": Held(self._last[1])}
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        """End the command and what it started."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()  # one that runs as root, and may not be signalled, ends at its next line
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=2)
+        self._said.close()
 
     def _take(self) -> bool:
         """Take the lines that are there; False at the end of the output."""
@@ -142,9 +184,6 @@ class _Meter:
                     self._nonsense = text[:40]
 
     def _last_words(self) -> str:
-        assert self._process.stderr is not None
-        try:
-            said = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip()
-        except BlockingIOError:
-            said = ""
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 4096))
+        said = self._said.read().decode(errors="replace").strip()
         return f" ({said.splitlines()[-1][:120]})" if said else ""

@@ -27,9 +27,10 @@ from targets.telemetry.base import (
 )
 
 _WHOLE: Final = {
-    "VDD_IN": "the module's input (VDD_IN)", "POM_5V_IN": "the module's input (POM_5V_IN)", "VIN_SYS_5V0": "the 5 V input (VIN_SYS_5V0)",
+    "VDD_IN": "the module's input (VDD_IN)", "POM_5V_IN": "the module's input (POM_5V_IN)",
 }
-"""Labels of rails that feed all the others, on Jetson modules."""
+"""Labels of rails that feed all the others, on Jetson modules. VIN_SYS_5V0 of an AGX Orin is not among them: VDD_GPU_SOC and VDD_CPU_CV lie
+beside it (github.com/rbonghi/jetson_stats/issues/344)."""
 _NO_RAIL: Final = ("NC", "Reserved")
 _INA3221_CHANNELS: Final = ("1", "2", "3")
 """Its in4 to in7 are voltages of shunts, its curr4 the sum of the three."""

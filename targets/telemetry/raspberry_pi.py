@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,23 +38,17 @@ def decode_throttled(bits: int) -> Throttled:
                      tuple(words for bit, words in MEANINGS.items() if bits >> (bit + 16) & 1))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Vcgencmd:
-    """A `vcgencmd` call every few seconds; its answer holds in between."""
+    """A `vcgencmd` call."""
 
     program: Path
     arguments: tuple[str, ...]
     parse: Callable[[str], dict[str, float]]
     columns: tuple[Column, ...]
-    _answer: dict[str, float] = field(default_factory=dict)
-    _asked_s: float = 0.0
 
     def read(self) -> Mapping[str, Reading]:
-        now = time.monotonic()
-        if not self._answer or now - self._asked_s >= ASK_EVERY_S:
-            self._answer = {}
-            self._answer, self._asked_s = self.parse(_ask(self.program, *self.arguments)), now
-        return self._answer
+        return self.parse(_ask(self.program, *self.arguments))
 
     def close(self) -> None:
         pass
@@ -118,15 +111,15 @@ def _matched(pattern: str, said: str) -> str:
 
 
 PI_THROTTLED: Final = Sensor(
-    name="pi-throttled", about="Raspberry Pi firmware: under-voltage, capped, throttled, now and since boot",
+    name="pi-throttled", about="Raspberry Pi firmware: under-voltage, capped, throttled, now and since boot", every_s=ASK_EVERY_S,
     open=_opener(("get_throttled",), _parse_throttled, (Column(name="pi_throttled_bits", kind="flags", role="throttle"),)),
 )
 PI_CLOCK: Final = Sensor(
-    name="pi-clock", about="Raspberry Pi firmware: the ARM cores' true clock",
+    name="pi-clock", about="Raspberry Pi firmware: the ARM cores' true clock", every_s=ASK_EVERY_S,
     open=_opener(("measure_clock", "arm"), _parse_clock, (Column(name="arm_mhz", role="clock"),)),
 )
 PI_POWER: Final = Sensor(
-    name="pi-power", about="Raspberry Pi 5: power of the rails behind its power chip", gives_power=True,
+    name="pi-power", about="Raspberry Pi 5: power of the rails behind its power chip", gives_power=True, every_s=ASK_EVERY_S,
     open=_opener(("pmic_read_adc",), _parse_rails, (Column(name="pmic_rails_w", role="power",
                  covers="the rails behind the power chip, without its losses and without what hangs on USB"),)),
 )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from targets.telemetry.base import Absent, Column, Probe, Reading, Sensor, explain
+from targets.telemetry.base import Absent, Column, Held, Probe, Reading, Sensor, explain
 from targets.telemetry.sensors import find_sensors
 from targets.telemetry.trace import Gap, Trace
 
@@ -21,13 +22,30 @@ Clock = Callable[[], int]
 PERIOD_S: Final = 1.0
 
 
+@dataclass
+class _Asked:
+    """An open probe and when it was asked last."""
+
+    probe: Probe
+    every_s: float
+    answer: Mapping[str, Reading] = field(default_factory=dict)
+    at_s: float = 0.0
+
+    def read(self, now_s: float, *, anew: bool) -> Mapping[str, Reading]:
+        if self.answer and not anew and now_s - self.at_s < self.every_s:
+            return {name: reading if isinstance(reading, str) else Held(reading) for name, reading in self.answer.items()}
+        self.answer = {}
+        self.answer, self.at_s = self.probe.read(), now_s
+        return self.answer
+
+
 class Sampler:
     """Open probes and the samples taken of them so far."""
 
     def __init__(self, sensors: Sequence[Sensor], root: Path, clock: Clock) -> None:
         """Look for each sensor; those that are not there are remembered with the reason."""
         self._clock = clock
-        self._probes: list[Probe] = []
+        self._asked: list[_Asked] = []
         self._sensors: dict[str, tuple[str, ...]] = {}
         self._absent: dict[str, str] = {}
         self._no_power: list[str] = []
@@ -41,38 +59,46 @@ class Sampler:
                 if sensor.gives_power:
                     self._no_power.append(f"{sensor.name}: {probe.why}")
                 continue
-            self._probes.append(probe)
+            self._asked.append(_Asked(probe, sensor.every_s))
             self._sensors[sensor.name] = tuple(column.name for column in probe.columns)
-        self._columns: tuple[Column, ...] = tuple(column for probe in self._probes for column in probe.columns)
+        self._columns: tuple[Column, ...] = tuple(column for one in self._asked for column in one.probe.columns)
         self._readings: dict[str, list[Reading]] = {column.name: [] for column in self._columns}
+        self._held: dict[str, list[int]] = {}
         self._times_s: list[float] = []
         self._cost_s = 0.0
         self._start_ns = clock()
 
-    def sample(self) -> None:
-        """Read every probe once; whatever one of them raises becomes a gap of its columns."""
+    def sample(self, *, anew: bool = False) -> None:
+        """Read every probe once; whatever one of them raises becomes a gap of its columns.
+
+        Those that are asked less often hold their answer, unless all are to be asked `anew`.
+        """
         before = _own_cpu_s()
-        self._times_s.append(round((self._clock() - self._start_ns) / 1e9, 4))
-        for probe in self._probes:
+        now_s = (self._clock() - self._start_ns) / 1e9
+        self._times_s.append(round(now_s, 4))
+        for one in self._asked:
             try:
-                readings = probe.read()
+                readings = one.read(now_s, anew=anew)
             except (OSError, ValueError) as error:
                 why = explain(error)
-                readings = {column.name: why for column in probe.columns}
-            for column in probe.columns:
+                readings = {column.name: why for column in one.probe.columns}
+            for column in one.probe.columns:
                 reading = readings.get(column.name, "no answer")
+                if isinstance(reading, Held):
+                    self._held.setdefault(column.name, []).append(len(self._times_s) - 1)
                 self._readings[column.name].append(reading if isinstance(reading, str) else round(reading, 6))
         self._cost_s += _own_cpu_s() - before
 
     def close(self) -> Trace:
         """Give back what the probes hold, and the trace."""
-        for probe in self._probes:
-            probe.close()
+        for one in self._asked:
+            one.probe.close()
         times = tuple(self._times_s)
         values = {name: tuple(None if isinstance(r, str) else r for r in readings) for name, readings in self._readings.items()}
         gaps = tuple(gap for name, readings in self._readings.items() for gap in _gaps(name, readings, times))
         return Trace(start_ns=self._start_ns, times_s=times, columns=self._columns, values=values, sensors=self._sensors,
-                     absent=self._absent, no_power="; ".join(self._no_power), gaps=gaps, cost_cpu_s=self._cost_s)
+                     absent=self._absent, no_power="; ".join(self._no_power), gaps=gaps,
+                     held={name: tuple(places) for name, places in self._held.items()}, cost_cpu_s=self._cost_s)
 
 
 class Recorder:
@@ -98,7 +124,7 @@ class Recorder:
         """Open the sensors, take the first sample here and the next ones in the thread."""
         assert self._thread is None, "started twice"
         self._sampler = Sampler(self._sensors, self._root, self._clock)
-        self._sampler.sample()
+        self._sampler.sample(anew=True)
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, args=(self._sampler,), name="telemetry", daemon=True)
         self._thread.start()
@@ -110,7 +136,7 @@ class Recorder:
         self._stop.set()
         self._thread.join()
         self._thread = None
-        self._sampler.sample()
+        self._sampler.sample(anew=True)
         return self._sampler.close()
 
     def _run(self, sampler: Sampler) -> None:

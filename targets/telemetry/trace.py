@@ -40,6 +40,8 @@ class Trace:
     no_power: str = ""
     """The reasons of those among them that would give power."""
     gaps: tuple[Gap, ...] = ()
+    held: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By column, the samples that repeat an earlier answer, counted from 0; those that never did are left out."""
     cost_cpu_s: float = 0.0
     """Processor time the samples took, with that of the programs they called."""
 
@@ -61,6 +63,14 @@ class Trace:
         """Time and value of the samples that answered."""
         return [(time, value) for time, value in zip(self.times_s, self.values[column], strict=True) if value is not None]
 
+    def fresh(self, column: str) -> list[tuple[float, float]]:
+        """Of those, the ones that repeat no earlier answer."""
+        held = set(self.held.get(column, ()))
+        return [
+            (time, value) for i, (time, value) in enumerate(zip(self.times_s, self.values[column], strict=True))
+            if value is not None and i not in held
+        ]
+
     def between(self, start_s: float, end_s: float) -> Trace:
         """Give the samples from `start_s` to `end_s`, both in the seconds of `times_s`; times keep their origin."""
         kept = [i for i, time in enumerate(self.times_s) if start_s <= time <= end_s]
@@ -68,7 +78,8 @@ class Trace:
         return Trace(
             start_ns=self.start_ns, times_s=tuple(self.times_s[i] for i in kept), columns=self.columns,
             values={name: tuple(values[i] for i in kept) for name, values in self.values.items()}, sensors=self.sensors, absent=self.absent,
-            no_power=self.no_power, gaps=gaps, cost_cpu_s=self.cost_cpu_s * len(kept) / len(self.times_s) if self.times_s else 0.0,
+            no_power=self.no_power, gaps=gaps, held=_renumbered(self.held, kept),
+            cost_cpu_s=self.cost_cpu_s * len(kept) / len(self.times_s) if self.times_s else 0.0,
         )
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -84,7 +95,9 @@ class Trace:
             "start_ns": self.start_ns, "times_s": list(self.times_s), "columns": [asdict(c) for c in self.columns],
             "values": {name: list(values) for name, values in self.values.items()},
             "sensors": {name: list(columns) for name, columns in self.sensors.items()}, "absent": dict(self.absent),
-            "no_power": self.no_power, "gaps": [asdict(gap) for gap in self.gaps], "cost_cpu_s": self.cost_cpu_s, "summary": self.summary(),
+            "no_power": self.no_power, "gaps": [asdict(gap) for gap in self.gaps],
+            "held": {name: list(places) for name, places in self.held.items()},
+            "cost_cpu_s": self.cost_cpu_s, "summary": self.summary(),
         }
 
     @classmethod
@@ -95,8 +108,15 @@ class Trace:
             values={name: tuple(values) for name, values in raw["values"].items()},
             sensors={name: tuple(columns) for name, columns in raw["sensors"].items()}, absent=dict(raw["absent"]),
             no_power=str(raw["no_power"]),
-            gaps=tuple(Gap(**gap) for gap in raw["gaps"]), cost_cpu_s=float(raw["cost_cpu_s"]),
+            gaps=tuple(Gap(**gap) for gap in raw["gaps"]),
+            held={name: tuple(places) for name, places in raw.get("held", {}).items()}, cost_cpu_s=float(raw["cost_cpu_s"]),
         )
+
+
+def _renumbered(held: Mapping[str, tuple[int, ...]], kept: list[int]) -> dict[str, tuple[int, ...]]:
+    """What of `held` is among the samples `kept`, counted anew."""
+    places = {name: tuple(new for new, old in enumerate(kept) if old in numbers) for name, numbers in held.items()}
+    return {name: numbers for name, numbers in places.items() if numbers}
 
 
 def _summary(column: Column, points: list[tuple[float, float]]) -> dict[str, float]:

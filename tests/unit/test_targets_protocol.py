@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -314,18 +315,16 @@ def test_a_result_of_before_still_loads(null_bundle: Bundle, frames: list[bytes 
     json.dumps(old.to_json(), allow_nan=False)
 
 
-def test_minutes_and_a_meter_give_windows_and_energy(null_bundle: Bundle, frames: list[bytes | Path], how: Plan, tmp_path: Path) -> None:
-    """The meter's watts grow all the time, so that there is more while measuring than at rest."""
+def test_minutes_give_windows_and_a_loop_too_short_for_a_meter_no_energy(
+    null_bundle: Bundle, frames: list[bytes | Path], how: Plan, tmp_path: Path,
+) -> None:
     meter = tmp_path / "a meter.py"
-    meter.write_text("import time\nfor i in range(10**6):\n    print(5 + i, flush=True)\n    time.sleep(0.1)\n", encoding="utf-8")
+    meter.write_text("import time\nfor i in range(10**6):\n    print(5, flush=True)\n    time.sleep(0.1)\n", encoding="utf-8")
     result = bench(null_bundle, frames, how=how, quick=True, minutes=3.2 / 60, meter=f"{sys.executable} '{meter}'")
     assert result.measured_s >= 3.2
     assert len(result.windows) >= 3
-    assert result.energy is not None, result.energy_absent
-    assert result.energy["source"] == "power-command"
-    assert result.energy["mean_w"] > result.energy["idle_w"] > 5
-    above = (result.energy["mean_w"] - result.energy["idle_w"]) * result.energy["seconds"] / result.end_to_end.num_frames
-    assert result.energy["per_frame_j"] == pytest.approx(above)
+    assert result.energy is None
+    assert re.fullmatch(r"power-command gave \d new values of meter_w in \d s, at least 10 .* measure longer", result.energy_absent)
 
 
 def test_others_share_is_of_all_processors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from board_trees import intel, jetson_orin_nano, raspberry_pi_4, raspberry_pi_5,
 
 from edgeseg.core.errors import ConfigError
 from targets.boards import TARGETS
-from targets.telemetry import GENERIC, SENSORS, Absent, SensorStatus, describe_sensors, find_sensors, pss_bytes
+from targets.telemetry import GENERIC, SENSORS, Absent, SensorStatus, describe_sensors, energy, find_sensors, pss_bytes
 from targets.telemetry.base import UNITS
 from targets.telemetry.raspberry_pi import decode_throttled
 from targets.telemetry.recorder import Sampler
@@ -212,3 +213,19 @@ def test_this_machine_can_be_asked() -> None:
     assert found["memory"].readings["process_rss_bytes"] > 2**20
     assert found["memory"].readings["system_available_bytes"] > 2**20
     assert all(status.readings or status.why for status in found.values())
+
+
+def test_the_5_v_rail_of_a_jetson_agx_orin_is_not_the_whole_of_it(tmp_path: Path) -> None:
+    """Its GPU and CPU rails lie beside it."""
+    chip = "sys/class/hwmon/hwmon1"
+    write(tmp_path, {f"{chip}/name": "ina3221", **{
+        f"{chip}/{name}": value for number, label in enumerate(("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), start=1)
+        for name, value in ((f"in{number}_label", label), (f"in{number}_input", "5000"), (f"curr{number}_input", "1000"))}})
+    sampler = Sampler(find_sensors(["power-rails", "rapl"]), tmp_path, time.perf_counter_ns)
+    sampler.sample()
+    sampler.sample()
+    trace = sampler.close()
+    assert trace.values["VIN_SYS_5V0_w"] == (5.0, 5.0)
+    found = energy(trace)
+    assert isinstance(found, Absent)
+    assert found.why.endswith("(virtual machines have none); power-rails: no rail of the whole machine)")

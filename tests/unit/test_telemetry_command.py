@@ -9,11 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgeseg.core.errors import ConfigError
+from targets.boards import find_target
+from targets.measure import surroundings
 from targets.telemetry import Absent, Energy, Probe, Recorder, energy, power_command
 from targets.telemetry import command as module
 
@@ -143,6 +146,41 @@ def test_no_meter_is_left_behind() -> None:
     process = probe._process  # type: ignore[attr-defined]
     probe.close()
     assert process.poll() is not None, "one that ignores SIGTERM is killed"
+
+
+def test_a_meter_that_talks_on_stderr_goes_on() -> None:
+    probe = opened(python("import sys, time\nprint(1, flush=True)\nsys.stderr.write('x' * 200_000)\nprint(2, flush=True)\ntime.sleep(30)"))
+    assert _until(probe, 2.0) == 2.0
+    probe.close()
+
+
+def test_what_a_meter_started_ends_with_it(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    probe = opened(f"sh -c 'sleep 77 & echo $! > {shlex.quote(str(note))}; echo 4; wait'")
+    assert _lives(int(note.read_text(encoding="utf-8")))
+    probe.close()
+    until = time.monotonic() + 10
+    while _lives(int(note.read_text(encoding="utf-8"))) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _lives(int(note.read_text(encoding="utf-8")))
+
+
+def test_a_meter_is_started_once_and_measures_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "LOOK_S", {True: 0.1})
+    monkeypatch.setattr(surroundings, "REST_S", {True: 0.3})
+    starts, busy = tmp_path / "starts", tmp_path / "busy"
+    meter = python(f"import os, time\nopen({str(starts)!r}, 'a').write('x')\nwhile True:\n"
+                   f"    print(15 if os.path.exists({str(busy)!r}) else 5, flush=True)\n    time.sleep(0.01)")
+    with closing(surroundings.Watch(find_target("host"), time.perf_counter_ns, True, meter, period_s=0.05)) as watch:
+        seen = watch.rest()
+        busy.touch()
+        time.sleep(0.3)
+        with watch.around(seen):
+            time.sleep(1)
+    assert starts.read_text(encoding="utf-8") == "x"
+    found = seen.facts([10**8] * 10)
+    assert found["energy"] is not None, found["energy_absent"]
+    assert (found["energy"]["idle_w"], found["energy"]["mean_w"]) == (pytest.approx(5), pytest.approx(15, abs=1))
 
 
 def test_no_meter_outlives_a_killed_measurement(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from targets.telemetry import Absent, Column, Energy, FrameEnergy, Gap, Trace, energy, energy_per_frame
+from targets.telemetry import Absent, Column, Energy, FrameEnergy, Gap, Recorder, Sensor, Trace, energy, energy_per_frame, measure_idle
 
 WHOLE = Column(name="VDD_IN_w", role="power", covers="the module's input")
 PART = Column(name="VDD_SOC_w", role="power")
@@ -70,7 +72,7 @@ def test_no_power_is_not_available_and_not_zero(empty: Trace) -> None:
 
 
 def test_a_frame_costs_what_is_drawn_above_idle() -> None:
-    busy, idle = trace([0, 10], VDD_IN_w=[9, 9]), trace([0, 5], VDD_IN_w=[4, 4])
+    busy, idle = trace(range(11), VDD_IN_w=[9] * 11), trace([0, 5], VDD_IN_w=[4, 4])
     found = energy_per_frame(busy, idle, 250)
     assert isinstance(found, FrameEnergy)
     assert found.per_frame_j == pytest.approx((9 - 4) * 10 / 250)
@@ -82,18 +84,76 @@ def test_a_frame_costs_what_is_drawn_above_idle() -> None:
 
 
 def test_frames_without_an_answer() -> None:
-    busy, idle = trace([0, 10], VDD_IN_w=[9, 9]), trace([0, 5], VDD_IN_w=[9, 9])
+    busy, idle = trace(range(11), VDD_IN_w=[9] * 11), trace([0, 5], VDD_IN_w=[9, 9])
     for found, word in (
         (energy_per_frame(busy, idle, 10), "not above"),
         (energy_per_frame(busy, trace([0, 1]), 10), "while idle"),
         (energy_per_frame(trace([0, 1]), idle, 10), "no power sensor"),
         (energy_per_frame(busy, trace([0, 5], package_0_j=[0, 1]), 1), "rapl"),
+        (energy_per_frame(busy, idle, 10, during_s=(0.5, 9.5)), "power-rails gave 9 new values of VDD_IN_w in 8 s, at least 10 are needed"),
+        (energy_per_frame(busy, idle, 10, during_s=(0.5, 0.9)), "gave 0 new values"),
+        (energy_per_frame(trace([0, 1, 2], VDD_SOC_w=[1, 1, 1]), idle, 10), "power-rails: no rail of the whole machine"),
         (energy_per_frame(busy, trace([0, 5], VDD_IN_w=[1, 1]), 0), "no frames"),
     ):
         assert isinstance(found, Absent)
         assert word in found.why
 
 
+def stepping(busy: list[bool]) -> Sensor:
+    """15 W while `busy` holds something, else 5 W."""
+
+    class Power:
+        columns = (WHOLE,)
+
+        def read(self) -> dict[str, float]:
+            return {"VDD_IN_w": 15.0 if busy else 5.0}
+
+        def close(self) -> None:
+            pass
+
+    return Sensor(name="power-rails", about="", open=lambda root: Power(), gives_power=True)
+
+
+def test_what_was_drawn_before_and_after_the_loop_is_not_in_it() -> None:
+    """The first sample of a recorder is taken before the loop and the last one after it."""
+    busy: list[bool] = []
+    recorder = Recorder([stepping(busy)], period_s=0.02)
+    idle = measure_idle(recorder, 0.1)
+    recorder.start()
+    start_ns = time.perf_counter_ns()
+    busy.append(True)
+    time.sleep(0.6)
+    end_ns = time.perf_counter_ns()
+    busy.clear()
+    trace = recorder.stop()
+    assert (trace.values["VDD_IN_w"][0], trace.values["VDD_IN_w"][-1]) == (5.0, 5.0)
+    found = energy_per_frame(trace, idle, 10, seconds=0.6, during_s=((start_ns - trace.start_ns) / 1e9, (end_ns - trace.start_ns) / 1e9))
+    assert isinstance(found, FrameEnergy), found
+    assert (found.mean_w, found.idle_w) == (pytest.approx(15.0), pytest.approx(5.0))
+    assert found.per_frame_j == pytest.approx(10 * 0.6 / 10)
+
+
+def test_an_answer_that_is_repeated_is_no_sample() -> None:
+    """5 W were read before the loop and are repeated in it; then 15 W, asked for at every third sample."""
+    seen = trace(range(8), VDD_IN_w=[5, 5, 5, 15, 15, 15, 15, 15])
+    whole = energy(replace(seen, held={"VDD_IN_w": (1, 2, 4, 5)}), during_s=(0.5, 6.5))
+    assert isinstance(whole, Energy)
+    assert (whole.mean_w, whole.samples) == (pytest.approx(15.0), 2)
+
+
+def test_a_mean_counts_for_the_time_it_is_the_mean_of() -> None:
+    mean = replace(WHOLE, averages=True)
+    seen = Trace(start_ns=0, times_s=(0.0, 1.0, 3.0), columns=(mean,), values={"VDD_IN_w": (5.0, 15.0, 12.0)},
+                 sensors={"power-rails": ("VDD_IN_w",)})
+    assert joules(seen).energy_j == pytest.approx(15 * 1 + 12 * 2)
+    slow = replace(seen, times_s=tuple(range(9)), values={"VDD_IN_w": (5, 5, 5, 5, 15, 15, 15, 15, 14)},
+                   held={"VDD_IN_w": (1, 2, 3, 5, 6, 7)})
+    assert joules(slow).mean_w == pytest.approx((15 * 4 + 14 * 4) / 8), "a line every four seconds, each the mean of its four"
+
+
 def test_gaps_are_facts_of_the_trace() -> None:
+    piece = replace(trace(range(4), VDD_IN_w=[1, 1, 2, 2]), held={"VDD_IN_w": (1, 3)}).between(1, 3)
+    assert (piece.held, piece.fresh("VDD_IN_w")) == ({"VDD_IN_w": (0, 2)}, [(2, 2)])
+    assert Trace.from_json(piece.to_json()) == piece
     gap = Gap(column="VDD_IN_w", start_s=1, end_s=2, samples=2, why="it printed nothing")
     assert Trace.from_json(Trace(start_ns=0, times_s=(), columns=(), values={}, sensors={}, gaps=(gap,)).to_json()).gaps == (gap,)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from board_trees import jetson_orin_nano, raspberry_pi_4, write
+from board_trees import jetson_orin_nano, raspberry_pi_4, raspberry_pi_5, write
 
 from targets.boards import TARGETS
-from targets.telemetry import SENSORS, Absent, Column, Recorder, Sensor, Trace, find_sensors, measure_idle
-from targets.telemetry import raspberry_pi as firmware
+from targets.telemetry import SENSORS, Column, Recorder, Sensor, Trace, find_sensors, measure_idle, throttling_verdict
 from targets.telemetry.base import Reading
 from targets.telemetry.recorder import Sampler
 
@@ -68,20 +67,36 @@ def test_a_sensor_that_stops_in_the_middle_is_a_gap(tmp_path: Path) -> None:
 
 
 def test_firmware_is_asked_every_third_second(tmp_path: Path) -> None:
-    probe = SENSORS["pi-clock"].open(raspberry_pi_4(tmp_path))
-    assert not isinstance(probe, Absent)
-    write(tmp_path, {"firmware/measure_clock": "frequency(0)=600000000"})
-    assert probe.read()["arm_mhz"] > 1800, "the answer of just now still holds"
+    root, clock = raspberry_pi_4(tmp_path), Seconds()
+    sampler = Sampler(find_sensors(["pi-clock"]), root, clock)
+    for number in range(5):
+        write(root, {"firmware/measure_clock": f"frequency(0)={600 + number}000000"})
+        sampler.sample()
+        clock.now_s += 1
+    trace = sampler.close()
+    assert trace.values["arm_mhz"] == (600, 600, 600, 603, 603), "an answer holds for two more samples"
+    assert trace.held == {"arm_mhz": (1, 2, 4)}
+    assert trace.fresh("arm_mhz") == [(0.0, 600), (3.0, 603)]
 
 
-def test_a_whole_sensor_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firmware, "ASK_EVERY_S", 0.0)
+def test_firmware_is_asked_when_a_loop_begins_and_when_it_has_ended(tmp_path: Path) -> None:
+    """It remembers what happened in between (bits 16 and higher)."""
+    recorder = Recorder(["pi-throttled"], raspberry_pi_5(tmp_path), period_s=0.05)
+    recorder.start()
+    write(tmp_path, {"firmware/get_throttled": "throttled=0x60000"})
+    time.sleep(0.2)
+    trace = recorder.stop()
+    assert (trace.values["pi_throttled_bits"][0], trace.values["pi_throttled_bits"][-1]) == (0, 0x60000)
+    assert throttling_verdict(trace, ()).evidence == ("firmware: ARM frequency capped, throttled",)
+
+
+def test_a_whole_sensor_that_fails_takes_no_other_along(tmp_path: Path) -> None:
     root, clock = raspberry_pi_4(tmp_path), Seconds()
     sampler = Sampler(find_sensors(["pi-throttled", "temperature"]), root, clock)
     sampler.sample()
     (root / "usr/bin/vcgencmd").unlink()
     write(root, {"sys/class/thermal/thermal_zone0/temp": "no number"})
-    sampler.sample()
+    sampler.sample(anew=True)
     trace = sampler.close()
     assert trace.values == {"pi_throttled_bits": (0xE0000, None), "cpu_thermal_c": (47.25, None)}
     assert {gap.column: gap.why for gap in trace.gaps} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,19 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
     files = [Path(file) for file in request["files"]]
     limits = limits_of(request)
     import_rss_bytes = status_bytes("VmRSS")
-    watch = Watch(target, clock, request["quick"], request.get("meter", ""))
-    on_progress("rest", 0.0)
-    surroundings = watch.rest()
+    with closing(Watch(target, clock, request["quick"], request.get("meter", ""))) as watch:
+        on_progress("rest", 0.0)
+        surroundings = watch.rest()
 
-    on_progress("open", 0.0)
-    session, cold_open_ns = timed(clock, lambda: open_session(bundle, runtime, options))
-    first_frame = model_frames(bundle, files[:1])[0]
-    _, first_ns = timed(clock, lambda: session.run(first_frame))
-    stream = Stream(session, bundle.manifest.contract, files, clock)
-    warm = warm_up(stream.step, limits, clock, on_progress)
-    on_progress("measure", 0.0)
-    with watch.around(surroundings):
-        times, seconds = measure_stream(stream, limits, clock, on_progress)
+        on_progress("open", 0.0)
+        session, cold_open_ns = timed(clock, lambda: open_session(bundle, runtime, options))
+        first_frame = model_frames(bundle, files[:1])[0]
+        _, first_ns = timed(clock, lambda: session.run(first_frame))
+        stream = Stream(session, bundle.manifest.contract, files, clock)
+        warm = warm_up(stream.step, limits, clock, on_progress)
+        on_progress("measure", 0.0)
+        with watch.around(surroundings):
+            times, seconds = measure_stream(stream, limits, clock, on_progress)
     peak_rss_bytes = status_bytes("VmHWM")
     settings = dict(session.settings)
     session.close()

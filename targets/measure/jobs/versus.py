@@ -14,7 +14,7 @@ from targets.measure.jobs.base import limits_of, plan_here, versions
 from targets.measure.loop import Clock, Progress, Stream, warm_up
 from targets.measure.pinning import pin
 from targets.measure.result import Limits
-from targets.measure.surroundings import LOOK_S, load_average, share_of_others
+from targets.measure.surroundings import LOOK_S, load_average, load_facts
 from targets.measure.versus import BlockTimes, Side, Versus, run_pairs
 from targets.runtimes import Session, open_session
 from targets.telemetry import Recorder, measure_idle
@@ -66,8 +66,7 @@ def versus(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict
         a=a.side(pairs.first), b=b.side(pairs.second), null_inference=null.ratio("inference"), null_end_to_end=null.ratio("end_to_end"),
         inference=pairs.ratio("inference"), end_to_end=pairs.ratio("end_to_end"), pairs=len(pairs.first),
         frames_per_block=pairs.frames_per_block, cpus=cpus, steady=a.steady and again.steady and b.steady,
-        load={"load_average_before": before, "load_average_after": load_average(), "others_before": share_of_others(idle, "other_cpu_s"),
-              "others_during": share_of_others(trace, "other_cpu_s"), "stolen_during": share_of_others(trace, "stolen_cpu_s")},
+        load=load_facts(before, idle, trace),
         quick=request["quick"], machine=machine, measured_on=measured_on(target, machine),
     )
     a.session.close()
