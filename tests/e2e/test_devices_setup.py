@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,13 @@ class Lab:
         return last
 
     def working(self) -> list[str]:
-        """What runs of the board's set-up and its environments."""
+        """What runs on this very board: what sshd started there, and all below it."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                except OSError:
-                    continue
-                if str(self.home) in words or "What makes edgeseg's environment on a board" in words:
-                    found.append(f"{entry.name} {words[:200]}")
+                with suppress(OSError):
+                    if f"HOME={self.home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(f"{entry.name} {(entry / 'cmdline').read_bytes().decode(errors='replace')[:200]}")
         return found
 
 
@@ -150,6 +148,7 @@ def test_a_board_without_network_gets_everything_from_here(lab: Lab, ready: dict
     assert ready["python"] == str(lab.venv / "bin" / "python")
     assert ready["num_wheels"] >= 5
     assert "litert" in ready["site"]["runtimes"]
+    assert (lab.home / ".cache/edgeseg/device").stat().st_mode & 0o777 == 0o700
     assert len(list((lab.venv.parent / "venvs").iterdir())) == 1
     assert not (lab.venv.parent / "wheels").exists()
 
@@ -181,6 +180,7 @@ def test_a_host_that_dies_leaves_the_old_environment_and_no_process(lab: Lab, re
         while len(list((lab.venv.parent / "venvs").iterdir())) < 2 and host.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         assert host.poll() is None
+        assert lab.working()
         host.send_signal(signal.SIGKILL)
     finally:
         host.kill()
