@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final, NamedTuple
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import ConfigError, EdgesegError
+from edgeseg.core.errors import ConfigError, EdgesegError, explain_os_error
 from edgeseg.core.files import read_json, write_json
 from targets.boards.base import Plan
 from targets.machine import Machine, describe_machine
@@ -50,7 +51,7 @@ class Entry:
     high: float
     """Its 95 % interval."""
     same_answers: float
-    """Least share of pixels, or of objects, that came out as sealed and as with the target's own settings."""
+    """Least share of pixels, or of objects, that came out as with the target's own settings; 1 where those were kept."""
     quick: bool
 
 
@@ -155,6 +156,24 @@ def entry_words(entry: Entry) -> str:
 def fields_words(fields: Mapping[str, Any]) -> str:
     """`num_threads=4, streams=1`."""
     return ", ".join(f"{name.removeprefix('extra.')}={value}" for name, value in fields.items())
+
+
+def prepare_tuned(bundle: Bundle) -> None:
+    """Find out whether settings can be kept beside a bundle, before minutes are spent on finding them.
+
+    Raises:
+        ConfigError: a file of that name is there and is not one of ours.
+        NoPermissionError: the folder cannot be written.
+        OutputError: its disk is full, or it cannot be locked.
+    """
+    path = tuned_path(bundle.folder)
+    try:
+        with _alone(path.parent), TemporaryFile(dir=path.parent) as probe:
+            probe.write(b"{}")
+            if path.exists():
+                _read(path)
+    except OSError as error:
+        raise explain_os_error(OSError(error.errno, error.strerror, str(path)), doing="writing") from error
 
 
 def save_tuned(bundle: Bundle, entry: Entry) -> Path:

@@ -13,7 +13,7 @@ from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.network_latency import frame_files, place_key
 from edgeseg.workflow.places import Place
 from targets.boards import Plan, Target
-from targets.tuned import entry_words, save_tuned
+from targets.tuned import entry_words, prepare_tuned, save_tuned
 from targets.tuning.knobs import KNOBS, with_fields
 from targets.tuning.tune import tune
 
@@ -39,13 +39,16 @@ def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBun
         ctx.ui.progress(f"tuning {bundle.name}: {stage}", round(100 * min(done, 1.0)), 100)
 
     def make(output: Path) -> None:
+        keep = how.options.precision_hint == "f32"  # an entry of the file is for the target's own arithmetic
+        if keep:
+            prepare_tuned(bundle.bundle)
         try:
             result = tune(bundle.bundle, frame_files(data), device=place.device, target=target.name, how=how, quick=quick,
                           keep=("precision_hint",), on_progress=show)
         except BundleError as error:  # the goal on golden frames says so, too
             write_json(output, {"chosen": {}, "words": f"not tuned: {error}"})
             return
-        if how.options.precision_hint == "f32":
+        if keep:
             save_tuned(bundle.bundle, result.entry())
         write_json(output, {**result.to_json(), "words": f"tuned for latency ({entry_words(result.entry())})"})
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeseg.core.bundle import Bundle, open_bundle
-from edgeseg.core.errors import InputMissingError, require_path
+from edgeseg.core.errors import EdgesegError, InputMissingError, require_path
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.places import find_place
 from edgeseg.workflow.ui import Ui
 from targets.devices.inventory import find_device
-from targets.tuned import fields_words, save_tuned
+from targets.tuned import fields_words, prepare_tuned, save_tuned
 from targets.tuning.result import Row, TuneResult
 from targets.tuning.tune import refuse_emulated
 from targets.tuning.tune import tune as find_settings
@@ -26,11 +26,13 @@ def tune(
         TargetError: the target does not run it, there is nothing to tune, or the device is emulated.
         BundleError: it does not answer there as it was sealed.
         DeviceError: the device cannot be used.
+        ConfigError, NoPermissionError, OutputError: what is found could not be kept beside the bundle.
     """
     bundle = open_bundle(require_path(folder, what="bundle"))
     frames = _frames(bundle, data)
     if device:
         refuse_emulated(find_device(device))
+    prepare_tuned(bundle)
     place = find_place(device, ui=ui)
     target = target or place.target
     result = find_settings(
@@ -38,9 +40,15 @@ def tune(
         allow_arithmetic=allow_arithmetic,
         on_progress=lambda stage, done: ui.progress(f"tuning: {stage}", round(100 * min(done, 1.0)), 100),
     )
-    kept = save_tuned(bundle, result.entry())
+    lines = result_lines(result)
+    try:
+        kept = save_tuned(bundle, result.entry())
+    except (EdgesegError, OSError):  # since it was looked at; what took minutes is said all the same
+        for line in lines:
+            ui.say(line)
+        raise
     facts = {**result.to_json(), "frames": "golden frames of the bundle" if data is None else str(data), "file": str(kept)}
-    return Outcome((*result_lines(result), f"kept in {kept}"), facts)
+    return Outcome((*lines, f"kept in {kept}"), facts)
 
 
 def _frames(bundle: Bundle, data: Path | None) -> list[Path]:

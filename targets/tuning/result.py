@@ -18,7 +18,7 @@ class Row:
     fields: Mapping[str, Any]
     """What the knobs stood at."""
     same_answers: float | None = None
-    """Least share of pixels, or of objects, that came out as sealed and as with the default; `None` = it did not answer."""
+    """Least share of pixels, or of objects, that came out as with the default; `None` = it did not answer."""
     cost_ms: float | None = None
     """Median over its blocks: p90 of a call for `latency`, time over frames for `throughput`; `None` = it was not raced."""
     ratio: float | None = None

@@ -86,7 +86,7 @@ def tune(
         bundle=bundle.manifest.name, bundle_sha256=bundle.manifest.sha256, target=target, purpose=purpose, quick=quick,
         runtime=how.runtime, provider=how.options.provider, version=seen.version, default=plans[0], chosen=plans[chosen],
         best=plans[best], gain=checked.gain, low=checked.low, high=checked.high, blocks=checked.pairs,
-        same_answers=turns.tried[chosen]["answers"], rows=_rows(plans, standings, reasons, turns.tried),
+        same_answers=turns.tried[chosen]["same"], rows=_rows(plans, standings, reasons, turns.tried),
         machine=seen.machine, measured_on=seen.measured_on,
     )
 
@@ -145,7 +145,7 @@ def _rows(
     plans: Sequence[Mapping[str, Any]], standings: Sequence[Standing], reasons: Mapping[int, str], tried: Mapping[int, Mapping[str, Any]],
 ) -> tuple[Row, ...]:
     def row(number: int) -> Row:
-        return Row(fields=plans[number], same_answers=tried.get(number, {}).get("answers"), reason=reasons.get(number, ""))
+        return Row(fields=plans[number], same_answers=tried.get(number, {}).get("same"), reason=reasons.get(number, ""))
 
     raced = [
         replace(row(one.setting), cost_ms=one.cost_ms, ratio=one.ratio, low=one.low, high=one.high, rounds=one.rounds) for one in standings

@@ -42,13 +42,18 @@ class Turns:
         """Settings that took their process along, and how."""
 
     def try_out(self) -> None:
-        """Open every setting once. `answers` of a row is the share that is as sealed (in f32) and as with the first setting."""
+        """Open every setting once.
+
+        `answers` of a row is the share that is as sealed (in f32) and as with the first setting, which is what is asked for; `same` is the
+        share as with the first setting alone. Golden frames tell of that only where fewer came out as sealed than with the first.
+        """
         left, result = self._run("tune-try", range(len(self._options)), "trying settings", needed=True)
         self.tried = dict(zip(left, result["rows"], strict=True))
         compared = ("golden", "same") if self._options[0].precision_hint == "f32" else ("same",)
         for row in self.tried.values():
             if "refused" not in row:
                 row["answers"] = min(row[name] for name in compared)
+                row["same"] = row["same"] if row["golden"] >= self.tried[0]["golden"] else row["answers"]
 
     def race(self, settings: Sequence[int], blocks: int) -> dict[int, list[float]]:
         """See `targets.tuning.search.Race`."""

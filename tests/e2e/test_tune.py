@@ -24,7 +24,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     return captured.err if code else captured.out
 
 
-def test_tuned_settings_are_found_used_and_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tuned_settings_are_found_used_and_said(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = json.loads(said(capsys, "tune", folder, "--quick", "--json"))
     kept = Path(found["file"])
     assert kept == folder.with_name("tflite.tuned.json")
@@ -48,6 +50,9 @@ def test_tuned_settings_are_found_used_and_said(folder: Path, tmp_path: Path, ca
     error = said(capsys, "predict", folder, tmp_path / "a.png", "--out", tmp_path / "out", "--force", code=2)
     assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 1; ")
     assert error.count("\n") == 1
+    monkeypatch.setattr("edgeseg.workflow.tuning.find_settings", lambda *_, **more: pytest.fail("minutes were spent before it was said"))
+    error = said(capsys, "tune", folder, "--quick", code=2)
+    assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 1; ")
     kept.unlink()
 
 

@@ -12,11 +12,11 @@ import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import Bundle, open_bundle
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, NoPermissionError
 from targets.boards import Plan
 from targets.machine import Machine, describe_machine
 from targets.runtimes import RUNTIMES, RuntimeOptions
-from targets.tuned import Entry, fingerprint, load_tuned, save_tuned, settings_for, tuned_path
+from targets.tuned import Entry, fingerprint, load_tuned, prepare_tuned, save_tuned, settings_for, tuned_path
 
 HOW = Plan("null", RuntimeOptions(num_threads=1, cache_dir="kept"))
 HERE = replace(describe_machine(), cores=8)  # whatever this process may use
@@ -148,3 +148,16 @@ def test_a_file_that_is_not_ours_is_an_error_but_for_untuned(bundle: Bundle, spo
     with pytest.raises(ConfigError, match=rf"{path}: {said}.*; type edgeseg tune again after removing it, or add --untuned"):
         settings(bundle)
     assert settings(bundle, untuned=True) == (HOW, "")
+
+
+def test_whether_it_can_be_kept_is_known_before(bundle: Bundle) -> None:
+    before = set(bundle.folder.parent.iterdir())
+    prepare_tuned(bundle)
+    assert set(bundle.folder.parent.iterdir()) == before
+    path = save_tuned(bundle, entry())
+    prepare_tuned(bundle)
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{path}: not a file of tuned settings of schema 1"):
+        prepare_tuned(bundle)
+    with pytest.raises(NoPermissionError, match=r"no permission while writing /sys/kernel\.tuned\.json"):
+        prepare_tuned(replace(bundle, folder=Path("/sys/kernel")))  # where not even root can write
