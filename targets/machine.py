@@ -55,6 +55,8 @@ class Machine:
     """`virtual machine`, `container`, both, or `no`."""
     cpu_limit: str = NOT_AVAILABLE
     """Processors' worth of time the control group may use, or `none`."""
+    accelerators: str = NOT_AVAILABLE
+    """GPUs and NPUs that the kernel has drivers for, with their PCI numbers: `Intel GPU 56a0, Intel NPU 7d1d`."""
 
     def to_json(self) -> dict[str, object]:
         """Give all facts as JSON values."""
@@ -72,6 +74,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or NOT_AVAILABLE,
         governors=state.governors(root), power_mode=state.power_mode(root), boost=state.boost(root), smt=state.smt(root),
         firmware=state.firmware(root), virtual=state.virtual(root), cpu_limit=state.cpu_limit(root),
+        accelerators=state.accelerators(root),
     )
 
 

@@ -15,6 +15,8 @@ from typing import Final
 from targets.telemetry.base import numbered, text_or
 
 NOT_AVAILABLE: Final = "not available"
+_MAKERS: Final = {"0x8086": "Intel", "0x10de": "NVIDIA", "0x1002": "AMD"}
+"""PCI vendor numbers (pci-ids.ucw.cz)."""
 
 
 def governors(root: Path) -> str:
@@ -47,6 +49,17 @@ def boost(root: Path) -> str:
 def smt(root: Path) -> str:
     """`on` or `off`: whether two processors share one core."""
     return {"1": "on", "0": "off"}.get(text_or(root / "sys/devices/system/cpu/smt/active"), NOT_AVAILABLE)
+
+
+def accelerators(root: Path) -> str:
+    """GPUs (`/sys/class/drm`) and NPUs (`/sys/class/accel`) on the PCI bus, by maker and device number: `Intel GPU 56a0`."""
+    found = []
+    for kind, folder, names in (("GPU", "drm", "renderD*"), ("NPU", "accel", "accel*")):
+        for node in numbered(root / "sys/class" / folder, names):
+            maker = _MAKERS.get(text_or(node / "device/vendor"))
+            if maker:
+                found.append(f"{maker} {kind} {text_or(node / 'device/device').removeprefix('0x')}".rstrip())
+    return ", ".join(found) or NOT_AVAILABLE
 
 
 def firmware(root: Path) -> str:

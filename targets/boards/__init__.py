@@ -10,6 +10,7 @@ from edgeseg.core.errors import ConfigError, TargetError
 from targets.boards.base import MeasuredOn, Plan, Run, Target, Wishes
 from targets.boards.host import HOST
 from targets.boards.intel_cpu import INTEL_CPU
+from targets.boards.intel_gpu import INTEL_GPU
 from targets.boards.jetson_orin_nano import JETSON_ORIN_NANO
 from targets.boards.raspberry_pi_4 import RASPBERRY_PI_4
 from targets.boards.raspberry_pi_5 import RASPBERRY_PI_5
@@ -19,7 +20,7 @@ from targets.runtimes import RUNTIMES, RuntimeOptions, available_providers
 __all__ = ["TARGETS", "MeasuredOn", "Plan", "Run", "Target", "Wishes", "find_target", "measured_on", "plan"]
 
 TARGETS: Final[dict[str, Target]] = {
-    target.name: target for target in (HOST, INTEL_CPU, RASPBERRY_PI_4, RASPBERRY_PI_5, JETSON_ORIN_NANO)
+    target.name: target for target in (HOST, INTEL_CPU, INTEL_GPU, RASPBERRY_PI_4, RASPBERRY_PI_5, JETSON_ORIN_NANO)
 }
 
 

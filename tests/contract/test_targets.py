@@ -15,9 +15,15 @@ from targets.machine import Machine, describe_machine
 from targets.measure.bench import bench
 from targets.runtimes import RUNTIMES, open_session
 from targets.runtimes.onnxruntime import available_providers
+from targets.runtimes.openvino import available_providers as openvino_providers
 
 TREES: dict[str, dict[str, str]] = {
     "intel-cpu": {"proc/cpuinfo": "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) Ultra 7 155H\n"},
+    "intel-gpu": {  # a card, in a computer with another maker's processor
+        "proc/cpuinfo": "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD Ryzen 5 7600\n",
+        "sys/class/drm/renderD128/device/vendor": "0x8086\n",
+        "sys/class/drm/renderD128/device/device": "0x56a0\n",
+    },
     "raspberry-pi-4": {
         "proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n\n" * 4,
         "proc/device-tree/model": "Raspberry Pi 4 Model B Rev 1.5\0",
@@ -101,6 +107,13 @@ def test_a_number_from_elsewhere_says_so(tmp_path: Path) -> None:
 def test_unknown_target_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'raspberry-pi-5'"):
         find_target("raspbery-pi-5")
+
+
+@pytest.mark.skipif("gpu" in openvino_providers(), reason="an Intel GPU is here, so the bundle runs")
+def test_an_intel_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    runtime, options = plan("intel-gpu", "openvino", "fp32")
+    with pytest.raises(TargetError, match="openvino sees no GPU on this machine; it sees CPU"):
+        open_session(tiny_bundle(tmp_path, "openvino"), runtime, options)
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="CUDA is here, so a Jetson's bundle runs")

@@ -11,7 +11,7 @@ from board_trees import intel, jetson_orin_nano, raspberry_pi_5, write, x86_with
 from targets.doctor import Row, examine
 from targets.machine import NOT_AVAILABLE, Machine, describe_machine
 
-NEW = ("governors", "power_mode", "boost", "smt", "firmware", "virtual", "cpu_limit")
+NEW = ("governors", "power_mode", "boost", "smt", "firmware", "virtual", "cpu_limit", "accelerators")
 
 
 def rows(root: Path) -> dict[str, Row]:
@@ -40,6 +40,14 @@ def test_an_intel_laptop(tmp_path: Path) -> None:
     assert machine.governors == "powersave/balance_performance (4 policies)"
     assert (machine.power_mode, machine.boost, machine.smt) == ("balanced", "on", "on")
     assert machine.firmware == "BIOS LENOVO N1QET98W (1.73 ) 06/20/2023, microcode 0xf6"
+
+
+def test_gpus_and_npus_of_known_makers(tmp_path: Path) -> None:
+    pci = {"drm/renderD128": ("0x8086", "0x7d55"), "drm/renderD129": ("0x10de", "0x2684"), "accel/accel0": ("0x8086", "0x7d1d"),
+           "drm/renderD130": ("0x1234", "0x1111")}
+    write(tmp_path, {f"sys/class/{node}/device/{name}": value for node, pair in pci.items()
+                     for name, value in zip(("vendor", "device"), pair, strict=True)})
+    assert describe_machine(tmp_path).accelerators == "Intel GPU 7d55, NVIDIA GPU 2684, Intel NPU 7d1d"
 
 
 def test_a_virtual_machine_and_a_container(tmp_path: Path) -> None:
