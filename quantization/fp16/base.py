@@ -1,8 +1,9 @@
 """What makes fp16 of an fp32 bundle, and what all of them share.
 
 For ONNX, OpenVINO and TFLite only weights are stored in fp16, each followed by a conversion to float32, so the file runs wherever the fp32
-file runs, at about half its size. OpenVINO on a GPU computes in fp16 where that is asked for; ONNX Runtime, OpenVINO and LiteRT on a CPU convert the
-weights once when they load and compute in float32, as fast as before. For TensorRT all tensors are fp16. What fp16 cannot hold stays.
+file runs, at about half its size. OpenVINO on a GPU computes in fp16 where that is asked for; ONNX Runtime, OpenVINO and LiteRT on a CPU
+convert the weights once when they load and compute in float32, as fast as before. For TensorRT all tensors are fp16. What fp16 cannot hold
+stays.
 """
 
 from __future__ import annotations
