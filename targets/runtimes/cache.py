@@ -2,7 +2,8 @@
 
 Each set of facts (model, machine, SDK, settings) has a folder of its own, named by a hash of all of them; when any of them changes, another
 folder is used and the old one never looked at. What lies there is machine code or as good as that, so the folder belongs to this user, and
-one that others may write to is refused.
+one that others may write to is refused. Bytes that changed (a bad block of a card) are answers that changed, which SDKs do not notice, so
+hashes are kept.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import hashlib
 import os
 import platform
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from edgeseg.core.errors import NoPermissionError, explain_os_error
-from edgeseg.core.files import sha256_json, write_json
+from edgeseg.core.files import patient_lock, read_json, sha256_file, sha256_json, write_json
+from targets.runtimes.base import installed_version
 
-_FACTS: Final = "facts.json"
+_FACTS, _HASHES, _LOCK = "facts.json", "sha256.json", "lock"
 _PROCESSOR: Final = frozenset({"model name", "flags", "Features", "CPU implementer", "CPU part"})
 """Lines of /proc/cpuinfo that say which machine code runs."""
 
@@ -47,6 +50,45 @@ def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:
     return folder
 
 
+@contextmanager
+def intact(folder: Path) -> Iterator[None]:
+    """Let an SDK keep files in a folder of `cache_folder` and take from there only what it wrote, one process at a time.
+
+    Files whose SHA-256 is not the one noted when they were written are removed before, so that they are made anew.
+    """
+    with patient_lock(folder / _LOCK, holder="edgeseg"):
+        noted = _noted(folder / _HASHES)
+        whole = {}
+        for file in _kept_files(folder):
+            if noted.get(file.name) == _hash(file):
+                whole[file.name] = noted[file.name]
+            else:
+                file.unlink()
+        yield
+        found = {file.name: whole.get(file.name) or sha256_file(file) for file in _kept_files(folder)}
+        if found != noted:
+            write_json(folder / _HASHES, found)
+
+
+def _kept_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name not in (_FACTS, _HASHES, _LOCK))
+
+
+def _noted(file: Path) -> dict[str, str]:
+    try:
+        noted = read_json(file)
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _hash(file: Path) -> str | None:
+    try:
+        return sha256_file(file)
+    except OSError:  # a block that cannot be read
+        return None
+
+
 def check_own(path: Path) -> None:
     """Refuse a file or folder that is not this user's alone to write.
 
@@ -58,6 +100,11 @@ def check_own(path: Path) -> None:
         raise NoPermissionError(
             f"{path} is not this user's alone to write, and what lies there is executed; remove it, or choose another cache folder"
         )
+
+
+def tensorrt_version() -> str | None:
+    """Version of TensorRT as its Python package says it; its libraries alone do not say it without being loaded."""
+    return installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 
 
 def processor_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

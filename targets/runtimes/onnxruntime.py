@@ -5,6 +5,7 @@ IO binding: on the CPU the frame is read where it lies and the answer written wh
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from targets.runtimes.base import (
     installed_version,
     load_errors,
 )
-from targets.runtimes.cache import cache_folder
+from targets.runtimes.cache import cache_folder, intact, tensorrt_version
 from targets.runtimes.cuda import Cuda
 from targets.runtimes.options import refuse_options
 
@@ -140,10 +141,12 @@ def profiled_session(ort: Any, bundle: Bundle, options: RuntimeOptions, prefix: 
 
 def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: Any) -> Any:  # noqa: ANN401 - an SDK module
     """Open with the provider alone. Left to itself the SDK tries again on the CPU, which it prints but does not raise."""
+    folder = _engine_folder(bundle, options)
     try:
-        return ort.InferenceSession(
-            str(bundle.model_path), session_options, providers=_provider_list(bundle, options), enable_fallback=0,
-        )
+        with nullcontext() if folder is None else intact(folder):
+            return ort.InferenceSession(
+                str(bundle.model_path), session_options, providers=_provider_list(bundle, options, folder), enable_fallback=0,
+            )
     except Exception as error:
         if options.provider == "cpu":
             raise
@@ -153,7 +156,7 @@ def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: An
         ) from error
 
 
-def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, dict[str, str]]]:
+def _provider_list(bundle: Bundle, options: RuntimeOptions, engines: Path | None) -> list[tuple[str, dict[str, str]]]:
     cuda = {"device_id": options.device or "0"}
     settings: dict[str, dict[str, str]] = {
         "TensorrtExecutionProvider": {
@@ -161,7 +164,8 @@ def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, d
             # A file whose own tensors are fp16 is not taken without it; elsewhere it is a wish of the caller's.
             "trt_fp16_enable": str(int(options.precision_hint == "f16" or bundle.manifest.scheme.get("activations") == "fp16")),
             "trt_int8_enable": str(int(bundle.manifest.precision in ("int8", "mixed"))),
-            **_engine_cache(bundle, options),
+            **({} if engines is None else {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines),
+                                           "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(engines)}),
         },
         # TF32 keeps 10 bits of mantissa: not the fp32 that was asked for.
         "CUDAExecutionProvider": {**cuda, "use_tf32": "0", **options.extra},
@@ -169,11 +173,15 @@ def _provider_list(bundle: Bundle, options: RuntimeOptions) -> list[tuple[str, d
     return [(name, settings.get(name, {})) for name in EXECUTION_PROVIDERS[options.provider]]
 
 
-def _engine_cache(bundle: Bundle, options: RuntimeOptions) -> dict[str, str]:
-    """Where TensorRT's engines are kept. Its own key has neither the driver nor all settings in it; the folder's name has."""
+def _engine_folder(bundle: Bundle, options: RuntimeOptions) -> Path | None:
+    """Where TensorRT's engines are kept. Its own key has neither the driver nor all settings in it; the folder's name has.
+
+    Raises:
+        TargetError: the version of TensorRT is not known.
+    """
     if options.provider != "tensorrt" or not options.cache_dir:
-        return {}
-    tensorrt = installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
+        return None
+    tensorrt = tensorrt_version()
     if tensorrt is None:
         raise TargetError("the version of TensorRT is not known (its Python package is not installed), so its engines cannot be kept: "
                           "another version would be given them; leave cache_dir out, or install the package")
@@ -182,9 +190,7 @@ def _engine_cache(bundle: Bundle, options: RuntimeOptions) -> dict[str, str]:
         "tensorrt": tensorrt, "precision_hint": options.precision_hint,
         **Cuda(options.device).facts(),
     }
-    folder = str(cache_folder(options.cache_dir, "onnxruntime-tensorrt", facts))
-    return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder,
-            "trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+    return cache_folder(options.cache_dir, "onnxruntime-tensorrt", facts)
 
 
 def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object

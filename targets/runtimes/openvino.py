@@ -30,7 +30,7 @@ from targets.runtimes.base import (
     installed_version,
     load_errors,
 )
-from targets.runtimes.cache import cache_folder, processor_facts
+from targets.runtimes.cache import cache_folder, intact, processor_facts
 from targets.runtimes.options import refuse_options
 
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -121,7 +121,9 @@ def compile_model(ov: Any, model: Any, options: RuntimeOptions, *, model_sha256:
         # Its own key holds the model's path and time, not its bytes; so each model has a folder of its own.
         facts = {"model_sha256": model_sha256, "openvino": str(ov.__version__), "settings": json.dumps(settings, sort_keys=True),
                  "device": device, "device_name": str(core.get_property(device, "FULL_DEVICE_NAME")), **processor_facts()}
-        settings["CACHE_DIR"] = str(cache_folder(options.cache_dir, "openvino", facts))
+        folder = cache_folder(options.cache_dir, "openvino", facts)
+        with intact(folder):
+            return core.compile_model(model, device, {**settings, "CACHE_DIR": str(folder)})
     return core.compile_model(model, device, settings)
 
 

@@ -13,6 +13,7 @@ from tiny_models import strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, TargetError
+from edgeseg.core.files import sha256_file
 from targets.runtimes import RuntimeOptions, onnxruntime, open_session
 from targets.runtimes.cache import cache_folder, default_root, processor_facts
 from targets.runtimes.cuda import Cuda
@@ -130,6 +131,23 @@ def test_a_gpu_answers_what_is_in_a_buffer_now(tmp_path: Path) -> None:
 def test_litert_without_its_delegate(tflite: Bundle) -> None:
     assert "XNNPACK" in answers_right(tflite, "litert", RuntimeOptions())["delegate"]
     assert answers_right(tflite, "litert", RuntimeOptions(delegate=False))["delegate"] == "none"
+
+
+def test_a_compiled_model_that_changed_is_not_taken(openvino: Bundle, tmp_path: Path) -> None:
+    options = RuntimeOptions(cache_dir=str(tmp_path))
+    answers_right(openvino, "openvino", options)
+    (blob,) = tmp_path.rglob("*.blob")
+    whole, hashes = blob.read_bytes(), blob.with_name("sha256.json")
+    blob.write_bytes(whole[:-64] + b"\x7f" * 64)
+    answers_right(openvino, "openvino", options)
+    assert json.loads(hashes.read_text()) == {blob.name: sha256_file(blob)}
+    assert b"\x7f" * 64 not in blob.read_bytes()
+    made = blob.stat().st_ino, blob.stat().st_mtime_ns
+    answers_right(openvino, "openvino", options)
+    assert (blob.stat().st_ino, blob.stat().st_mtime_ns) == made  # taken from there
+    hashes.write_text("[]")  # harmed itself: nothing is known of what lies there
+    answers_right(openvino, "openvino", options)
+    assert json.loads(hashes.read_text()) == {blob.name: sha256_file(blob)}
 
 
 @pytest.mark.parametrize(("format", "runtime"), [("tflite", "litert"), ("onnx", "onnxruntime")])

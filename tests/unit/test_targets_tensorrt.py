@@ -299,9 +299,9 @@ def test_an_engine_of_another_recipe_is_not_used(bundle: Bundle, trt: StandIn, m
 
 
 def test_onnxruntime_keeps_no_engines_of_an_unknown_tensorrt(bundle: Bundle, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_room, "installed_version", lambda *names: None)
+    monkeypatch.setattr(onnxruntime_room, "tensorrt_version", lambda: None)
     with pytest.raises(TargetError, match="the version of TensorRT is not known"):
-        onnxruntime_room._engine_cache(bundle, RuntimeOptions(provider="tensorrt", cache_dir="cache"))
+        onnxruntime_room._engine_folder(bundle, RuntimeOptions(provider="tensorrt", cache_dir="cache"))
 
 
 def test_f16_is_a_flag_up_to_tensorrt_10_and_refused_after(bundle: Bundle, trt: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
