@@ -48,8 +48,8 @@ class Surroundings:
     pss_bytes: int | None = None
     """Of this process when the loop had ended; the kernel takes milliseconds for it, so it is not in the trace."""
 
-    def facts(self, end_to_end_ns: Sequence[int]) -> dict[str, Any]:
-        """Give the fields of `BenchResult` that say what went on, as JSON values."""
+    def facts(self, end_to_end_ns: Sequence[int], *, gpu: bool = False) -> dict[str, Any]:
+        """Give the fields of `BenchResult` that say what went on, as JSON values; `gpu` = frames were answered on one."""
         assert self.trace is not None, "facts before the loop ended"
         seconds = sum(end_to_end_ns) / 1e9
         during_s = ((self.start_ns - self.trace.start_ns) / 1e9, (self.end_ns - self.trace.start_ns) / 1e9)
@@ -60,7 +60,7 @@ class Surroundings:
             "trace": self.trace.to_json(),
             "pss_bytes": self.pss_bytes,
             "windows": [list(window) for window in windows],
-            "throttling": throttling_verdict(self.trace, windows).to_json(),
+            "throttling": throttling_verdict(self.trace, windows, gpu=gpu).to_json(),
             "drift": None if moved is None else moved.to_json(),
             "energy": None if isinstance(found, Absent) else found.to_json(),
             "energy_absent": found.why if isinstance(found, Absent) else "",

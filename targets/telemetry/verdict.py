@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
 from targets.telemetry.base import Column
+from targets.telemetry.clocks import GPU_CLOCK
 from targets.telemetry.raspberry_pi import CAPPING_BITS, decode_throttled
 from targets.telemetry.trace import Trace
 
@@ -43,6 +44,7 @@ class ThrottlingVerdict:
     sustained_p50_ms: float | None
     """Median over the last third of the windows."""
     evidence: tuple[str, ...]
+    """What sensors saw; where nothing decides, what may have to do with it."""
 
     @property
     def words(self) -> str:
@@ -80,8 +82,12 @@ def latency_windows(durations_ns: Sequence[int], *, window_s: float = 1.0, offse
     return windows
 
 
-def throttling_verdict(trace: Trace, windows: Sequence[LatencyWindow]) -> ThrottlingVerdict:
-    """Judge a measured loop by its latencies and the sensors recorded around it."""
+def throttling_verdict(trace: Trace, windows: Sequence[LatencyWindow], *, gpu: bool = False) -> ThrottlingVerdict:
+    """Judge a measured loop by its latencies and the sensors recorded around it.
+
+    Where frames became slower, a clock that fell is the reason if it is the highest of the processors' at a time, since that
+    of an idle one falls, and the GPU's only where frames were answered on it (`gpu`). Another one that fell is named and decides nothing.
+    """
     burst = sustained = slowdown = None
     if len(windows) >= LEAST_WINDOWS:
         burst = statistics.median(window.p50_ms for window in windows[:max(1, len(windows) // 6)])
@@ -92,9 +98,11 @@ def throttling_verdict(trace: Trace, windows: Sequence[LatencyWindow]) -> Thrott
     answered = any(trace.points(column.name) for column in trace.with_role("throttle"))
     throttled = bool(evidence) if answered else None
     slower = slowdown is not None and slowdown >= SLOWED
-    fallen = _fallen_clocks(trace)
-    if slower and fallen:
-        throttled, evidence = True, [*evidence, *fallen]
+    worked, idle = _fallen_clocks(trace, gpu=gpu)
+    if slower and worked:
+        throttled, evidence = True, [*evidence, *worked]
+    elif slower and not evidence:
+        evidence = [f"{words}, which had perhaps nothing to do" for words in idle]
     verdict: Outcome
     if throttled:
         verdict = "throttled"
@@ -150,17 +158,31 @@ def _flags_words(bits: Sequence[int]) -> str:
     return f"firmware: {', '.join(decode_throttled(seen).now)}"
 
 
-def _fallen_clocks(trace: Trace) -> list[str]:
-    """Clocks whose median over the last third is below 95 % of that over the first sixth (of the samples, at least one)."""
-    words = []
+def _fallen_clocks(trace: Trace, *, gpu: bool) -> tuple[list[str], list[str]]:
+    """Clocks that fell: of what worked, and of what perhaps had nothing to do."""
     heat = max(((value, column.name) for column in trace.with_role("temperature") for _, value in trace.points(column.name)), default=None)
     at = f" ({heat[1].removesuffix('_c')} up to {heat[0]:.0f} °C)" if heat else ""
-    for column in trace.with_role("clock"):
-        values = [value for _, value in trace.points(column.name)]
-        if len(values) < LEAST_WINDOWS:
+    clocks = {column.name for column in trace.with_role("clock")}
+    worked, idle = list[str](), list[str]()
+    for sensor, columns in trace.sensors.items():
+        names = [name for name in columns if name in clocks]
+        is_gpu = sensor == GPU_CLOCK.name
+        highest = [max(known) for values in zip(*(trace.values[name] for name in names), strict=True)
+                   if (known := [value for value in values if value is not None])]
+        what = f"the highest of {len(names)} {sensor}s" if len(names) > 1 else "".join(f"{name.rpartition('_')[0]} clock" for name in names)
+        decides = _fall(highest) if not is_gpu or gpu else ""
+        if decides:
+            worked.append(f"{what} fell {decides}{at}")
             continue
-        first = statistics.median(values[:max(1, len(values) // 6)])
-        last = statistics.median(values[-(len(values) // 3):])
-        if last < CLOCK_FELL * first:
-            words.append(f"{column.name.rpartition('_')[0]} clock fell from {first:.0f} to {last:.0f} MHz{at}")
-    return words
+        falls = ((name, _fall([value for _, value in trace.points(name)])) for name in names)
+        idle += [f"{name.rpartition('_')[0]} clock fell {fall}" for name, fall in falls if fall]
+    return worked, idle
+
+
+def _fall(values_mhz: Sequence[float]) -> str:
+    """`from 2400 to 1200 MHz` where the median over the last third is below 95 % of that over the first sixth; else empty."""
+    if len(values_mhz) < LEAST_WINDOWS:
+        return ""
+    first = statistics.median(values_mhz[:max(1, len(values_mhz) // 6)])
+    last = statistics.median(values_mhz[-(len(values_mhz) // 3):])
+    return f"from {first:.0f} to {last:.0f} MHz" if last < CLOCK_FELL * first else ""

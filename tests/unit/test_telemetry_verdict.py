@@ -44,6 +44,33 @@ def test_a_board_that_halves_its_rate_with_its_clock() -> None:
     assert verdict.evidence == ("arm clock fell from 2400 to 1200 MHz (cpu_thermal up to 80 °C)",)
 
 
+CORES = tuple(Column(name=f"cpu_{n}_mhz", role="clock") for n in range(4))
+GPU = Column(name="gpu_mhz", role="clock")
+
+
+def clocks(*cpus: Sequence[float | None], gpu: Sequence[float | None] = ()) -> Trace:
+    columns = (*CORES[:len(cpus)], *([GPU] if gpu else []))
+    values = {column.name: tuple(one) for column, one in zip(columns, [*cpus, gpu], strict=False)}
+    sensors = {"cpu-clock": tuple(column.name for column in CORES[:len(cpus)]), **({"gpu-clock": ("gpu_mhz",)} if gpu else {})}
+    return Trace(start_ns=0, times_s=tuple(map(float, range(12))), columns=columns, values=values, sensors=sensors)
+
+
+def test_a_clock_that_falls_since_nothing_runs_on_it_decides_nothing() -> None:
+    fast, falls = [3000.0] * 12, [3000.0] * 6 + [800.0] * 6
+    seen = throttling_verdict(clocks(fast, falls, fast, fast), HALVED)
+    assert (seen.verdict, seen.throttled) == ("slowed", None)
+    assert seen.evidence == ("cpu_1 clock fell from 3000 to 800 MHz, which had perhaps nothing to do",)
+    assert throttling_verdict(clocks(fast, gpu=falls), HALVED).verdict == "slowed"
+    assert throttling_verdict(clocks(fast, gpu=falls), HALVED, gpu=True).evidence == ("gpu clock fell from 3000 to 800 MHz",)
+
+
+def test_processors_that_all_fall_throttle() -> None:
+    """The work moves from one to the other, and none is as fast as before; one sample has no answer."""
+    seen = throttling_verdict(clocks([3000] * 6 + [1500, None, 1500] * 2, [800] * 6 + [1400, 1500, 1400] * 2), HALVED)
+    assert (seen.verdict, seen.throttled) == ("throttled", True)
+    assert seen.evidence == ("the highest of 2 cpu-clocks fell from 3000 to 1500 MHz",)
+
+
 def test_slower_with_no_reason_that_a_sensor_knows() -> None:
     seen = throttling_verdict(trace(pi_throttled_bits=[0] * 12, arm_mhz=[2400] * 12), HALVED)
     assert (seen.verdict, seen.throttled) == ("slowed", False)

@@ -62,6 +62,6 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
         clock_resolution_ns=time.get_clock_info("perf_counter").resolution * 1e9,
         machine=machine, measured_on=measured_on(target, machine), executed=executed_facts(bundle, runtime, options),
         as_others={"inference": as_others(times.inference), "end_to_end": as_others(times.end_to_end)},
-        **surroundings.facts(times.end_to_end),
+        **surroundings.facts(times.end_to_end, gpu=options.provider in ("gpu", "cuda", "tensorrt")),
     )
     return asdict(result)
