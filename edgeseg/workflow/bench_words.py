@@ -67,6 +67,7 @@ def versus_lines(result: Versus, *, place: Place, target: str, frames: str) -> l
     where += "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
     pinned = "not held to processors (only Linux can)" if result.cpus is None else f"held to processors {', '.join(map(str, result.cpus))}"
     holds = "which is 1" if result.null_inference.is_one else "which is NOT 1"
+    again = ", without --quick" if result.quick and result.verdict == RESTLESS else ""
     return [
         f"A: {_side_words(result.a)}",
         f"B: {_side_words(result.b)}",
@@ -78,12 +79,12 @@ def versus_lines(result: Versus, *, place: Place, target: str, frames: str) -> l
         f"p50 {result.a.inference_p50_ms:.3f} -> {result.b.inference_p50_ms:.3f} ms",
         f"A over B, file to class map: {_ratio_words(result.end_to_end)}; "
         f"p50 {result.a.end_to_end_p50_ms:.3f} -> {result.b.end_to_end_p50_ms:.3f} ms",
-        f"verdict: {_VERDICTS[result.verdict]}" + ("" if result.steady else " (NOT STEADY when it began)"),
+        f"verdict: {_VERDICTS[result.verdict]}{again}" + ("" if result.steady else " (NOT STEADY when it began)"),
     ]
 
 
 _VERDICTS: Mapping[str, str] = {
-    RESTLESS: "NONE: this machine is too restless, A differs from itself; stop other programs and type the same again, without --quick",
+    RESTLESS: "NONE: this machine is too restless to tell; stop other programs and type the same again",
     FASTER: "B is faster",
     SLOWER: "B is slower",
     NO_DIFFERENCE: "no difference beyond that of A from itself",

@@ -26,6 +26,8 @@ SETTLE_NS: Final = 5_000_000
 LEAST_FRAMES: Final = 4
 
 ONE: Final = 1.01
+MOST_REACH: Final = 1.05
+"""Nothing is called no difference where an interval, of A/A or of A/B, reaches farther from 1: the machine is too restless to see one."""
 
 RESTLESS: Final = "restless"
 FASTER: Final = "faster"
@@ -99,11 +101,18 @@ class Versus:
 
     @property
     def verdict(self) -> str:
-        """`restless` (A differs from itself), `faster`, `slower` (B than A), or `no difference` beyond that of A from itself."""
+        """Give `faster`, `slower` (B than A), `no difference` beyond that of A from itself, or `restless`.
+
+        `restless`: A differs from itself, or no difference was seen and the intervals are too wide to say that there is none.
+        """
         if not self.null_inference.is_one:
             return RESTLESS
         reach = self.null_inference.reach
-        return FASTER if self.inference.low > reach else SLOWER if self.inference.high < 1 / reach else NO_DIFFERENCE
+        if self.inference.low > reach:
+            return FASTER
+        if self.inference.high < 1 / reach:
+            return SLOWER
+        return NO_DIFFERENCE if max(reach, self.inference.reach) <= MOST_REACH else RESTLESS
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""

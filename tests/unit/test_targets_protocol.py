@@ -20,6 +20,7 @@ from edgeseg.core.errors import BundleError, RuntimeFailure
 from targets.boards import Plan, find_target, plan
 from targets.devices import LocalDevice
 from targets.measure.bench import bench
+from targets.measure.cold import measure_cold
 from targets.measure.drift import drift
 from targets.measure.loop import StepTimes
 from targets.measure.offline import measure_offline
@@ -33,6 +34,7 @@ from targets.measure.scenarios import measure_paced as paced_of
 from targets.measure.scenarios import measure_versus as versus_of
 from targets.measure.surroundings import share_of_others
 from targets.measure.versus import PairedRatio, Versus, run_pairs
+from targets.runtimes import RuntimeOptions
 from targets.telemetry import Column, LatencyWindow, Trace
 
 MS = 1_000_000
@@ -260,6 +262,13 @@ def test_a_verdict_needs_a_null_test_that_holds_and_a_difference_beyond_it(versu
     assert versus_with((0.995, 0.999), (1.001, 1.004), versus) == "no difference"  # and that counts in both directions
 
 
+def test_noise_is_no_way_to_pass(versus: Versus) -> None:
+    assert versus_with((0.5, 2.0), (1.3, 1.9), versus) == "restless", "A/A holds 1 because it holds anything"
+    assert versus_with((0.99, 1.01), (0.8, 1.3), versus) == "restless", "A/B does"
+    assert versus_with((0.94, 1.01), (0.98, 1.02), versus) == "restless", "A/A reaches 6 % below 1"
+    assert versus_with((0.9, 1.1), (2.9, 3.2), versus) == "faster", "a difference beyond all noise is one"
+
+
 def test_scenarios_through_the_worker(null_bundle: Bundle, frames: list[bytes | Path], how: Plan, setup: Setup) -> None:
     offline = offline_of(null_bundle, frames, how, setup)
     assert offline.frames >= QUICK.min_frames
@@ -277,7 +286,37 @@ def test_cold_starts_are_processes_of_their_own(null_bundle: Bundle, frames: lis
     assert found.without.import_ms > 10
     assert max(found.without.totals_ms) >= found.without.total_ms >= found.without.import_ms
     assert (found.cached, found.ratio) == (None, None)
-    assert found.no_cache == "null on cpu keeps nothing between starts"
+    assert found.no_cache == "the null runtime has no cache to choose (cache_dir = 'a folder'); leave cache_dir out"
+
+
+ALWAYS_KEEPS = """#!{python}
+import json, os, sys
+from pathlib import Path
+request = json.loads(sys.argv[-1])
+engine = Path(request["options"]["cache_dir"] or os.environ["XDG_CACHE_HOME"]) / "engine"
+kept = engine.exists()
+engine.write_text("built", encoding="utf-8")
+total = 10 if kept else {slow_ms}
+print(json.dumps({{"steps_ms": {{"python": 1, "import": 1, "open": 1, "first_answer": 1, "total": total}}}}))
+"""
+
+
+@pytest.mark.parametrize(("slow_ms", "starts"), [(2000, 9), (90_000, 3)])
+def test_starts_without_caches_find_none_where_a_runtime_always_keeps_one(
+    slow_ms: int, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stand-in for a start with TensorRT, which takes the user's cache folder where it is given none."""
+    stand_in = tmp_path / "start"
+    stand_in.write_text(ALWAYS_KEEPS.format(python=sys.executable, slow_ms=slow_ms), encoding="utf-8")
+    stand_in.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    found = measure_cold("bundle", "file", Plan("null", RuntimeOptions()), 9, silent)
+    assert found.without.totals_ms == (slow_ms,) * starts
+    assert found.cached is not None
+    assert found.cached.totals_ms == (10,) * starts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["start"], "what was kept is gone, and the user's cache was left alone"
 
 
 def test_a_cold_start_that_fails_says_what_the_start_said(
