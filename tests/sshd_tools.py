@@ -55,7 +55,7 @@ class Board:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start sshd: on the port it had before, else on a free one."""
+        """Start sshd: on the port it had before, else on a free one. It says itself when it listens; another's may answer there."""
         for _ in range(5):
             port = self.port or _free_port()
             config = self.folder / "sshd_config"
@@ -65,11 +65,14 @@ class Board:
                 f"KbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 100\nUseDNS no\nPrintMotd no\n{self.config}",
                 encoding="utf-8",
             )
-            with (self.folder / "sshd.log").open("ab") as log:
+            log_file = self.folder / "sshd.log"
+            log_file.touch()
+            before = log_file.read_text(encoding="utf-8")
+            with log_file.open("ab") as log:
                 self._daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
             deadline = time.monotonic() + 30
             while self._daemon.poll() is None and time.monotonic() < deadline:
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                if f"Server listening on 127.0.0.1 port {port}." in log_file.read_text(encoding="utf-8")[len(before):]:
                     self.port = port
                     self.know()
                     return

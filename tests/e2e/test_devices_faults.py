@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,19 @@ def told(error: pytest.ExceptionInfo[BaseException]) -> str:
     return str(error.value)
 
 
+@pytest.fixture
+def chance() -> random.Random:
+    """Another seed each time; pytest shows it where a test fails."""
+    seed = int(os.environ.get("EDGESEG_TEST_SEED", random.randrange(1 << 32)))
+    print(f"to get the same bytes again: EDGESEG_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
 @pytest.mark.parametrize("how", ["cut", "stall"])
-def test_copying_goes_on_where_it_was(board: Board, proxy: Proxy, bundle: Bundle, tmp_path: Path, how: str) -> None:
-    at, on_the_way = random.randrange(6 << 20, 8 << 20), 3 << 20  # SSH lets 2 MiB be under way, which a cut loses
+def test_copying_goes_on_where_it_was(
+    board: Board, proxy: Proxy, bundle: Bundle, tmp_path: Path, how: str, chance: random.Random,
+) -> None:
+    at, on_the_way = chance.randrange(6 << 20, 8 << 20), 3 << 20  # SSH lets 2 MiB be under way, which a cut loses
     setattr(proxy, f"{how}_after", at)
     result = run(board.device(port=proxy.port, times=IMPATIENT), short_job(bundle, big_file(tmp_path, 8 << 20)), tmp_path / "into")
     assert result["num_answers"] == len(list((tmp_path / "into" / "out").iterdir()))
@@ -106,12 +117,12 @@ def test_copying_goes_on_where_it_was(board: Board, proxy: Proxy, bundle: Bundle
     still_works(board, bundle, tmp_path)
 
 
-def test_cut_at_any_byte(board: Board, proxy: Proxy, bundle: Bundle, tmp_path: Path) -> None:
+def test_cut_at_any_byte(board: Board, proxy: Proxy, bundle: Bundle, tmp_path: Path, chance: random.Random) -> None:
     """It is either done or told in one line; `into` holds all or nothing."""
     run(board.device(port=proxy.port), short_job(bundle), tmp_path / "whole")
     whole = proxy.passed
     for number in range(4):
-        at = proxy.passed + random.randrange(whole)
+        at = proxy.passed + chance.randrange(whole)
         proxy.cut_after = at
         into = tmp_path / str(number)
         try:
@@ -167,12 +178,15 @@ def test_a_board_that_reboots_while_files_are_copied(tmp_path: Path, bundle: Bun
 
 
 HOST = """
+    import json
     import sys
     from pathlib import Path
     from targets.devices import DeviceOptions, Job
     from targets.devices.ssh import SshDevice
-    address, python, folder, identity, known_hosts, bundle, frame = sys.argv[1:]
-    device = SshDevice(address, "board", DeviceOptions(python=python, folder=folder, identity=identity, known_hosts=known_hosts))
+    from targets.devices.times import Times
+    times, address, python, folder, identity, known_hosts, bundle, frame = sys.argv[1:]
+    options = DeviceOptions(python=python, folder=folder, identity=identity, known_hosts=known_hosts)
+    device = SshDevice(address, "board", options, Times(**json.loads(times)))
     request = {"job": "bench", "target": "host", "quick": False, "files": ["f/frame.png"], "bundle": "b/x", "runtime": "null",
                "options": {}}
     device.run(Job(request, {"b/x": Path(bundle), "f/frame.png": Path(frame)}), what="measuring", timeout_s=300,
@@ -185,8 +199,8 @@ def test_a_host_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path, num
     device, job = board.device(), long_job(bundle)
     options = device._options
     host = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HOST), device.address, options.python, options.folder, options.identity, options.known_hosts,
-         str(bundle.folder), str(job.uploads["f/frame.png"])],
+        [sys.executable, "-c", textwrap.dedent(HOST), json.dumps(asdict(TIMES)), device.address, options.python, options.folder,
+         options.identity, options.known_hosts, str(bundle.folder), str(job.uploads["f/frame.png"])],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )
     try:
