@@ -18,6 +18,7 @@ from targets.boards import TARGETS
 from targets.machine import NOT_AVAILABLE, Machine, describe_machine
 from targets.runtimes import RUNTIMES
 from targets.runtimes.base import installed_version
+from targets.runtimes.tensorrt import INSTALL as TENSORRT_FIX
 from targets.telemetry import GENERIC, describe_sensors
 
 VersionOf = Callable[[str], "str | None"]
@@ -27,7 +28,7 @@ _RUNTIME_FIX: Final = {
     "openvino": "pip install 'edgeseg[intel]'",
     "litert": "pip install 'edgeseg[pi]'",
     "tflite_runtime": "pip install 'edgeseg[pi-legacy]'",
-    "tensorrt": "python3 -m venv --system-site-packages FOLDER  # on a Jetson: JetPack brings it for the system's Python; docs/runtimes.md",
+    "tensorrt": TENSORRT_FIX,
 }
 _TOOLS: Final = {
     "torch": ("train", "training and export"),

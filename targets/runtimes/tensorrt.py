@@ -13,10 +13,11 @@ import numpy as np
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import RuntimeFailure, TargetError
+from edgeseg.core.files import cache_root
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from targets.runtimes.base import Answers, CheckedSession, Port, RuntimeOptions, check_ports, installed_version, load_errors
-from targets.runtimes.cache import cache_folder, default_root
+from targets.runtimes.cache import cache_folder
 from targets.runtimes.cuda import Cuda
 from targets.runtimes.options import refuse_options
 from targets.runtimes.tensorrt_engine import RECIPE, build_engine, drop, kept_or_built, make_log
@@ -24,6 +25,8 @@ from targets.runtimes.tensorrt_model import check_model
 
 _DTYPES: Final = {"UINT8": "uint8", "FLOAT": "float32", "INT32": "int32", "INT64": "int64", "HALF": "float16", "BOOL": "bool"}
 """`DataType` -> numpy."""
+INSTALL: Final = "python3 -m venv --system-site-packages FOLDER  # on a Jetson: JetPack brings it for the system's Python; docs/runtimes.md"
+"""No extra brings TensorRT: the Python package has to be of the version whose libraries the board has."""
 
 
 def available_providers() -> frozenset[str]:
@@ -54,10 +57,10 @@ class TensorRtRuntime:
         with load_errors("tensorrt", bundle):
             check_model(bundle)
             cuda = Cuda(options.device)  # before the SDK: without a driver TensorRT ends the process
-            trt = require("tensorrt", extra="jetson")
+            trt = require("tensorrt", extra="jetson", install=INSTALL)
             facts = {"model_sha256": bundle.manifest.sha256, "tensorrt": str(trt.__version__), "precision_hint": options.precision_hint,
                      "recipe": RECIPE, **cuda.facts()}
-            folder = cache_folder(options.cache_dir or default_root(os.environ), "tensorrt", facts)
+            folder = cache_folder(options.cache_dir or str(cache_root(os.environ)), "tensorrt", facts)
             stream = cuda.open()
             try:
                 log = make_log(trt)

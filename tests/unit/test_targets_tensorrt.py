@@ -208,7 +208,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 def trt(monkeypatch: pytest.MonkeyPatch, driver: Driver, tmp_path: Path) -> Iterator[StandIn]:
     playing = StandIn()
     monkeypatch.setitem(sys.modules, "tensorrt", playing)  # type: ignore[arg-type]
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
     yield playing
     assert not driver.memory, "memory of the GPU was not freed"
     assert (driver.contexts, driver.streams) == (0, 0)
@@ -328,9 +328,9 @@ def test_refuses_what_it_does_not_have(bundle: Bundle, trt: StandIn) -> None:
             opened(bundle, options)
 
 
-def test_without_tensorrt_the_extra_is_named(bundle: Bundle, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorrt_it_is_said_where_it_comes_from(bundle: Bundle, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgeseg\[jetson\]'"):
+    with pytest.raises(MissingExtraError, match="tensorrt is not installed; type: python3 -m venv --system-site-packages FOLDER"):
         opened(bundle)
 
 
