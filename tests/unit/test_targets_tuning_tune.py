@@ -21,6 +21,7 @@ from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, Run
 from edgeseg.workflow.tuning import result_lines
 from targets.boards import Plan, plan
 from targets.devices import Job, LocalDevice
+from targets.measure.jobs.tune import TURN_CALLS, _times
 from targets.measure.result import QUICK
 from targets.runtimes import RuntimeOptions
 from targets.tuning import tune as tuning
@@ -170,6 +171,16 @@ def test_a_call_that_does_not_come_back_is_ended_by_the_kernel() -> None:
     code = "import time; from targets.measure.jobs.tune import _Limit\nwith _Limit(0.2):\n  while True: time.sleep(9)"
     ended = subprocess.run([sys.executable, "-c", code], cwd=Path(tuning.__file__).parents[2], timeout=30, check=False)
     assert ended.returncode == -signal.SIGALRM
+
+
+@pytest.mark.parametrize(("call_s", "calls"), [(0.001, 40), (0.05, 10), (0.4, 3), (3.0, 1)])
+def test_a_block_of_slow_calls_is_bounded_by_time(call_s: float, calls: int) -> None:
+    now = [0.0]
+
+    def call() -> None:
+        now[0] += call_s
+
+    assert len(_times(call, TURN_CALLS, 0.0399, lambda: round(now[0] * 1e9))) == calls
 
 
 def test_a_default_that_crashes_is_an_error(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

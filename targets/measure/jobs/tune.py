@@ -35,7 +35,9 @@ SETTLE_NS: Final = 5_000_000
 """A turn begins with calls that do not count, at least as many and as long: threads of the session before it spin for a while, which has
 been seen to double another session's times (github.com/microsoft/onnxruntime issue 17011)."""
 TURN_CALLS: Final = 10
-"""Least calls of a turn that count: p90 is then not the slowest of them."""
+"""Calls of a turn that count, at least where they take less than `LONG_NS` together: p90 is then not the slowest of them."""
+LONG_NS: Final = 1_000_000_000
+"""A turn, or its settling, that took so long ends with the call in hand: a network that takes a second a frame is not called ten times."""
 TRY_TURNS: Final = 2
 TRY_CALLS: Final = 4
 MAX_COMPARED: Final = 4
@@ -147,23 +149,30 @@ class _Turn:
 
     def __call__(self, calls: int, seconds: float) -> float:
         """Settle, then call at least so often and so long; give the cost in milliseconds a frame."""
-        start, done = self._clock(), 0
-        while done < SETTLE_CALLS or self._clock() - start < SETTLE_NS:
+        start = now = self._clock()
+        done = 0
+        while not _enough(done, SETTLE_CALLS, now - start, SETTLE_NS):
             self._limit.renew()
             self._callers[0]()
             done += 1
-        expected_s = (self._clock() - start) / 1e9 / done
+            now = self._clock()
+        expected_s = (now - start) / 1e9 / done
         self._limit.renew(4 * (seconds + calls * expected_s))
         if not self._throughput:
             return nearest_rank(_times(self._callers[0], calls, seconds, self._clock), 90) / 1e6
         return 1e3 / _together(self._callers, calls, seconds, self._clock)
 
 
+def _enough(done: int, calls: int, spent_ns: int, least_ns: float) -> bool:
+    """Whether a turn has been long enough: as many calls, or `LONG_NS`; and at least one, and so much time."""
+    return done > 0 and spent_ns >= least_ns and (done >= calls or spent_ns >= LONG_NS)
+
+
 def _times(call: Callable[[], object], calls: int, seconds: float, clock: Clock) -> array[int]:
     """Nanoseconds of each call."""
     times = array("q")
     start = before = clock()
-    while len(times) < calls or before - start < seconds * 1e9:
+    while not _enough(len(times), calls, before - start, seconds * 1e9):
         call()
         after = clock()
         times.append(after - before)
@@ -172,7 +181,7 @@ def _times(call: Callable[[], object], calls: int, seconds: float, clock: Clock)
 
 
 def _together(callers: Sequence[Callable[[], object]], calls: int, seconds: float, clock: Clock) -> float:
-    """Frames a second of callers that work side by side: all go on until each has called often and long enough; what is in hand counts.
+    """Frames a second of callers that work side by side: all go on until each has called often or long enough; what is in hand counts.
 
     Raises:
         BaseException: whatever the first caller that failed raised.
@@ -188,7 +197,7 @@ def _together(callers: Sequence[Callable[[], object]], calls: int, seconds: floa
             callers[mine]()
             ready.wait()
             start = now = clock()
-            while not errors and (min(done) < calls or now - start < seconds * 1e9):
+            while not errors and not _enough(min(done), calls, now - start, seconds * 1e9):
                 callers[mine]()
                 done[mine] += 1
                 now = clock()
