@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from edgeseg.core.early_stopping import frames_needed
 from edgeseg.workflow.bundles import executed_lines
@@ -12,6 +13,7 @@ from targets.measure.offline import Offline
 from targets.measure.paced import Paced
 from targets.measure.result import BenchResult
 from targets.measure.versus import FASTER, NO_DIFFERENCE, RESTLESS, SLOWER, PairedRatio, Side, Versus
+from targets.runtimes import RuntimeOptions
 
 
 def result_lines(result: BenchResult, *, place: Place, target: str, frames: str, tuned: str) -> list[str]:
@@ -61,7 +63,7 @@ def cold_line(found: Cold) -> str:
     return f"{plain}; with caches {_starts_words(found.cached)}: {found.ratio:.2f} of it"
 
 
-def versus_lines(result: Versus, *, place: Place, target: str, frames: str) -> list[str]:
+def versus_lines(result: Versus, *, place: Place, target: str, frames: str, tuned: tuple[str, str]) -> list[str]:
     """Both, the null test, both ratios, the verdict."""
     where = result.measured_on.machine + ("" if place.is_here else f", {place.label}")
     where += "" if result.measured_on.is_target else f" NOT THE TARGET ({target})"
@@ -69,8 +71,8 @@ def versus_lines(result: Versus, *, place: Place, target: str, frames: str) -> l
     holds = "which is 1" if result.null_inference.is_one else "which is NOT 1"
     again = ", without --quick" if result.quick and result.verdict == RESTLESS else ""
     return [
-        f"A: {_side_words(result.a)}",
-        f"B: {_side_words(result.b)}",
+        f"A: {_side_words(result.a, tuned[0])}",
+        f"B: {_side_words(result.b, tuned[1])}",
         f"on {where}{' QUICK' if result.quick else ''}, {pinned}; {result.pairs} pairs of blocks of {result.frames_per_block} frames, "
         f"ABBA; frames: {frames}",
         _load_line(result.load),
@@ -129,10 +131,12 @@ def _starts_words(starts: Starts) -> str:
             f"first answer {starts.first_answer_ms:.0f})")
 
 
-def _side_words(one: Side) -> str:
-    options = one.options
+def _side_words(one: Side, tuned: str) -> str:
+    options, plain = one.options, asdict(RuntimeOptions())
+    more = {name: options[name] for name in ("device", "streams", "delegate") if options[name] != plain[name]} | dict(options["extra"])
     return (f"{one.bundle} ({one.format}, {one.precision}) in {one.runtime} {one.versions.get(one.runtime, '')}, "
-            f"{options['num_threads']} threads, {options['provider']}, {options['precision_hint']}")
+            f"{options['num_threads']} threads, {options['provider']}, {options['precision_hint']}"
+            + "".join(f", {name}={value}" for name, value in more.items()) + (f"; {tuned}" if tuned else ""))
 
 
 def _ratio_words(ratio: PairedRatio) -> str:

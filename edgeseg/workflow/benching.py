@@ -114,11 +114,8 @@ def versus(request: BenchRequest, against: Against, ui: Ui) -> Outcome:
         raise ConfigError("--vs compares two and nothing else; leave out --minutes, --power-command, --offline, --fps and --cold")
     place = find_place(request.device, timed=True, ui=ui)
     target = request.target or place.target
-    second = replace(
-        request, folder=against.folder or request.folder, arithmetic=against.arithmetic or request.arithmetic,
-        threads=against.threads or request.threads,
-    )
-    a, b = _way(request, place, target), _way(second, place, target)
+    a = _way(request, place, target)
+    b = _second(request, against, a, place, target)
     if (a.bundle.manifest.sha256, a.how) == (b.bundle.manifest.sha256, b.how):
         raise ConfigError("both are the same bundle with the same settings; that test is part of every comparison: give another bundle, "
                           "--vs-arithmetic or --vs-threads")
@@ -126,8 +123,8 @@ def versus(request: BenchRequest, against: Against, ui: Ui) -> Outcome:
     result = measure_versus(a.bundle, b.bundle, frames, a.how, b.how, _setup(request, place, target, ui))
     facts = {**result.to_json(), "frames": _frames_words(request), "tuned": {"a": a.tuned or None, "b": b.tuned or None}}
     restless = result.verdict == RESTLESS
-    return Outcome(tuple(versus_lines(result, place=place, target=target, frames=facts["frames"])), facts, passed=not restless,
-                   undecided=restless)
+    lines = versus_lines(result, place=place, target=target, frames=facts["frames"], tuned=(a.tuned, b.tuned))
+    return Outcome(tuple(lines), facts, passed=not restless, undecided=restless)
 
 
 def _check(request: BenchRequest) -> None:
@@ -140,14 +137,28 @@ def _check(request: BenchRequest) -> None:
         raise ConfigError(f"--minutes {request.minutes:g}: expected a time above 0")
 
 
-def _way(request: BenchRequest, place: Place, target: str, *, purpose: str = "latency") -> _Way:
+def _way(request: BenchRequest, place: Place, target: str, *, purpose: str = "latency", asked: str = "") -> _Way:
+    """Plan a bundle; where settings were `asked` for, by that option or by --threads or --arithmetic, tuned ones do not count."""
     bundle = open_bundle(require_path(request.folder, what="bundle"))
     how = place.plan(target, bundle.manifest, num_threads=request.threads, precision_hint=request.arithmetic)
-    asked = "--threads" if request.threads else "--arithmetic" if request.arithmetic != "f32" else ""
+    asked = asked or ("--threads" if request.threads else "--arithmetic" if request.arithmetic != "f32" else "")
     how, tuned = settings_for(
         bundle, how, untuned=request.untuned, asked=asked, purpose=purpose, machine=place.machine, version=place.version(how.runtime),
     )
     return _Way(bundle, how, tuned)
+
+
+def _second(request: BenchRequest, against: Against, first: _Way, place: Place, target: str) -> _Way:
+    """The other one: another bundle, or the first with all its settings, tuned ones too, but for those that were given."""
+    given = [words for words in (f"--vs-threads {against.threads}" if against.threads else "",
+                                 f"--vs-arithmetic {against.arithmetic}" if against.arithmetic else "") if words]
+    if against.folder is not None:
+        other = replace(request, folder=against.folder, arithmetic=against.arithmetic or request.arithmetic,
+                        threads=against.threads or request.threads)
+        return _way(other, place, target, asked=" and ".join(given))
+    own = first.how.options
+    options = replace(own, num_threads=against.threads or own.num_threads, precision_hint=against.arithmetic or own.precision_hint)
+    return _Way(first.bundle, Plan(first.how.runtime, options), f"{first.tuned}; then {' and '.join(given)}" if first.tuned else "")
 
 
 def _scenarios(

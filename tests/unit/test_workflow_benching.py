@@ -12,8 +12,14 @@ import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.core.errors import ConfigError
+from edgeseg.workflow import benching
 from edgeseg.workflow.benching import Against, BenchRequest, Scenarios, bench, versus
+from edgeseg.workflow.places import HERE
 from edgeseg.workflow.ui import Silent
+from targets.boards import plan
+from targets.machine import describe_machine
+from targets.runtimes import RUNTIMES
+from targets.tuned import Entry, fingerprint, save_tuned
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +79,23 @@ def test_two_bundles_against_each_other(request_: BenchRequest, tmp_path: Path) 
     assert [line.partition(":")[0] for line in outcome.lines[:2]] == ["A", "B"]
     assert any(line.startswith("A against itself: ") for line in outcome.lines)
     assert outcome.lines[-1].startswith("verdict: ")
+
+
+def test_the_same_bundle_otherwise_keeps_what_was_tuned(tmp_path: Path) -> None:
+    """Only what was given differs: the ratio is of the arithmetic alone."""
+    bundle = tiny_bundle(tmp_path, "null")
+    cores = plan("host", "null", "fp32").options.num_threads
+    save_tuned(bundle, Entry(
+        machine=fingerprint(describe_machine()), target="host", runtime="null", provider="cpu", version=RUNTIMES["null"].version() or "",
+        purpose="latency", fields={"num_threads": 1}, default={"num_threads": cores}, gain=1.4, low=1.3, high=1.5, same_answers=1.0,
+        quick=True,
+    ))
+    request = BenchRequest(folder=bundle.folder)
+    a = benching._way(request, HERE, "host")
+    b = benching._second(request, Against(arithmetic="bf16"), a, HERE, "host")
+    assert (a.how.options.num_threads, a.how.options.precision_hint) == (1, "f32")
+    assert b.how == a.how._replace(options=replace(a.how.options, precision_hint="bf16"))
+    assert a.tuned.startswith("tuned for latency (num_threads=1; ")
+    assert b.tuned == f"{a.tuned}; then --vs-arithmetic bf16"
+    other = benching._second(request, Against(folder=bundle.folder, threads=2), a, HERE, "host")
+    assert (other.how.options.num_threads, other.tuned) == (2, "not the tuned ones: --vs-threads 2 was given")
