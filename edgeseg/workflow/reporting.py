@@ -371,7 +371,24 @@ def _not_verified(rows: list[ResultRow], data: RunData, measured: list[Measured]
     if absent:
         unit = "object" if any(row.task == "instance" for row in rows) else "pixel"
         notes.append(f"Not evaluated, since the {data.eval_split} split has no {unit} of it: {', '.join(absent)}.")
-    notes.append("Power, temperature and sustained speed were not measured.")
+    return [*notes, *_not_available(rows)]
+
+
+def _not_available(rows: list[ResultRow]) -> list[str]:
+    """What no measurement on a device could see, device by device."""
+    measured = [row for row in rows if row.p50_ms is not None]
+    notes = []
+    for device in sorted({row.device for row in measured}):
+        seen = [row.circumstances for row in measured if row.device == device and row.circumstances is not None]
+        degrees = [value for one in seen for series in one.series if series.unit == "c" for _, value in series.points]
+        there = {
+            "energy": any(one.energy_per_frame_j is not None for one in seen),
+            "temperature": any(value is not None for value in degrees),
+            "whether it held its speed": any(one.throttling != NOT_AVAILABLE for one in seen),
+        }
+        absent = ", ".join(what for what, found in there.items() if not found)
+        if absent:
+            notes.append(f"Not available on {'this machine' if device == HERE.address else device}: {absent}.")
     return notes
 
 

@@ -13,6 +13,7 @@ from edgeseg.report.model import ResultRow
 from edgeseg.report.page import render_page
 from edgeseg.report.page_circumstances import circumstances_section
 from edgeseg.workflow.circumstances import circumstances
+from edgeseg.workflow.reporting import _not_available
 from targets.telemetry import Column, Trace
 
 
@@ -37,6 +38,22 @@ def row_with(found: Circumstances | None) -> ResultRow:
 def test_a_measurement_of_before_has_no_circumstances() -> None:
     assert circumstances({"end_to_end": {}}) is None
     assert "Nothing was measured, or by an edgeseg that did not record it." in circumstances_section([row_with(None)])
+
+
+def test_the_report_says_of_each_device_what_it_could_not_see() -> None:
+    """Neither that nothing was seen beside rows that show it, nor nothing where a device sees less."""
+    nothing = Trace(start_ns=0, times_s=(), columns=(), values={}, sensors={})
+    seen, blind = circumstances(bench_json()), circumstances(bench_json(trace=nothing.to_json()))
+    assert seen is not None
+    assert blind is not None
+    power = replace(seen, energy_per_frame_j=0.2)
+    unwatched = replace(blind, throttling="not available")
+    board = "ssh://pi@pi5"
+    assert _not_available([row_with(seen)]) == ["Not available on this machine: energy."]
+    assert _not_available([row_with(seen), row_with(power)]) == []
+    rows = [row_with(power), replace(row_with(unwatched), device=board), replace(row_with(None), device=board)]
+    assert _not_available(rows) == [f"Not available on {board}: energy, temperature, whether it held its speed."]
+    assert _not_available([replace(row_with(None), p50_ms=None)]) == []
 
 
 def test_what_is_not_available_says_so_and_why() -> None:
