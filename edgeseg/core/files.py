@@ -11,14 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.errors import BusyError
+from edgeseg.core.errors import BusyError, ConfigError
 
 _CHUNK_BYTES = 1 << 20
 
 
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where what serves every run is kept (costs of layers, emulated boards): EDGESEG_CACHE, else ~/.cache/edgeseg."""
-    return Path(environment.get("EDGESEG_CACHE") or Path.home() / ".cache" / "edgeseg")
+def cache_root(environment: Mapping[str, str]) -> Path:
+    """Where what serves later commands is kept: costs of layers, emulated boards, compiled models, engines.
+
+    EDGESEG_CACHE, else `edgeseg` in XDG_CACHE_HOME, else ~/.cache/edgeseg (XDG Base Directory Specification).
+
+    Raises:
+        ConfigError: none of them is set, and this user has no home folder.
+    """
+    try:
+        if own := environment.get("EDGESEG_CACHE"):
+            return Path(own).expanduser()
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "edgeseg"
+    except RuntimeError as error:
+        raise ConfigError("there is no home folder to keep a cache in; set EDGESEG_CACHE to a folder") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.files import cache_folder, read_json, write_json
+from edgeseg.core.files import cache_root, read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.workflow.context import RunContext
 from edgeseg.workflow.latency_table import LatencyTable, axes_of, cuttable_layers, measure_table
@@ -121,7 +121,7 @@ def _measure(ctx: RunContext, timer: NetworkTimer, trained: StepResult, *, round
     alone, least_share = timer.latency(whole), timer.share(whole, least)
     table = measure_table(
         pruner.graph.shapes, _cuttable(pruner), step=step, format=timer.format, precision=timer.precision, how=timer.how,
-        place=timer.place, cache=cache_folder(os.environ), progress=ctx.ui.progress,
+        place=timer.place, cache=cache_root(os.environ), progress=ctx.ui.progress,
     )
     kept = pruner.smallest()
     return {

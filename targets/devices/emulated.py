@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.errors import ConfigError, EdgesegError, TargetError
-from edgeseg.core.files import cache_folder
+from edgeseg.core.files import cache_root
 from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
 from targets.devices.emulation.boards import BOARDS
 from targets.devices.emulation.environment import Environment, open_environment
@@ -78,4 +78,4 @@ def open_emulated(address: str, name: str, options: DeviceOptions) -> Device:
         raise ConfigError(f"device '{address}': no such board is emulated; type one of {known}")
     if options != DeviceOptions():
         raise ConfigError(f"device '{address}' takes no options; its Python and its folders are edgeseg's own")
-    return EmulatedDevice(board, name, cache_folder(os.environ))
+    return EmulatedDevice(board, name, cache_root(os.environ))

@@ -117,7 +117,7 @@ def _start(bundle: str, file: str, how: Plan) -> dict[str, float]:
     """Start once. Without a cache folder the user's is an empty one: engines of TensorRT are always kept."""
     if not how.options.cache_dir:
         with tempfile.TemporaryDirectory(prefix="no-cache-", dir=Path.cwd()) as empty:
-            return _started(bundle, file, how, {**os.environ, "XDG_CACHE_HOME": empty})
+            return _started(bundle, file, how, {**os.environ, "EDGESEG_CACHE": empty})
     return _started(bundle, file, how, dict(os.environ))
 
 

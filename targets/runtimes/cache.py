@@ -26,11 +26,6 @@ _PROCESSOR: Final = frozenset({"model name", "flags", "Features", "CPU implement
 """Lines of /proc/cpuinfo that say which machine code runs."""
 
 
-def default_root(environ: Mapping[str, str]) -> str:
-    """Where caches lie when nobody says: `edgeseg` in the user's cache folder (XDG Base Directory Specification)."""
-    return str(Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")) / ".cache") / "edgeseg")
-
-
 def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:
     """Give the folder for exactly these facts, made where it is missing; the facts lie in it to be read by people.
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import BundleError, DeviceError, DownloadError, MissingExtraError
-from edgeseg.core.files import cache_folder
+from edgeseg.core.files import cache_root
 from edgeseg.core.images import Frame
 from edgeseg.core.instances import Answer
 from edgeseg.core.manifest import Contract
@@ -50,7 +50,7 @@ NUM_IMAGES = 20
 
 
 def device_for(board: str) -> EmulatedDevice:
-    device = EmulatedDevice(board, "", cache_folder(os.environ))
+    device = EmulatedDevice(board, "", cache_root(os.environ))
     try:
         print(device.prepare(print).words)
     except (DeviceError, MissingExtraError) as error:

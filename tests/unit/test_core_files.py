@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.core import files
-from edgeseg.core.errors import BusyError, InputMissingError, NoPermissionError, OutputError, explain_os_error, users_path
+from edgeseg.core.errors import BusyError, ConfigError, InputMissingError, NoPermissionError, OutputError, explain_os_error, users_path
 from edgeseg.workflow.steps import Steps
 from edgeseg.workflow.ui import Silent
 
@@ -122,3 +122,15 @@ def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:
 def test_messages_name_the_path_a_person_gave(ours: str, theirs: str) -> None:
     assert users_path(ours) == theirs
     assert theirs in str(explain_os_error(OSError(errno.ENOSPC, "no space", ours), doing="writing"))
+
+
+def test_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.cache_root({"EDGESEG_CACHE": "/data", "XDG_CACHE_HOME": "/x"}) == Path("/data")
+    assert files.cache_root({"EDGESEG_CACHE": "~/data"}) == Path("/home/me/data")
+    assert files.cache_root({"XDG_CACHE_HOME": "/x"}) == Path("/x/edgeseg")
+    assert files.cache_root({"EDGESEG_CACHE": ""}) == Path("/home/me/.cache/edgeseg")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)  # as a container may set any number
+    with pytest.raises(ConfigError, match="set EDGESEG_CACHE to a folder"):
+        files.cache_root({})

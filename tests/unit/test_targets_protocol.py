@@ -293,7 +293,7 @@ ALWAYS_KEEPS = """#!{python}
 import json, os, sys
 from pathlib import Path
 request = json.loads(sys.argv[-1])
-engine = Path(request["options"]["cache_dir"] or os.environ["XDG_CACHE_HOME"]) / "engine"
+engine = Path(request["options"]["cache_dir"] or os.environ["EDGESEG_CACHE"]) / "engine"
 kept = engine.exists()
 engine.write_text("built", encoding="utf-8")
 total = 10 if kept else {slow_ms}
@@ -310,7 +310,7 @@ def test_starts_without_caches_find_none_where_a_runtime_always_keeps_one(
     stand_in.write_text(ALWAYS_KEEPS.format(python=sys.executable, slow_ms=slow_ms), encoding="utf-8")
     stand_in.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(stand_in))
     found = measure_cold("bundle", "file", Plan("null", RuntimeOptions()), 9, silent)
     assert found.without.totals_ms == (slow_ms,) * starts

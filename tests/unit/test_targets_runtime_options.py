@@ -15,7 +15,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, TargetError
 from edgeseg.core.files import sha256_file
 from targets.runtimes import RuntimeOptions, onnxruntime, open_session
-from targets.runtimes.cache import cache_folder, default_root, processor_facts
+from targets.runtimes.cache import cache_folder, processor_facts
 from targets.runtimes.cuda import Cuda
 
 
@@ -172,11 +172,6 @@ def test_a_cache_that_others_may_write_is_refused(openvino: Bundle, tmp_path: Pa
     elsewhere.symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(NoPermissionError):
         cache_folder(str(tmp_path), "some", {"model_sha256": "1"})
-
-
-def test_where_caches_lie() -> None:
-    assert default_root({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}) == "/x/edgeseg"
-    assert default_root({"HOME": "/home/me"}) == "/home/me/.cache/edgeseg"
 
 
 def test_a_processor_is_its_kind_and_instructions_not_its_clock(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_answers_through_an_engine_of_its_own(bundle: Bundle, trt: StandIn, tmp_
     assert session.settings["compute_capability"] == "8.7"
     session.close()
     assert trt.built == [{"strongly_typed": True, "flags": set()}]  # no TF32 either
-    engines = list((tmp_path / "edgeseg" / "tensorrt").rglob("*.engine"))
+    engines = list((tmp_path / "tensorrt").rglob("*.engine"))
     assert [engine.stat().st_mode & 0o777 for engine in engines] == [0o600]
 
 
