@@ -52,7 +52,10 @@ def list_(json: JsonOpt = False) -> None:
 
 @devices_app.command("check")
 def check(device: DeviceArg, json: JsonOpt = False) -> None:
-    """Say what a board is: Python, edgeseg, runtimes, target, sensors, free disk; exit code 72 if it cannot be used."""
+    """Say what a board is: Python, edgeseg, runtimes, target, sensors, free disk.
+
+    Exit code 72 = it cannot be used, 75 = somebody uses it, 13 = it is another target than the inventory says.
+    """
     from edgeseg.workflow import devices
 
     console = Console(quiet=json)

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, TargetError
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.places import looking
+from edgeseg.workflow.places import looking, target_of
 from edgeseg.workflow.ui import Ui
 from targets.devices.check import Checked, Site, check
 from targets.devices.emulated import EmulatedDevice
@@ -50,7 +50,7 @@ def remove(name: str) -> Outcome:
 
 
 def look_at(name_or_address: str, ui: Ui) -> Outcome:
-    """Say what a device is, and what keeps it from being used: `Outcome.lost`.
+    """Say what a device is, and what keeps it from being used or is not as the inventory says: `Outcome.lost`.
 
     Raises:
         ConfigError: there is no such device.
@@ -58,14 +58,17 @@ def look_at(name_or_address: str, ui: Ui) -> Outcome:
     entry = load_inventory().find(name_or_address)
     with looking(ui, entry.label) as on_progress:
         checked = check(entry, on_progress)
+    wrong = _another_target(checked)
     facts = {
         **_facts(checked.entry),
         "reached": checked.facts is not None or checked.site is not None,
         "python": None if checked.facts is None else checked.facts.python.version,
         "site": None if checked.site is None else checked.site.to_json(),
+        "is_target": None if checked.site is None or entry.target in ("", "host") else wrong is None,
         "problem": None if checked.problem is None else str(checked.problem),
     }
-    return Outcome(tuple(_check_lines(checked)), facts, passed=checked.problem is None, lost=checked.problem)
+    lost = checked.problem or wrong
+    return Outcome(tuple(_check_lines(checked)), facts, passed=lost is None, lost=lost)
 
 
 def prepare(name_or_address: str, *, extras: Sequence[str], offline: bool, python: str, ui: Ui) -> Outcome:
@@ -112,6 +115,30 @@ def _rows(inventory: Inventory) -> list[str]:
     return [f"{name:<{width}}  {entry.address}  {entry.target}".rstrip() for name, entry in inventory.entries.items()]
 
 
+def _another_target(checked: Checked) -> TargetError | None:
+    """The error for a board that is another one than the inventory says."""
+    entry, site = checked.entry, checked.site
+    if site is None or entry.target in ("", "host", *site.targets):
+        return None
+    return TargetError(f"NOT THE TARGET: the inventory says that {entry.label} is a {entry.target}, and it is {_targets(site)}; type: "
+                       f"edgeseg devices remove {entry.name}, and add it as what it is")
+
+
+def _targets(site: Site) -> str:
+    return ", ".join(site.targets) or "none of the boards edgeseg knows"
+
+
+def _settings(site: Site, entry: Entry) -> str:
+    """Whose settings are used there, where that is not what the board is."""
+    if target_of(entry) not in ("", "host"):
+        return ""
+    if not entry.is_ssh or not site.targets:
+        return "; settings of host are used"
+    first = f"edgeseg devices remove {entry.name}, then: " if entry.name else ""
+    again = f"edgeseg devices add {entry.name or 'NAME'} {entry.address} --target {site.targets[0]}"
+    return f"; settings of host are used; for its own, type: {first}{again}"
+
+
 def _check_lines(checked: Checked) -> list[str]:
     lines = [checked.entry.label]
     facts = checked.facts
@@ -130,10 +157,8 @@ def _site_lines(site: Site, entry: Entry) -> list[str]:
     lines = [
         f"  machine: {machine.cpu}, {machine.cores} of {machine.cores_total} cores, {memory}, board {machine.board}, {machine.os}",
         f"  edgeseg {site.edgeseg}, Python {machine.python}, runtimes: {runtimes or 'none'}",
-        f"  targets: {', '.join(site.targets) or 'none of the boards edgeseg knows; settings of host'}",
+        f"  targets: {_targets(site)}{_settings(site, entry)}",
     ]
-    if entry.target and entry.target != "host" and entry.target not in site.targets:
-        lines.append(f"  NOT THE TARGET: the inventory says it is a {entry.target}")
     answering = [status for status in site.sensors if status.readings]
     lines += [f"  sensor {status.sensor}: {status.words}" for status in answering]
     silent = [status for status in site.sensors if not status.readings]

@@ -198,6 +198,8 @@ def _check(entry: Entry, *, where: str) -> None:
             raise ConfigError(f"{where}: {key} {getattr(entry, key)!r} holds characters that cannot be printed")
     if entry.python and not entry.python.startswith(("/", "~/")):
         raise ConfigError(f"{where}: python '{entry.python}' is no path; give one from the root (/home/pi/edgeseg/bin/python) or from ~/")
+    if entry.identity and not entry.identity.startswith(("/", "~/")):
+        raise ConfigError(f"{where}: identity '{entry.identity}' depends on the current folder; give a path from the root or from ~/")
     if entry.target:
         find_target(entry.target)
     emulated = emulated_target(entry.address)

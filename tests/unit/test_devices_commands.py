@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.cli.main import run
+from edgeseg.workflow.devices import _site_lines
+from targets.devices import LocalDevice
+from targets.devices.check import describe
+from targets.devices.inventory import Entry
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +68,35 @@ def test_an_identity_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_p
     assert "does not exist" in refused(capsys, "devices", "add", "pi5", "ssh://pi", "--identity", str(tmp_path / "key"), code=66)
 
 
+def test_a_board_that_is_another_target_than_the_inventory_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["devices", "add", "nano", "local", "--target", "jetson-orin-nano"]) == 0
+    capsys.readouterr()
+    assert run(["devices", "check", "nano", "--json"]) == 13
+    said = capsys.readouterr()
+    assert json.loads(said.out)["is_target"] is False
+    assert json.loads(said.out)["problem"] is None
+    assert "NOT THE TARGET: the inventory says that nano (local) is a jetson-orin-nano, and it is " in said.err.splitlines()[-1]
+    assert "type: edgeseg devices remove nano, and add it as what it is" in said.err.splitlines()[-1]
+
+
+def test_check_says_whose_settings_are_used() -> None:
+    pi = replace(describe(LocalDevice(), lambda stage, done: None), targets=("raspberry-pi-5",))
+    add = "edgeseg devices add pi ssh://pi@pi5 --target raspberry-pi-5"
+    known = Entry(name="pi", address="ssh://pi@pi5")
+    for entry, words in (
+        (known, f"raspberry-pi-5; settings of host are used; for its own, type: edgeseg devices remove pi, then: {add}"),
+        (Entry(name="", address="ssh://pi5"), "for its own, type: edgeseg devices add NAME ssh://pi5 --target raspberry-pi-5"),
+        (replace(known, target="raspberry-pi-5"), "  targets: raspberry-pi-5"),
+        (Entry(name="", address="local"), "raspberry-pi-5; settings of host are used"),
+    ):
+        (line,) = [line for line in _site_lines(pi, entry) if line.startswith("  targets: ")]
+        assert line.endswith(words)
+
+
 def test_this_machine_can_be_checked_and_asked_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["devices", "check", "local", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["site"]["runtimes"]["null"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["site"]["runtimes"]["null"]
+    assert found["is_target"] is None
     assert run(["verify", str(tiny_bundle(tmp_path, "null").folder), "--device", "local", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "local"

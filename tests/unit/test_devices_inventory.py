@@ -42,6 +42,7 @@ def test_the_environment_names_the_file(tmp_path: Path) -> None:
     ("[pi5]\naddress = 5", "address = 5: expected a string"),
     ("[pi5]\naddress = 'ssh://pi'\ntarget = 'raspberry-pi-6'", "did you mean 'raspberry-pi-5'?"),
     ("[pi5]\naddress = 'ssh://pi'\npython = 'python3'", "'python3' is no path"),
+    ("[pi5]\naddress = 'ssh://pi'\nidentity = 'keys/pi'", "identity 'keys/pi' depends on the current folder"),
     ("[pi5]\naddress = \"ssh://pi\\u0007\"", "cannot be printed"),
     ("pi5 = 'ssh://pi'", "'pi5' is a value"),
     ("['a b']\naddress = 'ssh://pi'", "device name 'a b'"),
