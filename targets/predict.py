@@ -95,7 +95,7 @@ class Predicted:
     dropped: int = 0
     """Frames of a live source that were not answered, by the policy `drop`."""
     seconds: float = 0.0
-    """From opening the source to the last result."""
+    """From asking for the first frame to the last result."""
     stopped: bool = False
     """The caller asked to stop before the source ended."""
     lost: EdgesegError | None = None
@@ -124,30 +124,40 @@ def overlay(frame_HWC: Frame, class_map_HW: ClassMap, palette: tuple[tuple[int, 
     return np.where(class_map_HW[:, :, np.newaxis] < len(palette), blended, frame_HWC)
 
 
+def source_for(bundle: Bundle, source: Path | str, options: PredictOptions) -> Source:
+    """Open an image, a folder, a video, a camera or a stream for a bundle; what is wrong with it is said before a session is opened.
+
+    Raises:
+        ConfigError: a drop policy for files, or `fast_jpeg` together with overlays.
+        InputMissingError, DataError: see `targets.sources.open_source`.
+    """
+    contract = bundle.manifest.contract
+    if options.fast_jpeg and options.overlays:
+        raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
+    scale_of = (lambda frame_hw: jpeg_scale(frame_hw, (contract.height, contract.width), contract.resize)) if options.fast_jpeg else None
+    opened = open_source(source, SourceOptions(timeout_s=options.timeout_s, scale_of=scale_of))
+    policy_for(opened, options.drop)
+    return opened
+
+
 def predict_source(
-    session: Session, bundle: Bundle, source: Path | str, out: Path, options: PredictOptions | None = None, *,
+    session: Session, bundle: Bundle, source: Source | Path | str, out: Path, options: PredictOptions | None = None, *,
     on_frame: OnFrame = lambda done, count, dropped: None, asked_to_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Predicted:
-    """Answer an image, a folder, a video, a camera or a stream into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
+    """Answer a source, opened by `source_for` or as typed, into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
 
     An instance model's objects with a score of at least `min_score` also go into `out/objects/`, one JSON file a frame.
     Every file appears whole or not at all; the overlay video is finished however this ends, but for a second signal. `asked_to_stop`
     is asked before each frame: no new one is taken then, and those under way are finished.
 
     Raises:
-        ConfigError: a drop policy for files, or `fast_jpeg` together with overlays.
-        InputMissingError, DataError: see `targets.sources.open_source`; what was written before a damaged frame stays.
+        ConfigError, InputMissingError, DataError: see `source_for`; what was written before a damaged frame stays.
         OutputError, NoPermissionError: `out` cannot be written.
         RuntimeFailure: the runtime or the video encoder failed.
     """
     options = options or PredictOptions()
-    contract = bundle.manifest.contract
-    model_hw = (contract.height, contract.width)
-    if options.fast_jpeg and options.overlays:
-        raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
-    scale_of = (lambda frame_hw: jpeg_scale(frame_hw, model_hw, contract.resize)) if options.fast_jpeg else None
-    opened = open_source(source, SourceOptions(timeout_s=options.timeout_s, scale_of=scale_of))
+    opened = source if isinstance(source, Source) else source_for(bundle, source, options)
     steps = _Steps(session, bundle, out, options, video=opened.is_video)
     try:
         return _stream(opened, steps, options, on_frame, asked_to_stop, clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from targets.instances import MIN_SCORE
 from targets.judging import Finding, at_least
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
+from targets.runtimes.cache import keeping
 from targets.tuned import settings_for
 from targets.verify import check_golden, golden_limit
 
@@ -248,7 +250,7 @@ def predict(
         ConfigError: `out` already holds predictions and `force` is not given, `min_score` for a bundle that gives no scores, or a drop
             policy for files.
     """
-    from targets.predict import PredictOptions, predict_source
+    from targets.predict import PredictOptions, predict_source, source_for
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
@@ -262,7 +264,9 @@ def predict(
         overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score, drop=drop, max_frames=max_frames, timeout_s=timeout_s,
         fast_jpeg=fast_jpeg,
     )
-    session = open_session(bundle, how.runtime, how.options)
+    opened = source_for(bundle, source, options)  # before the session, which takes minutes where an engine is built
+    keeps, kept = keeping(how.runtime, how.options, os.environ)
+    session = open_session(bundle, how.runtime, keeps)
     start = time.monotonic()
 
     def on_frame(done: int, count: int | None, dropped: int) -> None:
@@ -270,14 +274,14 @@ def predict(
         ui.progress("predicting", done, count or done + 1, f"{rate:.1f} per second" + (f", {dropped} dropped" if dropped else ""))
 
     try:
-        made = predict_source(session, bundle, source, out, options, on_frame=on_frame, asked_to_stop=asked_to_stop)
+        made = predict_source(session, bundle, opened, out, options, on_frame=on_frame, asked_to_stop=asked_to_stop)
     finally:
         session.close()
     what = "maps of objects" if instances else "class maps"
     rate = f"{made.fps:.1f} per second in {how.runtime}"
     lines = [f"{made.num_frames} frame{'' if made.num_frames == 1 else 's'}, {rate}; {what} in {made.masks}"]
-    if tuned:
-        lines.append(f"settings: {tuned}")
+    if tuned or kept:
+        lines.append(f"settings: {'; '.join(words for words in (tuned, kept) if words)}")
     if made.live:
         lines.append(f"{made.dropped} dropped (policy {made.drop}) of {made.live}")
     if made.objects is not None:
@@ -292,6 +296,7 @@ def predict(
         "overlays": None if made.overlays is None else str(made.overlays),
         "runtime": how.runtime,
         "tuned": tuned or None,
+        "cache_dir": keeps.cache_dir or None,
         "source": made.live or str(source),
         "live": bool(made.live),
         "drop": made.drop,

@@ -14,16 +14,42 @@ import platform
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from edgeseg.core.errors import NoPermissionError, explain_os_error
-from edgeseg.core.files import patient_lock, read_json, sha256_file, sha256_json, write_json
-from targets.runtimes.base import installed_version
+from edgeseg.core.errors import ConfigError, NoPermissionError, explain_os_error
+from edgeseg.core.files import cache_root, patient_lock, read_json, sha256_file, sha256_json, write_json
+from targets.runtimes.base import RuntimeOptions, installed_version
 
 _FACTS, _HASHES, _LOCK = "facts.json", "sha256.json", "lock"
+KEPT: Final[Mapping[tuple[str, str], str]] = {
+    ("openvino", "cpu"): "compiled model", ("openvino", "gpu"): "compiled model", ("openvino", "npu"): "compiled model",
+    ("onnxruntime", "tensorrt"): "engine", ("tensorrt", "tensorrt"): "engine",
+}
+"""What a runtime with a provider can keep; the others keep nothing."""
 _PROCESSOR: Final = frozenset({"model name", "flags", "Features", "CPU implementer", "CPU part"})
 """Lines of /proc/cpuinfo that say which machine code runs."""
+
+
+def keeping(runtime: str, options: RuntimeOptions, environment: Mapping[str, str]) -> tuple[RuntimeOptions, str]:
+    """Options with which what a runtime makes of a model is kept for later starts, and what is to be said about it.
+
+    Unchanged and empty where the runtime keeps nothing. A folder that cannot be written is no error, since nothing hangs on it but time.
+    """
+    what = KEPT.get((runtime, options.provider), "")
+    if not what:
+        return options, ""
+    if runtime == "onnxruntime" and tensorrt_version() is None:
+        return options, f"{what} not kept: TensorRT's version is not known without its Python package"
+    try:
+        root = cache_root(environment)
+    except ConfigError as error:
+        return options, f"{what} not kept: {error}"
+    there = next((folder for folder in (root, *root.parents) if os.access(folder, os.F_OK)), root)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return options, f"{what} not kept: {root} cannot be written; set EDGESEG_CACHE to a folder that can"
+    return replace(options, cache_dir=str(root)), f"{what} kept in {root}"
 
 
 def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:

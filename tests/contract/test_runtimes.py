@@ -19,6 +19,7 @@ from tiny_models import ANSWERS, WRITERS, tiny_bundle, tiny_frame
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, ConfigError, DataError, MissingExtraError, RuntimeFailure, TargetError
 from targets.runtimes import RUNTIMES, CheckedSession, RuntimeOptions, Session, open_session
+from targets.runtimes.cache import KEPT
 from targets.verify import check_golden
 
 ELSEWHERE = {"tflite_runtime", "tensorrt"}
@@ -187,6 +188,17 @@ def test_unknown_runtime_and_options_are_refused(bundles: dict[str, Bundle]) -> 
 def test_refuses_by_name_what_it_does_not_have(pair: tuple[str, str], asked: dict[str, Any], bundles: dict[str, Bundle]) -> None:
     with pytest.raises(TargetError, match=r"device|ANSWER"):
         open_session(bundles[pair[1]], pair[0], RuntimeOptions(num_threads=1, **asked))
+
+
+def test_keeps_what_it_is_said_to_keep_or_refuses_a_cache(pair: tuple[str, str], bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    options = RuntimeOptions(num_threads=1, cache_dir=str(tmp_path))
+    if (pair[0], "cpu") in KEPT:
+        open_session(bundles[pair[1]], pair[0], options).close()
+        assert list(tmp_path.rglob("facts.json"))
+    else:
+        with pytest.raises(TargetError, match="no cache"):
+            open_session(bundles[pair[1]], pair[0], options)
+        assert not list(tmp_path.iterdir())
 
 
 def test_float_input_breaks_the_contract(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_no_sdk_is_imported_before_it_is_needed(code: str) -> None:
 
 
 @pytest.mark.parametrize(("format_", "sdk"), [("onnx", "onnxruntime"), ("openvino", "openvino"), ("tflite", "ai_edge_litert")])
-def test_predict_loads_its_own_runtime_and_no_torch(tmp_path: Path, format_: str, sdk: str) -> None:
+def test_predict_loads_its_own_runtime_and_no_torch(tmp_path: Path, format_: str, sdk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
     bundle = tiny_bundle(tmp_path, format_)
     code = (
         f"from edgeseg.cli.main import run\n"

@@ -15,7 +15,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, TargetError
 from edgeseg.core.files import sha256_file
 from targets.runtimes import RuntimeOptions, onnxruntime, open_session
-from targets.runtimes.cache import cache_folder, processor_facts
+from targets.runtimes.cache import cache_folder, keeping, processor_facts
 from targets.runtimes.cuda import Cuda
 
 
@@ -150,11 +150,16 @@ def test_a_compiled_model_that_changed_is_not_taken(openvino: Bundle, tmp_path: 
     assert json.loads(hashes.read_text()) == {blob.name: sha256_file(blob)}
 
 
-@pytest.mark.parametrize(("format", "runtime"), [("tflite", "litert"), ("onnx", "onnxruntime")])
-def test_what_keeps_nothing_refuses_a_cache(format: str, runtime: str, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="has no cache to choose"):
-        open_session(tiny_bundle(tmp_path / "bundle", format), runtime, RuntimeOptions(cache_dir=str(tmp_path / "cache")))
-    assert not (tmp_path / "cache").exists()
+def test_what_is_kept_is_said(tmp_path: Path) -> None:
+    plain, root = RuntimeOptions(), tmp_path / "not" / "there"
+    environment = {"EDGESEG_CACHE": str(root)}
+    assert keeping("openvino", plain, environment) == (RuntimeOptions(cache_dir=str(root)), f"compiled model kept in {root}")
+    assert keeping("litert", plain, environment) == keeping("onnxruntime", plain, environment) == (plain, "")
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "not").write_text("a file", encoding="utf-8")  # nothing that even the superuser could write below
+    options, words = keeping("openvino", plain, environment)
+    assert options == plain
+    assert words == f"compiled model not kept: {root} cannot be written; set EDGESEG_CACHE to a folder that can"
 
 
 def test_a_cache_that_others_may_write_is_refused(openvino: Bundle, tmp_path: Path) -> None:

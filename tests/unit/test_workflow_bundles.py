@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import CLASSES, strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.manifest import Reference
 from edgeseg.data.dataset import load_dataset
 from edgeseg.workflow import benching, bundles
@@ -151,3 +151,31 @@ def test_a_split_without_data_is_refused(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "onnx")
     with pytest.raises(ConfigError, match="--split test goes with labelled images; add --data DIR"):
         bundles.verify(bundle.folder, data=None, config=None, target="host", split="test", ui=Silent())
+
+
+def _predict(folder: Path, source: Path, out: Path, **more: str) -> Outcome:
+    return bundles.predict(folder, source, out, target="host", overlay=False, force=True, ui=Silent(), **more)  # type: ignore[arg-type]
+
+
+def test_predict_keeps_the_compiled_model_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
+    bundle = tiny_bundle(tmp_path / "bundle", "openvino")
+    for _ in range(2):
+        done = _predict(bundle.folder, bundle.folder / "golden", tmp_path / "out")
+        assert f"settings: compiled model kept in {tmp_path / 'cache'}" in done.lines
+        assert done.facts["cache_dir"] == str(tmp_path / "cache")
+        assert len(list((tmp_path / "cache" / "openvino").rglob("*.blob"))) == 1
+    other = tiny_bundle(tmp_path / "other", "onnx")
+    done = _predict(other.folder, other.folder / "golden", tmp_path / "out")
+    assert done.facts["cache_dir"] is None
+    assert not any(line.startswith("settings") for line in done.lines)
+
+
+def test_predict_looks_at_its_source_before_it_opens_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle", "onnx")
+    monkeypatch.setattr(bundles, "open_session", lambda *_: pytest.fail("an engine was built before it was said"))
+    with pytest.raises(InputMissingError, match="does not exist"):
+        _predict(bundle.folder, tmp_path / "gone", tmp_path / "out")
+    with pytest.raises(ConfigError, match="of files every frame is answered"):
+        _predict(bundle.folder, bundle.folder / "golden", tmp_path / "out", drop="newest")
+    assert not (tmp_path / "out").exists()
