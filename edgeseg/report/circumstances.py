@@ -40,6 +40,8 @@ class Circumstances:
     """Share of all processors that other programs took."""
     others_during: float | None
     series: tuple[Series, ...] = ()
+    steady: bool = True
+    """False: the warm-up ended at its bound with medians still moving. True also where it was not recorded."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Circumstances:

@@ -35,9 +35,10 @@ def _line(row: ResultRow, found: Circumstances) -> Html:
     kind = _KINDS.get(found.throttling)
     factor = None if found.slowdown is None else el("span", f"{found.slowdown:.2f} times its burst", class_="sub")
     speed = join([tag(found.throttling, kind) if kind else _none(), factor])
+    frames = join([str(found.num_frames), None if found.steady else el("span", "NOT STEADY when it began", class_="sub")])
     others = join([_share(found.others_before), " / ", _share(found.others_during)])
     return el(
-        "tr", el("th", row.label, scope="row"), el("td", row.target), el("td", str(found.num_frames), class_="n"),
+        "tr", el("th", row.label, scope="row"), el("td", row.target), el("td", frames, class_="n"),
         el("td", _ms(found.p90_early_stopping_ms), class_="n"), el("td", _ms(found.p99_early_stopping_ms), class_="n"),
         el("td", speed, class_="keep"), el("td", energy, class_="n"),
         el("td", others, class_="n"),

@@ -25,7 +25,7 @@ def circumstances(bench: Mapping[str, Any]) -> Circumstances | None:
         throttling_words=bench["throttling"]["words"], slowdown=bench["throttling"]["slowdown"],
         change=None if drift is None else drift["change"],
         energy_per_frame_j=None if energy is None else energy["per_frame_j"], energy_words=words, others_before=load["others_before"],
-        others_during=load["others_during"],
+        others_during=load["others_during"], steady=bench["steady"],
         series=tuple(_series(one) for one in chart_series(Trace.from_json(bench["trace"]), windows)),
     )
 

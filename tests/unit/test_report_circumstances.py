@@ -27,7 +27,7 @@ def bench_json(**changes: Any) -> dict[str, Any]:
         "end_to_end": {"num_frames": 1024, "p90_early_stopping_ms": 31.25, "p99_early_stopping_ms": None},
         "throttling": {"verdict": "slowed", "slowdown": 1.44, "words": "slowed: sustained 29.50 ms, burst 20.50 ms; no sensor saw it"},
         "drift": {"change": 0.448, "step_at_s": 6.0, "step": 1.2}, "energy": None, "energy_absent": "no power sensor answers",
-        "load": {"others_before": 0.25, "others_during": None}, **changes,
+        "load": {"others_before": 0.25, "others_during": None}, "steady": True, **changes,
     }
 
 
@@ -65,6 +65,15 @@ def test_what_is_not_available_says_so_and_why() -> None:
     assert "latency, ms" in page
     assert "soc, °C" in page
     assert all(len(one.points) <= 120 for one in found.series)
+
+
+def test_a_measurement_that_began_before_it_was_steady_says_so() -> None:
+    found = circumstances(bench_json(steady=False))
+    assert found is not None
+    assert "NOT STEADY" in circumstances_section([row_with(found)])
+    assert "NOT STEADY" not in circumstances_section([row_with(circumstances(bench_json()))])
+    old = {name: value for name, value in asdict(found).items() if name != "steady"}
+    assert Circumstances.from_json(old).steady, "one of before it was recorded"
 
 
 def test_energy_says_what_it_covers() -> None:
