@@ -97,6 +97,8 @@ def bench(
         print_json(outcome.to_json())
     else:
         print("\n".join(outcome.lines))
+    if outcome.lost is not None:
+        raise outcome.lost
     code = goals_exit_code(passed=outcome.passed, undecided=outcome.undecided)
     if code:
         raise typer.Exit(code)

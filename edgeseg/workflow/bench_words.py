@@ -42,7 +42,7 @@ def offline_line(found: Offline, tuned: str) -> str:
     """Throughput, and how many frames at once."""
     words = f"; {tuned}" if tuned else ""
     return (f"offline: {found.fps:.1f} per second, {found.at_once} at once on {found.num_threads} threads "
-            f"({found.frames} frames in {found.seconds:.0f} s){words}")
+            f"({found.frames} frames in {found.seconds:.0f} s){_stamps(found)}{words}")
 
 
 def paced_line(found: Paced) -> str:
@@ -50,14 +50,18 @@ def paced_line(found: Paced) -> str:
     period_ms = 1e3 / found.fps
     slowest = "" if found.latency is None else f"; p99 {found.latency.p99_ms:.1f}, slowest {found.latency.max_ms:.1f} of {period_ms:.1f} ms"
     if found.held:
-        return f"at {found.fps:g} per second: held, none of {found.frames} frames missed{slowest}"
+        return f"at {found.fps:g} per second: held, none of {found.frames} frames missed{slowest}{_stamps(found)}"
     return (f"at {found.fps:g} per second: NOT HELD, {found.missed} of {found.frames} frames missed "
-            f"({found.late} late, {found.lost} lost), at most {found.longest_run} in a row{slowest}")
+            f"({found.late} late, {found.lost} lost), at most {found.longest_run} in a row{slowest}{_stamps(found)}")
+
+
+def _stamps(found: Offline | Paced) -> str:
+    return (" QUICK" if found.quick else "") + ("" if found.steady else " (NOT STEADY when it began)")
 
 
 def cold_line(found: Cold) -> str:
     """The start, by its steps, with caches and without."""
-    plain = f"cold start: {_starts_words(found.without)}"
+    plain = f"cold start{' QUICK' if found.quick else ''}: {_starts_words(found.without)}"
     if found.cached is None:
         return f"{plain}; with caches not available: {found.no_cache}"
     return f"{plain}; with caches {_starts_words(found.cached)}: {found.ratio:.2f} of it"

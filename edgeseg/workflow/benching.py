@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgeseg.core.bundle import Bundle, open_bundle
-from edgeseg.core.errors import ConfigError, InputMissingError, require_path
+from edgeseg.core.errors import ConfigError, EdgesegError, InputMissingError, require_path
 from edgeseg.workflow.bench_words import cold_line, offline_line, paced_line, result_lines, versus_lines
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.places import Place, find_place
 from edgeseg.workflow.ui import Ui
 from targets.boards import Plan, find_target
 from targets.measure.bench import bench as measure
-from targets.measure.scenarios import Setup, measure_cold, measure_offline, measure_paced, measure_versus
+from targets.measure.scenarios import Setup, measure_cold, measure_offline, measure_paced, measure_versus, try_open
 from targets.measure.versus import RESTLESS
 from targets.tuned import settings_for
 
@@ -81,7 +81,8 @@ class _Way:
 def bench(request: BenchRequest, ui: Ui) -> Outcome:
     """Measure a bundle on a machine with a target's settings.
 
-    Settings that `edgeseg tune` found for that machine go before the target's own, unless `untuned`.
+    Settings that `edgeseg tune` found for that machine go before the target's own, unless `untuned`. A scenario that fails is
+    `Outcome.lost`; what was measured before it is there.
 
     Raises:
         TargetError: the target does not run this format or precision, or the machine lacks what it needs.
@@ -91,15 +92,24 @@ def bench(request: BenchRequest, ui: Ui) -> Outcome:
     place = find_place(request.device, timed=True, ui=ui)
     target = request.target or place.target
     way = _way(request, place, target)
-    frames = _frames(request, way.bundle)
+    frames, setup = _frames(request, way.bundle), _setup(request, place, target, ui)
+    offline = _offline_way(request, place, target)
+    if offline is not None and offline.how.options.streams > 1:
+        try_open(offline.bundle, frames, offline.how, setup)  # not every runtime has streams, and a measurement may take an hour
     result = measure(
         way.bundle, frames, target=target, how=way.how, quick=request.quick, minutes=request.minutes, meter=request.meter,
         on_progress=_shown(ui, "measuring"), device=place.device,
     )
     facts = {**result.to_json(), "frames": _frames_words(request), "tuned": way.tuned or None}
     lines = result_lines(result, place=place, target=target, frames=facts["frames"], tuned=way.tuned)
-    more, said, held = _scenarios(request, way, frames, place, _setup(request, place, target, ui))
-    return Outcome((*lines, *said), {**facts, **more}, passed=held)
+    held, lost = True, None
+    try:
+        for name, found, line in _scenarios(request.scenarios, way, offline, frames, setup):
+            facts[name], held = found, held and found.get("held", True)
+            lines.append(line)
+    except EdgesegError as error:
+        lost = error
+    return Outcome(tuple(lines), {**facts, "lost": None if lost is None else str(lost)}, passed=held, lost=lost)
 
 
 def versus(request: BenchRequest, against: Against, ui: Ui) -> Outcome:
@@ -135,6 +145,8 @@ def _check(request: BenchRequest) -> None:
         raise ConfigError(f"--fps {asked.fps:g}: expected a rate above 0")
     if request.minutes is not None and request.minutes <= 0:
         raise ConfigError(f"--minutes {request.minutes:g}: expected a time above 0")
+    if request.minutes is not None and request.minutes < 1 and not request.quick:
+        raise ConfigError(f"--minutes {request.minutes:g}: expected at least 1; for a shorter look, which is stamped so, type --quick")
 
 
 def _way(request: BenchRequest, place: Place, target: str, *, purpose: str = "latency", asked: str = "") -> _Way:
@@ -161,27 +173,28 @@ def _second(request: BenchRequest, against: Against, first: _Way, place: Place, 
     return _Way(first.bundle, Plan(first.how.runtime, options), f"{first.tuned}; then {' and '.join(given)}" if first.tuned else "")
 
 
-def _scenarios(
-    request: BenchRequest, way: _Way, frames: list[bytes | Path], place: Place, setup: Setup,
-) -> tuple[dict[str, Any], list[str], bool]:
-    """Facts and lines of the scenarios that were asked for, and whether a rate that was asked for is held."""
+def _offline_way(request: BenchRequest, place: Place, target: str) -> _Way | None:
+    """With the streams that were asked for, else as tuned for throughput; `None` where the scenario was not asked for."""
     asked = request.scenarios
-    facts, lines, held = dict[str, Any](), list[str](), True
-    if asked.offline:
-        other = _way(request, place, setup.target.name, purpose="throughput")
-        how = other.how if not asked.streams else Plan(other.how.runtime, replace(other.how.options, streams=asked.streams))
-        offline = measure_offline(way.bundle, frames, how, setup)
-        facts["offline"] = {**offline.to_json(), "tuned": other.tuned or None}
-        lines.append(offline_line(offline, other.tuned))
+    if not asked.offline:
+        return None
+    way = _way(request, place, target, purpose="throughput", asked="--streams" if asked.streams else "")
+    return replace(way, how=Plan(way.how.runtime, replace(way.how.options, streams=asked.streams))) if asked.streams else way
+
+
+def _scenarios(
+    asked: Scenarios, way: _Way, offline: _Way | None, frames: list[bytes | Path], setup: Setup,
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Measure those that were asked for: name, facts and line of each as it is done."""
+    if offline is not None:
+        done = measure_offline(offline.bundle, frames, offline.how, setup)
+        yield "offline", {**done.to_json(), "tuned": offline.tuned or None}, offline_line(done, offline.tuned)
     if asked.fps is not None:
         paced = measure_paced(way.bundle, frames, way.how, setup, fps=asked.fps)
-        facts["paced"], held = paced.to_json(), paced.held
-        lines.append(paced_line(paced))
+        yield "paced", paced.to_json(), paced_line(paced)
     if asked.cold:
         cold = measure_cold(way.bundle, frames, way.how, setup)
-        facts["cold"] = cold.to_json()
-        lines.append(cold_line(cold))
-    return facts, lines, held
+        yield "cold", cold.to_json(), cold_line(cold)
 
 
 def _setup(request: BenchRequest, place: Place, target: str, ui: Ui) -> Setup:

@@ -59,6 +59,7 @@ class Cold:
     """With what the runtime kept of an earlier start; `None` where it keeps nothing."""
     no_cache: str
     """Why there are none with caches; empty where there are."""
+    quick: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -105,7 +106,8 @@ def from_worker(raw: Mapping[str, Any]) -> Cold:
     def starts(one: Mapping[str, Any]) -> Starts:
         return Starts(**{**one, "totals_ms": tuple(one["totals_ms"])})
 
-    return Cold(without=starts(raw["without"]), cached=None if raw["cached"] is None else starts(raw["cached"]), no_cache=raw["no_cache"])
+    return Cold(without=starts(raw["without"]), cached=None if raw["cached"] is None else starts(raw["cached"]), no_cache=raw["no_cache"],
+                quick=raw["quick"])
 
 
 def _summary(starts: Sequence[Mapping[str, float]]) -> Starts:

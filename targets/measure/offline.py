@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from edgeseg.core.stats import LatencyStats, latency_stats
@@ -28,7 +28,12 @@ class Offline:
     num_threads: int
     """Threads of the runtime, which the streams share."""
     latency: LatencyStats
-    """File to class map at frame size, with that many at a time."""
+    """File to class map at frame size, with that many at a time; its `fps` is that above."""
+    steady: bool = True
+    """False: the warm-up ended at its bound with medians still moving by more than 3 %."""
+    quick: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """As the session gave them back."""
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
@@ -67,5 +72,6 @@ def measure_offline(
         last = max(future.result() for future in futures)
     whole = [time for own in times for time in own.end_to_end]
     seconds = (last - start) / 1e9
-    return Offline(fps=len(whole) / seconds, frames=len(whole), seconds=seconds, at_once=len(streams), num_threads=num_threads,
-                   latency=latency_stats(whole))
+    fps = len(whole) / seconds
+    return Offline(fps=fps, frames=len(whole), seconds=seconds, at_once=len(streams), num_threads=num_threads,
+                   latency=replace(latency_stats(whole), fps=fps))

@@ -7,8 +7,8 @@ lost: a camera would have written over it. Lost and late frames are both missed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgeseg.core.stats import LatencyStats, latency_stats
@@ -31,7 +31,13 @@ class Paced:
     longest_run: int
     """Missed frames in a row, at most."""
     latency: LatencyStats | None
-    """From the moment a frame comes to its class map at frame size, of the frames that were answered; `None` = none was."""
+    """From the moment a frame comes to its class map at frame size, of the frames that were answered; `None` = none was. Its `fps` is
+    answered frames over the time all of them took to come."""
+    steady: bool = True
+    """False: the warm-up ended at its bound with medians still moving by more than 3 %."""
+    quick: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """As the session gave them back."""
 
     @property
     def missed(self) -> int:
@@ -73,5 +79,6 @@ def measure_paced(
         longest = max(longest, run)
         if number % max(1, round(fps / 4)) == 0:
             on_progress("measure", (number + 1) / num_frames)
-    return Paced(fps=fps, frames=num_frames, seconds=num_frames / fps, late=late, lost=lost, longest_run=longest,
-                 latency=latency_stats(answered) if answered else None)
+    seconds = num_frames / fps
+    return Paced(fps=fps, frames=num_frames, seconds=seconds, late=late, lost=lost, longest_run=longest,
+                 latency=replace(latency_stats(answered), fps=len(answered) / seconds) if answered else None)

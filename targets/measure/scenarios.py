@@ -40,6 +40,11 @@ def measure_offline(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | 
     return Offline(**{**raw, "latency": LatencyStats(**raw["latency"])})
 
 
+def try_open(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup) -> None:
+    """Open it once and measure nothing."""
+    _run("open", {"": (bundle, how)}, frames[:1], setup, {})
+
+
 def measure_paced(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup, *, fps: float) -> Paced:
     """Let frames come at a fixed rate."""
     raw = _run("paced", {"": (bundle, how)}, frames, setup, {"fps": fps})

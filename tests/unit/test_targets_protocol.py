@@ -22,11 +22,12 @@ from targets.devices import LocalDevice
 from targets.measure.bench import bench
 from targets.measure.cold import measure_cold
 from targets.measure.drift import drift
+from targets.measure.jobs.base import limits_of
 from targets.measure.loop import StepTimes
 from targets.measure.offline import measure_offline
 from targets.measure.paced import measure_paced
 from targets.measure.pinning import choose, pin
-from targets.measure.result import QUICK, BenchResult
+from targets.measure.result import FULL, QUICK, BenchResult
 from targets.measure.scenarios import Setup
 from targets.measure.scenarios import measure_cold as cold_of
 from targets.measure.scenarios import measure_offline as offline_of
@@ -76,7 +77,7 @@ def test_late_and_lost_frames_are_missed_and_counted_in_a_row() -> None:
     """350 ms for a frame of 100: it is late, the next two are lost, the fourth is begun 50 ms after it came and is in time."""
     found = paced([10.0, 350.0, 40.0, 10.0, 10.0, 10.0, 10.0, 10.0])
     assert (found.late, found.lost, found.longest_run, found.held) == (1, 2, 3, False)
-    assert found.latency.num_frames == 6
+    assert (found.latency.num_frames, found.latency.fps) == (6, pytest.approx(6 / 0.8))
     assert found.latency.max_ms == 350
     assert sorted(round(paced([150.0] * 4).to_json()[key]) for key in ("late", "lost", "missed")) == [1, 3, 4]
 
@@ -108,7 +109,7 @@ def test_offline_counts_the_frames_of_all_streams() -> None:
     found = measure_offline(streams, limits, time.perf_counter_ns, silent, num_threads=3)
     assert (found.at_once, found.num_threads) == (2, 3)
     assert found.frames == found.latency.num_frames >= 20
-    assert found.fps == pytest.approx(found.frames / found.seconds)
+    assert found.fps == found.latency.fps == pytest.approx(found.frames / found.seconds)
     broken: Any = [FakeStream(), FakeStream(fail_after=5)]
     with pytest.raises(RuntimeFailure, match="the SDK broke"):
         measure_offline(broken, replace(limits, min_seconds=60), time.perf_counter_ns, silent, num_threads=1)
@@ -116,6 +117,12 @@ def test_offline_counts_the_frames_of_all_streams() -> None:
 
 def windows(values: list[float]) -> list[LatencyWindow]:
     return [LatencyWindow(float(second), value) for second, value in enumerate(values)]
+
+
+def test_minutes_shorten_nothing() -> None:
+    assert limits_of({"quick": False, "minutes": 0.02}) == replace(FULL, warmup_max_seconds=2)
+    assert limits_of({"quick": False, "minutes": 20.0}) == replace(FULL, min_seconds=1200, warmup_max_seconds=2)
+    assert limits_of({"quick": True}) == QUICK
 
 
 def test_drift_tells_a_slope_from_a_step() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_bundle
 
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, RuntimeFailure, TargetError
 from edgeseg.workflow import benching
 from edgeseg.workflow.benching import Against, BenchRequest, Scenarios, bench, versus
 from edgeseg.workflow.places import HERE
@@ -35,7 +35,10 @@ def test_all_scenarios_of_one_bundle(request_: BenchRequest) -> None:
     assert outcome.passed == facts["paced"]["held"] == (facts["paced"]["missed"] == 0)
     assert facts["cold"]["without"]["total_ms"] > 0
     said = "\n".join(outcome.lines)
-    for begin in ("offline: ", "at 4 per second: ", "cold start: ", "energy: ", "other programs: ", "end to end by MLPerf's"):
+    assert all(facts[name]["quick"] for name in ("offline", "paced", "cold"))
+    assert facts["offline"]["settings"] == facts["paced"]["settings"] == facts["settings"]
+    assert facts["lost"] is outcome.lost is None
+    for begin in ("offline: ", "at 4 per second: ", "cold start QUICK: ", "energy: ", "other programs: ", "end to end by MLPerf's"):
         assert f"\n{begin}" in said
     assert " QUICK" in said
 
@@ -47,10 +50,37 @@ def test_what_makes_no_sense_is_refused(request_: BenchRequest) -> None:
         bench(replace(request_, scenarios=Scenarios(fps=0)), Silent())
     with pytest.raises(ConfigError, match="--minutes -1: expected a time above 0"):
         bench(replace(request_, minutes=-1), Silent())
+    with pytest.raises(ConfigError, match=r"--minutes 0.5: expected at least 1; for a shorter look, which is stamped so, type --quick"):
+        bench(replace(request_, quick=False, minutes=0.5), Silent())
     with pytest.raises(ConfigError, match="both are the same bundle with the same settings"):
         versus(request_, Against(folder=request_.folder), Silent())
     with pytest.raises(ConfigError, match="--vs compares two and nothing else"):
         versus(replace(request_, minutes=1), Against(threads=2), Silent())
+
+
+def test_streams_that_a_runtime_has_not_are_refused_before_anything_is_measured(request_: BenchRequest) -> None:
+    stages: list[str] = []
+
+    class Listening(Silent):
+        def progress(self, label: str, done: int, total: int, detail: str = "") -> None:
+            stages.append(label)
+
+    with pytest.raises(TargetError, match="the null runtime has no streams to choose"):
+        bench(replace(request_, scenarios=Scenarios(offline=True, streams=2)), Listening())
+    assert stages == ["measuring: open"]
+
+
+def test_a_scenario_that_fails_takes_nothing_along(request_: BenchRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeFailure("the board went away")
+
+    monkeypatch.setattr(benching, "measure_cold", fail)
+    outcome = bench(replace(request_, scenarios=Scenarios(cold=True)), Silent())
+    assert isinstance(outcome.lost, RuntimeFailure)
+    assert outcome.facts["lost"] == "the board went away"
+    assert outcome.facts["inference"]["num_frames"] >= 50
+    assert any(line.startswith("  end to end ") for line in outcome.lines)
+    assert "cold" not in outcome.facts
 
 
 def bench_command(*words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from targets.measure.jobs.cold import cold
 from targets.measure.jobs.compare import compare
 from targets.measure.jobs.describe import describe
 from targets.measure.jobs.offline import offline
+from targets.measure.jobs.opening import opening
 from targets.measure.jobs.paced import paced
 from targets.measure.jobs.sweep import sweep
 from targets.measure.jobs.tune import look_around, race_settings, try_settings
@@ -25,6 +26,7 @@ JOBS: Final[dict[str, Work]] = {
     "compare": compare,
     "describe": describe,
     "offline": offline,
+    "open": opening,
     "paced": paced,
     "sweep": sweep,
     "tune-look": look_around,

@@ -37,10 +37,12 @@ def plan_here(side: dict[str, Any], bundle: Bundle) -> Plan:
 
 
 def limits_of(request: dict[str, Any]) -> Limits:
-    """How long a request wants it: quick, full, or `minutes` after a short warm-up, so that the burst is among what is measured."""
+    """How long a request wants it: quick or full, and `minutes` at least, after a short warm-up, so that the burst is among it."""
     limits = QUICK if request["quick"] else FULL
     minutes = request.get("minutes")
-    return limits if minutes is None else replace(limits, min_frames=1, min_seconds=60 * minutes, warmup_max_seconds=2)
+    if minutes is None:
+        return limits
+    return replace(limits, min_seconds=max(limits.min_seconds, 60 * minutes), warmup_max_seconds=2)
 
 
 def timed(clock: Clock, call: Callable[[], T]) -> tuple[T, int]:

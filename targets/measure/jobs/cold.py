@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,4 +16,5 @@ def cold(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[s
     """Give the fields of `Cold`. The processes it starts take their times themselves."""
     folder, file = Path(request["bundle"]).resolve(), Path(request["files"][0]).resolve()
     on_progress("cold start", 0.0)
-    return asdict(measure_cold(str(folder), str(file), plan_here(request, open_bundle(folder)), STARTS[request["quick"]], on_progress))
+    found = measure_cold(str(folder), str(file), plan_here(request, open_bundle(folder)), STARTS[request["quick"]], on_progress)
+    return asdict(replace(found, quick=request["quick"]))

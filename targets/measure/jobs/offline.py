@@ -25,9 +25,10 @@ def offline(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dic
     session = open_session(bundle, runtime, options)
     starts = [number * len(files) // options.streams for number in range(options.streams)]
     streams = [Stream(session, bundle.manifest.contract, files[start:] + files[:start], clock) for start in starts]
-    warm_up(streams[0].step, limits, clock, on_progress)
+    warm = warm_up(streams[0].step, limits, clock, on_progress)
     ramp = replace(limits, min_frames=1, min_seconds=RAMP_S[request["quick"]])
     measure_offline(streams, ramp, clock, lambda _stage, _done: None, num_threads=options.num_threads)
     found = measure_offline(streams, limits, clock, on_progress, num_threads=options.num_threads)
+    settings = dict(session.settings)
     session.close()
-    return asdict(found)
+    return asdict(replace(found, steady=warm.steady, quick=request["quick"], settings=settings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ def paced(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
     on_progress("open", 0.0)
     session = open_session(bundle, *plan_here(request, bundle))
     stream = Stream(session, bundle.manifest.contract, [Path(file) for file in request["files"]], clock)
-    warm_up(stream.step, limits, clock, on_progress)
+    warm = warm_up(stream.step, limits, clock, on_progress)
     num_frames = max(2, math.ceil(fps * limits.min_seconds))
     found = measure_paced(stream.step, fps, num_frames, clock, time.sleep, on_progress)
+    settings = dict(session.settings)
     session.close()
-    return asdict(found)
+    return asdict(replace(found, steady=warm.steady, quick=request["quick"], settings=settings))
