@@ -47,6 +47,15 @@ def value(miou: float, p90_ms: float, size_bytes: int = 1_000_000) -> Value:
     return Value(miou=miou, p90_ms=p90_ms, size_bytes=size_bytes)
 
 
+def test_a_goal_of_miou_is_judged_by_the_lower_end_of_its_interval() -> None:
+    limits = Limits.of(GoalsSection(miou=0.5))
+    pairs = ((0.53, 0.51), (0.6, 0.45), (0.52, None))
+    sure, unsure, bare = (Value(miou=miou, p90_ms=10.0, size_bytes=1, miou_low=low) for miou, low in pairs)
+    assert [one.meets(limits) for one in (sure, unsure, bare)] == [True, False, True]
+    assert choose([sure, unsure, bare], limits) == 0
+    assert shortfall(unsure, limits) == "mIoU 0.6000 (95 % interval from 0.4500, by which it is judged) where 0.5 was asked for"
+
+
 def test_a_point_goes_to_its_parameters_and_back() -> None:
     space = space_of(config(networks=["fast_scnn", "unet/resnet18"]))
     assert len(space.points()) == 2 * 3 * 3 * 3 * 2

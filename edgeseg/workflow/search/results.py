@@ -91,7 +91,7 @@ def rows_of(trials: Sequence[Any], space: Space, config: Config, limits: Limits)
             value, places = Value(**attrs["value"]), attrs["places"]
             slowest = max(places, key=lambda place: place["p90_ms"])
             row = replace(
-                row, miou=value.miou, p90_ms=value.p90_ms, low_ms=slowest["low_ms"], high_ms=slowest["high_ms"],
+                row, miou=value.miou, miou_low=value.miou_low, p90_ms=value.p90_ms, low_ms=slowest["low_ms"], high_ms=slowest["high_ms"],
                 size_bytes=value.size_bytes, places=tuple(places), meets_goals=value.meets(limits),
             )
             values.append((len(rows), value))
@@ -110,7 +110,9 @@ def _verdict(rows: Sequence[SearchRow], limits: Limits, best: Path, chosen: Sear
         return (f"Chosen: trial {chosen.trial} ({chosen.words}), {of}: mIoU {chosen.miou:.4f} on val, p90 {chosen.p90_ms:.3g} ms. "
                 f"Train it in full: edgeseg run {best.name}")
     measured = [row for row in rows if row.miou is not None]
-    values = [Value(miou=row.miou or 0.0, p90_ms=row.p90_ms or 0.0, size_bytes=row.size_bytes or 0) for row in measured]
+    values = [
+        Value(miou=row.miou or 0.0, miou_low=row.miou_low, p90_ms=row.p90_ms or 0.0, size_bytes=row.size_bytes or 0) for row in measured
+    ]
     near = nearest(values, limits)
     if near is None:
         reasons = sorted({row.note for row in rows if row.note})

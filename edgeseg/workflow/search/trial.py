@@ -110,7 +110,11 @@ def evaluate(env: Environment, point: Point, watch: Watch) -> Outcome:
         {"targets": list(place.targets), "format": place.format, "runtime": place.how.runtime, "miou": mious[place.format], **asdict(speed)}
         for place, speed in found
     )
-    value = Value(miou=min(mious.values()), p90_ms=max(s.p90_ms for _, s in found), size_bytes=max(s.size_bytes for _, s in found))
+    lows = [one["low"] for one in (result["intervals"]["miou"] for result in verified.values()) if one is not None]
+    value = Value(
+        miou=min(mious.values()), miou_low=None if not lows or None in lows else min(lows),
+        p90_ms=max(s.p90_ms for _, s in found), size_bytes=max(s.size_bytes for _, s in found),
+    )
     return Outcome(value, places)
 
 
