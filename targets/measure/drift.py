@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from targets.telemetry import LatencyWindow
+from targets.telemetry.verdict import LEAST_WINDOWS
 
-LEAST_WINDOWS: Final = 6
 EDGE: Final = 2
 """Windows that must lie on either side of a step."""
 

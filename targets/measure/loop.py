@@ -1,4 +1,4 @@
-"""The measured loops: warm-up, single stream with every step timed, and two sessions in interleaved blocks.
+"""The measured loops: warm-up, single stream with every step timed, and many calls that take turns.
 
 The clock is an argument (nanoseconds, monotonic). Nothing measured is ever left out. Times go into flat arrays that hold no objects.
 """
@@ -123,28 +123,6 @@ def measure_stream(stream: Stream, limits: Limits, clock: Clock, on_progress: Pr
             on_progress("measure", done)
 
 
-@dataclass(frozen=True)
-class BlockMedians:
-    """Median nanoseconds of each block, pair by pair."""
-
-    a: list[float]
-    b: list[float]
-    frames_per_block: int
-
-
-def interleave(a: Callable[[], object], b: Callable[[], object], limits: Limits, clock: Clock, on_progress: Progress) -> BlockMedians:
-    """Run two calls in blocks ABBA ABBA ...; both are expected to be warm."""
-    slower = max(_block(a, 3, clock), _block(b, 3, clock), 1.0)
-    length = max(4, int(np.ceil(limits.block_seconds * 1e9 / slower)))
-    medians: tuple[list[float], list[float]] = ([], [])
-    for pair in range(limits.min_pairs):
-        order = (0, 1) if pair % 2 == 0 else (1, 0)
-        for which in order:
-            medians[which].append(_block((a, b)[which], length, clock))
-        on_progress("compare", (pair + 1) / limits.min_pairs)
-    return BlockMedians(medians[0], medians[1], length)
-
-
 def take_turns(calls: Sequence[Callable[[], object]], clock: Clock, on_progress: Progress) -> list[float]:
     """Least nanoseconds of each of many calls, which take turns in short blocks.
 
@@ -171,17 +149,6 @@ def _least(call: Callable[[], object], length: int, clock: Clock) -> float:
         least = min(least, after - before)
         before = after
     return least
-
-
-def _block(call: Callable[[], object], length: int, clock: Clock) -> float:
-    times = array("q")
-    before = clock()
-    for _ in range(length):
-        call()
-        after = clock()
-        times.append(after - before)
-        before = after
-    return float(statistics.median(times))
 
 
 def cycle(session: Session, frames: Sequence[Frame]) -> Callable[[], object]:

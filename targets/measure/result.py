@@ -140,6 +140,7 @@ class SpeedRatio:
     """Pairs of blocks."""
     frames_per_block: int
     a_p50_ms: float
+    """Median of the blocks' medians, of a frame: of all its tiles, where it has some."""
     b_p50_ms: float
     quick: bool
     measured_on: MeasuredOn

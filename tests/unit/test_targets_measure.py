@@ -24,9 +24,10 @@ from edgeseg.core.images import ClassMap, Frame, write_frame
 from edgeseg.core.manifest import Contract
 from edgeseg.core.stats import nearest_rank
 from targets.measure.bench import bench, compare
-from targets.measure.loop import StepTimes, Stream, bootstrap_ratio, interleave, measure_stream, warm_up
+from targets.measure.loop import StepTimes, Stream, bootstrap_ratio, measure_stream, warm_up
 from targets.measure.process import run_worker
 from targets.measure.result import QUICK, BenchResult
+from targets.measure.versus import run_pairs
 
 MS = 1_000_000
 
@@ -122,20 +123,20 @@ def test_outliers_stay_in(file: Path) -> None:
 def test_interleaving_takes_out_what_slows_both() -> None:
     clock, calls = FakeClock(), []
 
-    def side(name: str, cost_ms: float) -> Callable[[], object]:
-        def call() -> None:
-            calls.append(name)
-            clock.now += round(cost_ms * (1 + len(calls) / 500) * MS)  # the machine becomes slower all the time
+    def side(cost_ms: float) -> Callable[[StepTimes], None]:
+        def step(times: StepTimes) -> None:
+            calls.append(cost_ms)
+            spent = round(cost_ms * (1 + len(calls) / 500) * MS)  # the machine becomes slower all the time
+            clock.now += spent
+            for part in (times.decode, times.resize, times.resize_back):
+                part.append(0)
+            times.end_to_end.append(spent)
 
-        return call
+        return step
 
-    medians = interleave(side("a", 2.0), side("b", 1.0), replace(QUICK, min_pairs=40), clock, silent)
-    order = [calls[i] for i in range(6, len(calls), medians.frames_per_block)]
-    assert order[:8] == list("abbaabba")
-    ratio, low, high = bootstrap_ratio(medians.a, medians.b)
-    assert ratio == pytest.approx(2.0, rel=0.03)
-    assert low <= ratio <= high
-    assert low > 1
+    found = run_pairs(side(2.0), side(1.0), replace(QUICK, min_pairs=40), clock, silent, "").ratio("inference")
+    assert found.ratio == pytest.approx(2.0, rel=0.03)
+    assert 1 < found.low <= found.ratio <= found.high
 
 
 def test_bootstrap_interval_holds_one_for_equal_sides() -> None:

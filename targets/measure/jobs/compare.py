@@ -1,4 +1,4 @@
-"""Job `compare`: the inference of two bundles in interleaved blocks of one process."""
+"""Job `compare`: the inference of two bundles in interleaved blocks of one process, as in `versus` but without its test of A against A."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeseg.core.bundle import open_bundle
+from edgeseg.core.stats import nearest_rank
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
-from targets.measure.jobs.base import model_frames, plan_here
-from targets.measure.loop import BlockMedians, Clock, Progress, Stream, bootstrap_ratio, cycle, interleave, warm_up
-from targets.measure.result import FULL, QUICK, SpeedRatio
-from targets.runtimes import Session, open_session
+from targets.measure.jobs.base import limits_of, plan_here
+from targets.measure.loop import Clock, Progress, Stream, warm_up
+from targets.measure.pinning import pin
+from targets.measure.result import SpeedRatio
+from targets.measure.versus import run_pairs
+from targets.runtimes import open_session
 
 
 def compare(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:
     """Give the fields of `SpeedRatio`."""
-    target, limits = find_target(request["target"]), QUICK if request["quick"] else FULL
-    files = [Path(file) for file in request["files"]]
-    calls, sessions = [], []
-    for side in ("a", "b"):
+    target, limits, files = find_target(request["target"]), limits_of(request), [Path(file) for file in request["files"]]
+    bundles = [open_bundle(Path(request[side]["bundle"])) for side in ("a", "b")]
+    plans = [plan_here(request[side], bundle) for side, bundle in zip(("a", "b"), bundles, strict=True)]
+    pin(max(how.options.num_threads for how in plans))
+    sessions, streams = [], []
+    for bundle, how in zip(bundles, plans, strict=True):
         on_progress("open", 0.0)
-        bundle = open_bundle(Path(request[side]["bundle"]))
-        session: Session = open_session(bundle, *plan_here(request[side], bundle))
-        stream = Stream(session, bundle.manifest.contract, files, clock)
-        warm_up(stream.step, limits, clock, on_progress)
-        calls.append(cycle(session, model_frames(bundle, files)))
-        sessions.append(session)
-    medians: BlockMedians = interleave(calls[0], calls[1], limits, clock, on_progress)
+        sessions.append(open_session(bundle, *how))
+        streams.append(Stream(sessions[-1], bundle.manifest.contract, files, clock))
+        warm_up(streams[-1].step, limits, clock, on_progress)
+    pairs = run_pairs(streams[0].step, streams[1].step, limits, clock, on_progress, "compare")
     for session in sessions:
         session.close()
-    ratio, low, high = bootstrap_ratio(medians.a, medians.b)
+    found = pairs.ratio("inference")
     return asdict(SpeedRatio(
-        ratio=ratio, low=low, high=high, blocks=len(medians.a), frames_per_block=medians.frames_per_block,
-        a_p50_ms=float(np.median(medians.a)) / 1e6, b_p50_ms=float(np.median(medians.b)) / 1e6, quick=request["quick"],
+        ratio=found.ratio, low=found.low, high=found.high, blocks=len(pairs.first), frames_per_block=pairs.frames_per_block,
+        a_p50_ms=nearest_rank([block.inference for block in pairs.first], 50) / 1e6,
+        b_p50_ms=nearest_rank([block.inference for block in pairs.second], 50) / 1e6, quick=request["quick"],
         measured_on=measured_on(target, describe_machine()),
     ))
