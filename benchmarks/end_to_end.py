@@ -10,8 +10,9 @@ runtime thread. All sides of a figure take turns in blocks, there and back, in o
     model api   time of `model_api.models.SegmentationModel` over ours, on the same int8 weights (the scores before our decision head,
                 enlarged in the graph, as such models are); `pip install --target DIR --no-deps openvino-model-api opencv-python-headless`
     files       frames per second of files -> masks on disk (the pipeline of `predict`), over the slower of decoding and resizing alone
-                and of the bare SDK call alone; two processors. Beside it the same over the SDK call while another thread decodes, since
-                two processors that share one core are slower together than alone, and the processor time of each part
+                and of the bare SDK call alone; on two processors, which then everything is measured on (on more, several threads of the
+                pipeline would be compared with one that decodes). Beside it the same over the SDK call while another thread decodes,
+                since two processors that share one core are slower together than alone, and the processor time of each part
     rss         peak memory of our runner in a fresh process over a script with the SDK alone
 
 Exit code 1 where less was reached than asked for.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shlex
 import statistics
 import subprocess
@@ -37,12 +39,13 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from benchmarks.bare import BARE, Call
 from benchmarks.int8_speed import made
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
 from edgeseg.core.images import Frame, picture_to_model, place, read_picture
 from edgeseg.core.lazy import require
-from edgeseg.core.vendors import quiet, versions
+from edgeseg.core.vendors import versions
 from targets.boards import plan
 from targets.machine import describe_machine
 from targets.measure.loop import bootstrap_ratio
@@ -50,45 +53,12 @@ from targets.predict import PredictOptions, predict_frame, predict_source
 from targets.runtimes import open_session
 from targets.runtimes.base import Session
 
-Call = Callable[[], object]
 LIMITS: Final = {"memory": 1.15, "model api": 2.0, "files": 0.90, "rss": 1.10}
 AT_MOST: Final = frozenset({"memory", "rss"})
-PACKAGES: Final = ("numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "openvino-model-api")
-
-
-def bare_call(bundle: Bundle) -> Call:
-    """The SDK alone: opened as our runtime opens it, input and output bound once."""
-    contract = bundle.manifest.contract
-    frame = next(iter(bundle.golden_pairs()))[0].copy()[np.newaxis]
-    answer = np.zeros((1, contract.height, contract.width), np.uint8)
-    path = str(bundle.model_path)
-    if bundle.manifest.format == "onnx":
-        ort = require("onnxruntime", extra="onnx")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        sdk = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        binding = sdk.io_binding()
-        binding.bind_input("frame", "cpu", 0, np.uint8, frame.shape, frame.ctypes.data)
-        binding.bind_output("class_map", "cpu", 0, np.uint8, answer.shape, answer.ctypes.data)
-        return lambda: (sdk.run_with_iobinding(binding), frame, answer)
-    if bundle.manifest.format == "openvino":
-        ov = require("openvino", extra="intel")
-        compiled = ov.Core().compile_model(path, "CPU", OPENVINO_PINNED)
-        request = compiled.create_infer_request()
-        request.set_tensor("frame", ov.Tensor(frame, shared_memory=True))
-        request.set_tensor("class_map", ov.Tensor(answer, shared_memory=True))
-        return lambda: (request.infer(share_outputs=True), frame, answer)  # the SDK does not keep the arrays it was given
-    sdk_module = require("ai_edge_litert.interpreter", extra="pi")
-    with quiet():
-        interpreter = sdk_module.Interpreter(model_path=path, num_threads=1)
-        interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame)
-    return lambda: interpreter.invoke()
-
-
 OPENVINO_PINNED: Final = {
     "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
 }
+PACKAGES: Final = ("numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "openvino-model-api")
 
 
 def scores_model(bundle: Bundle, folder: Path) -> Path:
@@ -179,7 +149,7 @@ def in_memory(bundle: Bundle, session: Session, rounds: int, seconds: float) -> 
     large = np.asarray(Image.fromarray(frame).resize((frame.shape[1] * 2, frame.shape[0] * 2)))
     frame, large = frame.copy(), large.copy()
     values = take_turns({
-        "bare": block(bare_call(bundle), seconds),
+        "bare": block(BARE[bundle.manifest.format][1](bundle, 1), seconds),
         "ours": block(lambda: predict_frame(session, bundle, frame), seconds),
         "large": block(lambda: predict_frame(session, bundle, large), seconds),
     }, rounds)
@@ -223,7 +193,7 @@ def from_files(bundle: Bundle, session: Session, folder: Path, suffix: str, roun
     """Frames per second of the pipeline over those of its slower part."""
     contract = bundle.manifest.contract
     paths = write_files(bundle, folder / f"{bundle.manifest.name}{suffix}", suffix, count)
-    bare = bare_call(bundle)
+    bare = BARE[bundle.manifest.format][1](bundle, 1)
 
     def decode(path: Path) -> list[Frame]:
         picture = read_picture(path)
@@ -350,6 +320,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model_api:
         sys.path.append(str(arguments.model_api.resolve()))
+    if "files" in arguments.figures:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     rounds, seconds, count = (30, 0.5, 300) if arguments.full else (6, 0.15, 40)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -380,7 +352,8 @@ def main() -> None:
     if arguments.json:
         write_json(arguments.json, {
             "command": shlex.join(["python", "-m", "benchmarks.end_to_end", *sys.argv[1:]]), "machine": asdict(describe_machine()),
-            "versions": versions(*PACKAGES), "threads": 1, "rounds": rounds, "limits": LIMITS, "rows": rows,
+            "versions": versions(*PACKAGES), "threads": 1, "processors": sorted(os.sched_getaffinity(0)), "rounds": rounds,
+            "limits": LIMITS, "rows": rows,
         })
     sys.exit(int(any(missed(row) for row in rows)))
 

@@ -1,15 +1,16 @@
-"""Our runner against the SDKs alone: frames a second, memory, and the time from process start to the first mask with and without a cache.
+"""Our runner against the SDKs alone: frames a second, and the time from process start to the first mask with and without a cache.
 
-    python -m benchmarks.runner_speed BUNDLE ... [--only speed|memory|start] [--pairs N] [--threads N] [--clock wall|cpu] [--json FILE]
+    python -m benchmarks.runner_speed BUNDLE ... [--only speed|start] [--pairs N] [--threads N] [--clock wall|cpu] [--json FILE]
 
 speed    Real frames in (the bundle's golden frames and mirrored ones, in turn), masks out that are the caller's, against the SDK with the
          same frame again and again. OpenVINO's side is benchmark_app's own code, inference only (openvino.tools.benchmark): `sync` with one
          request, `async` with as many requests and streams as threads, where ours is one session that as many threads call. ONNX Runtime
          and LiteRT: benchmarks/bare.py. In blocks ABBA in one process, warmed up; the ratio is the median over pairs, with a 95 % bootstrap
          interval. Above 1: ours gives more frames a second.
-memory   Peak resident memory of a process that opens the bundle and answers 20 frames with our runner, over one that does with the SDK.
 start    Seconds from starting a process to its first mask, cache filled over cache off, in turn; the least of each counts. OpenVINO only:
          ONNX Runtime keeps nothing on the CPU, LiteRT nothing at all.
+
+Memory over the SDK alone is in benchmarks/end_to_end.py (`rss`).
 """
 
 from __future__ import annotations
@@ -42,31 +43,22 @@ from targets.runtimes import RuntimeOptions, open_session
 Block = Callable[[int], None]
 """Answers so many frames."""
 ASKED: Final = {"openvino": 0.98, "onnxruntime": 0.99, "litert": 0.99}
-ASKED_MEMORY, ASKED_START = 1.10, 0.5
+ASKED_START: Final = 0.5
 CLOCKS: Final = {"wall": time.perf_counter, "cpu": time.process_time}
 BLOCK_S: Final = 0.3
 ROOT: Final = Path(__file__).resolve().parents[1]
 
 CHILD: Final = """
-import sys, time
+import sys
 from pathlib import Path
 from edgeseg.core.bundle import open_bundle
-what, folder, runtime, threads, cache = sys.argv[1:6]
+from edgeseg.core.images import place, to_model
+from targets.runtimes import RuntimeOptions, open_session
+folder, runtime, threads, cache = sys.argv[1:5]
 bundle = open_bundle(Path(folder))
-if what == "bare":
-    from benchmarks.bare import BARE
-    call = BARE[bundle.manifest.format][1](bundle, int(threads))
-else:
-    from targets.runtimes import RuntimeOptions, open_session
-    session = open_session(bundle, runtime, RuntimeOptions(num_threads=int(threads), cache_dir=cache))
-    frame = bundle.golden_pairs()[0][0]
-    from edgeseg.core.images import place, to_model
-    contract = bundle.manifest.contract
-    frame = to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))[0]
-    call = lambda: session.run(frame)
-for _ in range(1 if what == "start" else 20):
-    call()
-print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+session = open_session(bundle, runtime, RuntimeOptions(num_threads=int(threads), cache_dir=cache))
+frame, contract = bundle.golden_pairs()[0][0], bundle.manifest.contract
+session.run(to_model(frame, place(frame.shape[:2], (contract.height, contract.width), contract.resize))[0])
 """
 
 
@@ -172,28 +164,22 @@ def compare(a: Block, b: Block, pairs: int, clock: Callable[[], float]) -> dict[
     return {"ratio": ratio, "low": low, "high": high, "least_ratio": min(times[1]) / min(times[0]), "pairs": pairs, "frames_a_block": count}
 
 
-def child(what: str, bundle: Bundle, runtime: str, threads: int, cache: str = "") -> tuple[float, int]:
-    """Seconds a process took, and its peak resident memory in bytes."""
+def child(bundle: Bundle, runtime: str, threads: int, cache: str) -> float:
+    """Seconds a process took to its first mask."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CHILD, what, str(bundle.folder.resolve()), runtime, str(threads), cache], check=True,
-                          capture_output=True, text=True, cwd=ROOT)
-    return time.perf_counter() - start, int(done.stdout.split()[-1]) * 1024
-
-
-def memory(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
-    """The least of each side, in turn."""
-    sides = {what: min(child(what, bundle, runtime, threads)[1] for _ in range(repeats)) for what in ("ours", "bare")}
-    return {"ratio": sides["ours"] / sides["bare"], "ours_bytes": sides["ours"], "bare_bytes": sides["bare"]}
+    subprocess.run([sys.executable, "-c", CHILD, str(bundle.folder.resolve()), runtime, str(threads), cache], check=True,
+                   capture_output=True, text=True, cwd=ROOT)
+    return time.perf_counter() - start
 
 
 def start(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
     """Cache filled over cache off, in turn."""
     with tempfile.TemporaryDirectory() as folder:
-        child("start", bundle, runtime, threads, folder)  # fills it
+        child(bundle, runtime, threads, folder)  # fills it
         taken: dict[str, list[float]] = {"": [], folder: []}
         for _ in range(repeats):
             for cache, times in taken.items():
-                times.append(child("start", bundle, runtime, threads, cache)[0])
+                times.append(child(bundle, runtime, threads, cache))
     return {"ratio": min(taken[folder]) / min(taken[""]), "with_s": min(taken[folder]), "without_s": min(taken[""])}
 
 
@@ -211,9 +197,6 @@ def measure(bundle: Bundle, parts: list[str], arguments: argparse.Namespace) -> 
     elif "speed" in parts:
         found = compare(ours(bundle, runtime, arguments.threads, 1), bare(bundle, arguments.threads), arguments.pairs, clock)
         rows.append({**about, "figure": "frames/s over a bare loop", "asked": ASKED[runtime], "above": True, **found})
-    if "memory" in parts:
-        found = memory(bundle, runtime, arguments.threads, 3)
-        rows.append({**about, "figure": "memory over the bare runtime", "asked": ASKED_MEMORY, "above": False, **found})
     if "start" in parts and runtime == "openvino":
         found = start(bundle, runtime, arguments.threads, 4)
         rows.append({**about, "figure": "start to first mask, cache over none", "asked": ASKED_START, "above": False, **found})
@@ -224,7 +207,7 @@ def main() -> None:
     """Parse, measure, print; exit code 1 where what was asked for is not reached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+")
-    parser.add_argument("--only", choices=("speed", "memory", "start"), nargs="*", default=["speed", "memory", "start"])
+    parser.add_argument("--only", choices=("speed", "start"), nargs="*", default=["speed", "start"])
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: the process's own time, for a machine that others use too")

@@ -6,7 +6,6 @@ Legend: H/W = rows/columns of the frame.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from targets.instances import (
     object_map,
     shown_found,
 )
+from targets.machine import describe_machine
 from targets.runtimes.base import Session
 from targets.sources import Source, SourceFrame, SourceOptions, open_source
 from targets.stream.line import Line, policy_for
@@ -75,7 +75,7 @@ class PredictOptions:
     fast_jpeg: bool = False
     """Decode JPEG files at reduced scale where the model takes fewer pixels. Faster; a few pixels are answered otherwise."""
     workers: int = 0
-    """Threads that decode, resize and write; 0 = by the processors of this machine."""
+    """Threads that decode, resize and write; 0 = by the processors this process may use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def _stream(
     clock: Callable[[], float],
 ) -> Predicted:
     policy = policy_for(source, options.drop)
-    workers = options.workers or max(2, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
+    workers = options.workers or max(2, min(MAX_WORKERS, describe_machine().cores - 1))
     pipeline = Pipeline(
         steps.prepare, steps.answer, steps.finish, workers=workers, depth=1 if source.live else workers + 1, asked_to_stop=asked_to_stop,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgeseg.core.images import read_class_map, read_frame, write_frame
 from targets.predict import PredictOptions, overlay, predict_frame, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
 from targets.sources import open_source
+from targets.stream.pipeline import Pipeline
 from targets.stream.video import OverlayVideo
 
 
@@ -84,6 +86,25 @@ def test_masks_alone(bundle: Bundle, session: Session, tmp_path: Path) -> None:
     done = predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out", PredictOptions(overlays=False))
     assert done.overlays is None
     assert [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")] == ["masks/a.png"]
+
+
+def test_workers_are_as_many_as_this_process_may_have_processors(
+    bundle: Bundle, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    class Watched(Pipeline):  # type: ignore[type-arg]
+        def __init__(self, *steps: object, workers: int, **more: object) -> None:
+            made.append(workers)
+            super().__init__(*steps, workers=workers, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("targets.predict.Pipeline", Watched)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    write_frame(tmp_path / "a.png", tiny_frame())
+    for cores in (2, 5):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))  # as under taskset, or in a cpuset
+        predict_source(session, bundle, tmp_path / "a.png", tmp_path / "out")
+    assert made == [2, 4]
 
 
 def test_sources_stream(tmp_path: Path) -> None:
