@@ -94,6 +94,8 @@ class Predicted:
     drop: str = "never"
     dropped: int = 0
     """Frames of a live source that were not answered, by the policy `drop`."""
+    damaged: int = 0
+    """Frames of a live source that could not be decoded."""
     seconds: float = 0.0
     """From asking for the first frame to the last result."""
     stopped: bool = False
@@ -194,8 +196,8 @@ def _stream(
     shown = (steps.out / OVERLAY_VIDEO if source.is_video else steps.out / OVERLAYS) if options.overlays else None
     return Predicted(
         num_frames=done, masks=steps.out / MASKS, overlays=shown, objects=steps.out / OBJECTS if steps.instances else None,
-        live=source.live, drop=policy, dropped=line.dropped if line is not None else 0, seconds=clock() - start,
-        stopped=asked_to_stop(), lost=lost[0] if lost else None,
+        live=source.live, drop=policy, dropped=line.dropped if line is not None else 0, damaged=source.damage.num_frames,
+        seconds=clock() - start, stopped=asked_to_stop(), lost=lost[0] if lost else None,
     )
 
 

@@ -283,7 +283,8 @@ def predict(
     if tuned or kept:
         lines.append(f"settings: {'; '.join(words for words in (tuned, kept) if words)}")
     if made.live:
-        lines.append(f"{made.dropped} dropped (policy {made.drop}) of {made.live}")
+        damaged = f", {made.damaged} could not be decoded" if made.damaged else ""
+        lines.append(f"{made.dropped} dropped (policy {made.drop}) of {made.live}{damaged}")
     if made.objects is not None:
         lines.append(f"objects (class, score, box) in {made.objects}")
     if made.overlays is not None:
@@ -301,6 +302,7 @@ def predict(
         "live": bool(made.live),
         "drop": made.drop,
         "dropped": made.dropped,
+        "damaged": made.damaged,
         "seconds": made.seconds,
         "fps": made.fps,
         "stopped": made.stopped,

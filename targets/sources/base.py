@@ -20,11 +20,21 @@ class SourceFrame:
     """When it was taken, by the source's own clock; `None` where it has none."""
 
 
+@dataclass
+class Damage:
+    """What a live source gave that could not be decoded, up to now."""
+
+    num_frames: int = 0
+
+
 class Source:
     """Frames of a source, in order; iterate once."""
 
-    def __init__(self, frames: Iterator[SourceFrame], *, count: int | None, fps: float | None, live: str = "") -> None:
+    def __init__(
+        self, frames: Iterator[SourceFrame], *, count: int | None, fps: float | None, live: str = "", damage: Damage | None = None
+    ) -> None:
         """Hold the frames; `count` is `None` where the source does not say, `fps` is set for a video or a live source."""
+        self.damage = damage or Damage()
         self.frames = frames
         self.count = count
         self.fps = fps

@@ -13,7 +13,7 @@ import numpy as np
 from edgeseg.core.errors import InputMissingError, NoPermissionError, telling_line
 from edgeseg.core.images import Picture, picture_of
 from edgeseg.core.lazy import require
-from targets.sources.base import Source, SourceFrame, SourceOptions
+from targets.sources.base import Damage, Source, SourceFrame, SourceOptions
 
 DEFAULT_FPS: Final = 25.0
 """Rate of a stream that does not say its own."""
@@ -48,7 +48,7 @@ def open_live(
 ) -> Source:
     """Open a source that gives frames at its own pace; `shown` is what messages call it (never its password).
 
-    A packet that cannot be decoded (a stream entered in the middle, a lost datagram) is passed over.
+    A packet that cannot be decoded (a stream entered in the middle, a lost datagram) is passed over and counted, and its number left out.
 
     Raises:
         InputMissingError: it cannot be opened, or holds no pictures.
@@ -67,10 +67,13 @@ def open_live(
     if stream is None:
         container.close()
         raise InputMissingError(f"{shown} holds no pictures; check its address")
-    return Source(_live_frames(av, container, stream, options, shown), count=None, fps=rate_of(stream), live=shown)
+    damage = Damage()
+    return Source(_live_frames(av, container, stream, options, shown, damage), count=None, fps=rate_of(stream), live=shown, damage=damage)
 
 
-def _live_frames(av: Any, container: Any, stream: Any, options: SourceOptions, shown: str) -> Iterator[SourceFrame]:  # noqa: ANN401
+def _live_frames(
+    av: Any, container: Any, stream: Any, options: SourceOptions, shown: str, damage: Damage  # noqa: ANN401 - an SDK
+) -> Iterator[SourceFrame]:
     """Frames whose pixels are their own.
 
     A camera lends its memory (libavdevice/v4l2.c); what still refers to that when the container is closed reads unmapped memory. So colours
@@ -80,26 +83,30 @@ def _live_frames(av: Any, container: Any, stream: Any, options: SourceOptions, s
     try:
         while (decoded := _next_decoded(av, packets)) is not None:
             for picture, time_s in decoded:
-                yield SourceFrame(f"{position:06}", partial(_as_it_is, picture), time_s)
+                if picture is None:
+                    damage.num_frames += 1
+                else:
+                    yield SourceFrame(f"{position:06}", partial(_as_it_is, picture), time_s)
                 position += 1
     except av.error.FFmpegError as error:
         why = f"no frame for {options.timeout_s:g} s" if isinstance(error, av.error.ExitError) else _words(error)
         error.with_traceback(None)  # whose frames hold the packet
-        raise InputMissingError(f"{shown}: lost after {position} frames ({why}); check it and type the same command again") from error
+        got = position - damage.num_frames
+        raise InputMissingError(f"{shown}: lost after {got} frames ({why}); check it and type the same command again") from error
     finally:
         packets.close()
         container.close()
 
 
-def _next_decoded(av: Any, packets: Any) -> list[tuple[Picture, float | None]] | None:  # noqa: ANN401 - an SDK
-    """Pictures of the next packet and when they were taken; `None` at the end."""
+def _next_decoded(av: Any, packets: Any) -> list[tuple[Picture | None, float | None]] | None:  # noqa: ANN401 - an SDK
+    """Pictures of the next packet, `None` for one that cannot be decoded, and when they were taken; `None` at the end."""
     packet = next(packets, None)
     if packet is None:
         return None
     try:
         return [(read_rgb(picture), picture.time) for picture in packet.decode()]
     except av.error.InvalidDataError:
-        return []
+        return [(None, None)]
 
 
 def _as_it_is(picture: Picture) -> Picture:

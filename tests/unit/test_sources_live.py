@@ -23,6 +23,7 @@ from edgeseg.core.images import read_class_map
 from targets.predict import PredictOptions, predict_source
 from targets.runtimes import RuntimeOptions, Session, open_session
 from targets.sources import SourceOptions, open_source, pyav
+from targets.sources.base import Damage
 from targets.sources.camera import camera_settings
 from targets.sources.pyav import open_live
 from targets.sources.rtsp import without_password
@@ -105,6 +106,24 @@ def test_a_device_gives_frames_with_times() -> None:
     assert got[0].read().frame_HWC.shape == (48, 64, 3)
 
 
+def test_frames_that_cannot_be_decoded_are_counted_and_leave_a_gap(bundle: Bundle, session: Session, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        for number in range(5):
+            (packet,) = stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 50 * number, np.uint8), format="rgb24"))
+            if number in (1, 2):
+                broken = av.Packet(bytes(packet.size))
+                broken.stream, broken.pts, broken.dts, broken.time_base = stream, packet.pts, packet.dts, packet.time_base
+                packet = broken
+            container.mux(packet)
+    source = open_live(str(clip), SourceOptions(), shown="a stream")
+    done = predict_source(session, bundle, source, tmp_path / "out", PredictOptions(drop="never", overlays=False))
+    assert (done.num_frames, done.dropped, done.damaged) == (3, 0, 2)
+    assert sorted(path.stem for path in done.masks.iterdir()) == ["000000", "000003", "000004"]
+
+
 class Lent:
     """A container that lends its memory, as a camera's: when it is closed it notes which packets and pictures are left."""
 
@@ -130,7 +149,7 @@ class Lent:
 def test_nothing_refers_to_a_camera_that_is_closed(format: str, unplugged: bool) -> None:
     container = av.open(f"testsrc=size=64x48:rate=100,format={format}", format="lavfi")
     lent = Lent(container, format, fails_after=3 if unplugged else 100)
-    frames = pyav._live_frames(av, lent, container.streams[0], SourceOptions(), "camera:0")
+    frames = pyav._live_frames(av, lent, container.streams[0], SourceOptions(), "camera:0", Damage())
     got = [next(frames) for _ in range(3)]
     if unplugged:
         with pytest.raises(InputMissingError, match="camera:0: lost after 3 frames"):
