@@ -110,7 +110,7 @@ def collect_wheels(wheel: Path, extras: Collection[str], board: BoardPython, fol
     """
     requirements = require("packaging.requirements", extra="devices")
     utils = require("packaging.utils", extra="devices")
-    options = _platform_options(board)
+    options = platform_options(board)
     needs: dict[str, _Need] = {"edgeseg": _Need(require("packaging.specifiers", extra="devices").SpecifierSet(), set(extras), wheel)}
     for _ in range(_MAX_ROUNDS):
         for need in list(needs.values()):
@@ -206,7 +206,12 @@ def _add(needs: dict[str, _Need], name: str, requirement: Any) -> None:  # noqa:
         need.wheel, need.read_for = None, None
 
 
-def _platform_options(board: BoardPython) -> list[str]:
+def platform_options(board: BoardPython) -> list[str]:
+    """Give what tells pip to take wheels for another machine's Python.
+
+    Raises:
+        ConfigError: no wheels are made for such a machine.
+    """
     if board.glibc is None or board.glibc[0] != 2 or board.arch not in _OLDEST_GLIBC_MINOR:
         raise ConfigError(f"no wheels can be collected for {board.words}; edgeseg runs on 64-bit Linux with glibc (aarch64 or x86_64)")
     minors = range(board.glibc[1], _OLDEST_GLIBC_MINOR[board.arch] - 1, -1)

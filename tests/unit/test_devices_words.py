@@ -137,10 +137,11 @@ def test_a_board_is_not_trusted_with_where_files_go(tmp_path: Path, name: str) -
 
 
 def test_last_words_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_LAST_WORDS_S", 0.5)
+    monkeypatch.setattr(session_module, "_LAST_WORDS_S", 1.0)
 
     async def run() -> str:
         async with process("/bin/sh", "-c", "exec 1>&-; while :; do echo 'no \x1b[2Jend' >&2; sleep 0.05; done") as board:
+            await board.stderr.readline()
             return await last_words(board)
 
     assert asyncio.run(asyncio.wait_for(run(), 60)) == "no  [2Jend"

@@ -32,6 +32,7 @@ from edgeseg.core.files import patient_lock, read_json, sha256_file, sha256_json
 from targets.devices.emulation.boards import BOARDS, EMPTY_FOLDERS, machine_files
 from targets.devices.emulation.debian import fetch_packages, require_apt, suite, unpack
 from targets.devices.emulation.qemu import fetch_qemu, find_qemu
+from targets.devices.wheels import BoardPython, platform_options
 from targets.measure.process import Interpreter
 
 _RECIPE: Final = 1
@@ -39,7 +40,6 @@ _RECIPE: Final = 1
 _PACKAGES: Final = ("python3", "libgomp1", "libstdc++6")
 _WHEELS: Final = ("numpy", "pillow", "ai-edge-litert", "onnxruntime")
 """In the versions that are installed here, so that answers differ by the processor alone; the newest of what is not."""
-_OLDEST_GLIBC_MINOR: Final = 17
 _MODULES: Final = ("numpy", "PIL.Image", "ai_edge_litert.interpreter", "onnxruntime")
 """What has to load; each does the detection of the processor that goes wrong first."""
 _LONGEST_S: Final = 900.0
@@ -181,13 +181,13 @@ def _install_wheels(wanted: list[str], folder: Path, python: str, glibc_minor: i
 
     pip answers environment markers for the Python it runs on (pip issue 11664); `_try_out` finds what might be missing for that.
     """
-    tags = [*(f"manylinux_2_{minor}_aarch64" for minor in range(glibc_minor, _OLDEST_GLIBC_MINOR - 1, -1)), "manylinux2014_aarch64"]
+    board = BoardPython(markers={"platform_machine": "aarch64", "python_full_version": python}, glibc=(2, glibc_minor))
     with tempfile.TemporaryDirectory(prefix="edgeseg-pip-") as work:
         report = Path(work) / "report.json"
         command = [
             sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile",
-            "--no-warn-conflicts", "--target", str(folder), "--report", str(report), "--only-binary=:all:", "--implementation", "cp",
-            "--python-version", python, *(part for tag in tags for part in ("--platform", tag)), *wanted,
+            "--no-warn-conflicts", "--target", str(folder), "--report", str(report), "--only-binary=:all:",
+            *platform_options(board), *wanted,
         ]
         done = _run(command, {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}, Path(work), doing="fetching aarch64 wheels")
         if "No module named pip" in done.stderr:
