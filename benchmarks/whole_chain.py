@@ -37,8 +37,9 @@ from edgeseg.data.dataset import load_dataset
 from edgeseg.data.store import read_sample
 from targets.boards import plan
 from targets.machine import describe_machine
-from targets.measure.loop import bootstrap_ratio, interleave
+from targets.measure.loop import StepTimes
 from targets.measure.result import FULL, QUICK, Limits
+from targets.measure.versus import Step, run_pairs
 from targets.runtimes import open_session
 
 Answer = Callable[[Frame], ClassMap]
@@ -187,14 +188,27 @@ def main() -> int:
 
 def _race(usual: Answer, mine: Answer, frames: Sequence[Frame], limits: Limits) -> dict[str, float]:
     """Run both in blocks ABBA over the same frames; the median ratio of the blocks with its 95 % interval."""
-    turns = [cycle(frames), cycle(frames)]
     for answer in (usual, mine):
         for frame in frames:  # warm
             answer(frame)
-    blocks = interleave(lambda: usual(next(turns[0])), lambda: mine(next(turns[1])), limits, time.perf_counter_ns, lambda stage, done: None)
-    ratio, low, high = bootstrap_ratio(blocks.a, blocks.b)
-    usual_ms, ours_ms = (float(np.median(side)) / 1e6 for side in (blocks.a, blocks.b))
-    return {"ratio": ratio, "low": low, "high": high, "usual_ms": usual_ms, "ours_ms": ours_ms}
+    pairs = run_pairs(_step(usual, frames), _step(mine, frames), limits, time.perf_counter_ns, lambda stage, done: None, "")
+    found = pairs.ratio("end_to_end")
+    usual_ms, ours_ms = (float(np.median([block.end_to_end for block in side])) / 1e6 for side in (pairs.first, pairs.second))
+    return {"ratio": found.ratio, "low": found.low, "high": found.high, "usual_ms": usual_ms, "ours_ms": ours_ms}
+
+
+def _step(answer: Answer, frames: Sequence[Frame]) -> Step:
+    """Answer the next frame, timed as a whole."""
+    turns = cycle(frames)
+
+    def step(times: StepTimes) -> None:
+        frame, start = next(turns), time.perf_counter_ns()
+        answer(frame)
+        times.end_to_end.append(time.perf_counter_ns() - start)
+        for part in (times.decode, times.resize, times.resize_back):
+            part.append(0)
+
+    return step
 
 
 if __name__ == "__main__":
