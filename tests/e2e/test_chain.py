@@ -193,8 +193,10 @@ def test_bench_of_one_bundle(project: Path, run: Path) -> None:
 
 
 def test_bench_for_a_target_this_machine_cannot_run_is_refused(project: Path, run: Path) -> None:
+    done = edgeseg("bench", str(run / "bundles" / "tiny-onnx-fp32"), "--quick", "--target", "jetson-orin-nano", cwd=project)
+    assert "on this machine has no TensorrtExecutionProvider" in one_line_error(done, 13)
     done = edgeseg("bench", str(run / "bundles" / "tiny-onnx-int8"), "--quick", "--target", "jetson-orin-nano", cwd=project)
-    assert re.search("TensorrtExecutionProvider", one_line_error(done, 13))
+    assert re.search(r"activations in uint8.*make the bundle with \[export\] formats = \[\"tensorrt\"\]", one_line_error(done, 13))
     done = edgeseg("bench", str(run / "bundles" / "tiny-tflite-int8"), "--quick", "--target", "intel-cpu", cwd=project)
     assert "intel-cpu does not run tflite; it runs openvino" in one_line_error(done, 13)
 
