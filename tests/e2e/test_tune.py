@@ -34,8 +34,11 @@ def test_tuned_settings_are_found_used_and_said(
     assert found["purpose"] == "latency"
     delegates = {row["fields"]["delegate"] for row in found["rows"]}
     assert delegates == {True, False}
-    assert found["chosen"] in (found["default"], found["best"])
-    assert (found["chosen"] == found["default"]) or found["low"] > 1
+    (entry,) = json.loads(kept.read_text(encoding="utf-8"))["entries"]
+    assert (entry["fields"], entry["default"]) == (found["chosen"], found["default"])
+    (row,) = [row for row in found["rows"] if row["fields"] == found["chosen"]]
+    assert row["cost_ms"] > 0
+    assert not row["reason"]
 
     tuned = json.loads(said(capsys, "bench", folder, "--quick", "--json"))
     assert tuned["tuned"].startswith("tuned for latency (num_threads=")

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from targets.measure.loop import bootstrap_ratio
+from targets.measure.result import FULL
 from targets.tuning.search import MAX_ROUNDS, halve, stand
 
 
@@ -76,3 +78,12 @@ def test_standings_are_ratios_of_blocks_taken_together() -> None:
     found = stand({7: slow, 3: [1.5 * value for value in slow]}, rounds=2)
     assert [(one.setting, one.rounds) for one in found] == [(7, 2), (3, 2)]
     assert (found[1].low, found[1].ratio, found[1].high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+@pytest.mark.parametrize(("factor", "seeds", "least", "most"), [(1.0, 200, 0.0, 0.06), (1.01, 50, 0.9, 1.0)])
+def test_how_often_noise_passes_for_a_faster_setting(factor: float, seeds: int, least: float, most: float) -> None:
+    faster = 0
+    for seed in range(seeds):  # 1 % of noise: 2.5 % of the intervals lie above 1 by chance, and a setting faster by 1 % is to be seen
+        costs = Track([factor, 1.0], seed=seed)([0, 1], FULL.min_pairs)
+        faster += bootstrap_ratio(costs[0], costs[1])[1] > 1
+    assert least <= faster / seeds <= most

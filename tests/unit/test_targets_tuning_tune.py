@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_models import tiny_bundle
 
@@ -108,18 +109,27 @@ def quicker(times: Mapping[int, float]) -> Callable[[str, dict[str, Any]], None]
 
 def test_settings_that_do_nothing_are_not_taken(bundle: Bundle) -> None:
     stages: list[str] = []
-    device = Watched(change=quicker({}))
+    rng = np.random.Generator(np.random.Philox(2))
+
+    def noise(job: str, result: dict[str, Any]) -> None:
+        quicker({})(job, result)
+        for number, costs in zip(result["settings"], result["costs"], strict=True) if job == "tune-race" else ():
+            lucky = number == 2 and device.jobs.count("tune-race") == 1
+            costs[:] = rng.lognormal(-0.1 if lucky else 0, 0.05, len(costs))  # known: nothing hangs on this machine's speed
+
+    device = Watched(change=noise)
     result = find(bundle, device, on_progress=lambda stage, done: stages.append(stage))
     assert {row.fields["num_threads"] for row in result.rows if not row.reason} == {1, 2, 3, 4}
     assert device.jobs[:3] == ["tune-look", "tune-try", "tune-race"]
-    assert 0.1 < result.gain < 10
+    assert (result.best, result.blocks, result.faster) == ({"num_threads": 3}, 8, False)  # won the race by luck, and had none in the check
+    assert result.chosen == result.default == {"num_threads": 1}
+    assert result.low <= 1 <= result.high
     assert (result.runtime, result.provider, result.purpose, result.quick) == ("null", "cpu", "latency", True)
     assert result.same_answers == 1
     assert {"trying settings", "round 1, 4 settings"} <= set(stages)
     json.dumps(result.to_json(), allow_nan=False)
     entry = result.entry()
-    assert entry.fields == result.chosen == (result.best if result.faster else result.default)
-    assert (entry.low > 1) == result.faster
+    assert (entry.fields, entry.gain, entry.low, entry.high) == (result.default, 1, 1, 1)
 
 
 def test_a_faster_setting_is_found_and_checked_against_the_default(bundle: Bundle) -> None:
