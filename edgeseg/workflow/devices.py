@@ -9,10 +9,10 @@ from typing import Any
 
 from edgeseg.core.errors import ConfigError, TargetError
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.places import looking, target_of
+from edgeseg.workflow.places import looking
 from edgeseg.workflow.ui import Ui
 from targets.devices.check import Checked, Site, check
-from targets.devices.emulated import EmulatedDevice
+from targets.devices.emulated import EmulatedDevice, emulated_target
 from targets.devices.inventory import Entry, Inventory, add_entry, load_inventory, remove_entry
 from targets.devices.setup import set_up
 from targets.machine import NOT_AVAILABLE
@@ -64,7 +64,7 @@ def look_at(name_or_address: str, ui: Ui) -> Outcome:
         "reached": checked.facts is not None or checked.site is not None,
         "python": None if checked.facts is None else checked.facts.python.version,
         "site": None if checked.site is None else checked.site.to_json(),
-        "is_target": None if checked.site is None or entry.target in ("", "host") else wrong is None,
+        "is_target": None if checked.site is None or not _is_claimed(entry) else wrong is None,
         "problem": None if checked.problem is None else str(checked.problem),
     }
     lost = checked.problem or wrong
@@ -118,10 +118,15 @@ def _rows(inventory: Inventory) -> list[str]:
 def _another_target(checked: Checked) -> TargetError | None:
     """The error for a board that is another one than the inventory says."""
     entry, site = checked.entry, checked.site
-    if site is None or entry.target in ("", "host", *site.targets):
+    if site is None or not _is_claimed(entry) or entry.target in site.targets:
         return None
     return TargetError(f"NOT THE TARGET: the inventory says that {entry.label} is a {entry.target}, and it is {_targets(site)}; type: "
                        f"edgeseg devices remove {entry.name}, and add it as what it is")
+
+
+def _is_claimed(entry: Entry) -> bool:
+    """Tell whether the inventory says that this is a real board of some target."""
+    return entry.target not in ("", "host") and not emulated_target(entry.address)
 
 
 def _targets(site: Site) -> str:
@@ -130,7 +135,9 @@ def _targets(site: Site) -> str:
 
 def _settings(site: Site, entry: Entry) -> str:
     """Whose settings are used there, where that is not what the board is."""
-    if target_of(entry) not in ("", "host"):
+    if emulated_target(entry.address):
+        return f"; emulates a {emulated_target(entry.address)}: its answers, with its settings, and no times"
+    if entry.target not in ("", "host"):
         return ""
     if not entry.is_ssh or not site.targets:
         return "; settings of host are used"

@@ -132,7 +132,7 @@ def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui) ->
     for target, device in devices.items():
         assert inventory is not None
         entry = inventory.find(device)
-        known = target_of(entry)
+        known = _target_of(entry)
         if known and known != target:
             raise ConfigError(f"[devices] {target} = '{device}': {entry.label} is a {known}; give a device that is a {target}")
         if entry not in reached:
@@ -146,7 +146,7 @@ def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui) ->
 def _reach(entry: Entry, ui: Ui) -> Place:
     device = entry.open()
     with looking(ui, device.name) as on_progress:
-        return Place(device, describe(device, on_progress), target_of(entry) or "host", entry.python)
+        return Place(device, describe(device, on_progress), _target_of(entry) or "host", entry.python)
 
 
 @contextmanager
@@ -179,6 +179,6 @@ def _refuse_without_runtime(entry: Entry, place: Place, target: str, formats: Co
     raise DeviceError(f"{place.label} has {has} and cannot run what is made for {target} ({needs}); {then}")
 
 
-def target_of(entry: Entry) -> str:
-    """Give the target that the inventory says it is, or its address; empty where neither does."""
+def _target_of(entry: Entry) -> str:
+    """What the inventory says it is, or its address; empty where neither does."""
     return entry.target or emulated_target(entry.address)

@@ -10,9 +10,9 @@ import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.cli.main import run
-from edgeseg.workflow.devices import _site_lines
+from edgeseg.workflow.devices import _another_target, _site_lines
 from targets.devices import LocalDevice
-from targets.devices.check import describe
+from targets.devices.check import Checked, describe
 from targets.devices.inventory import Entry
 
 
@@ -79,6 +79,14 @@ def test_a_board_that_is_another_target_than_the_inventory_says(capsys: pytest.C
     assert "type: edgeseg devices remove nano, and add it as what it is" in said.err.splitlines()[-1]
 
 
+def test_an_emulated_board_is_no_wrong_one() -> None:
+    """It says of itself that it is none, so that no result is taken for a real board's."""
+    here = replace(describe(LocalDevice(), lambda stage, done: None), targets=())
+    entry = Entry(name="e", address="emulated:raspberry-pi-5", target="raspberry-pi-5")
+    assert _another_target(Checked(entry=entry, site=here)) is None
+    assert _another_target(Checked(entry=replace(entry, address="ssh://pi"), site=here)) is not None
+
+
 def test_check_says_whose_settings_are_used() -> None:
     pi = replace(describe(LocalDevice(), lambda stage, done: None), targets=("raspberry-pi-5",))
     add = "edgeseg devices add pi ssh://pi@pi5 --target raspberry-pi-5"
@@ -88,6 +96,7 @@ def test_check_says_whose_settings_are_used() -> None:
         (Entry(name="", address="ssh://pi5"), "for its own, type: edgeseg devices add NAME ssh://pi5 --target raspberry-pi-5"),
         (replace(known, target="raspberry-pi-5"), "  targets: raspberry-pi-5"),
         (Entry(name="", address="local"), "raspberry-pi-5; settings of host are used"),
+        (Entry(name="", address="emulated:raspberry-pi-4"), "emulates a raspberry-pi-4: its answers, with its settings, and no times"),
     ):
         (line,) = [line for line in _site_lines(pi, entry) if line.startswith("  targets: ")]
         assert line.endswith(words)
