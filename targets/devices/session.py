@@ -23,7 +23,7 @@ from targets.devices.words import GREETING, LEAST_PYTHON, field, nonsense, parse
 from targets.measure.process import WorkerLines, same_error
 from targets.own_code import code_sha256
 
-_NOISE_BYTES: Final = 1 << 16
+NOISE_BYTES: Final = 1 << 16
 """What a board's login scripts may print before the keeper speaks."""
 _LINE_BYTES: Final = 32 << 20
 """Longest message: the result of an hour of measuring, with everything that was recorded, is a few MB."""
@@ -237,8 +237,8 @@ class BoardSession:
     async def _find_greeting(self) -> tuple[int, int]:
         """Python's version, behind whatever login scripts print."""
         noise = 0
-        while noise < _NOISE_BYTES:
-            while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) < _NOISE_BYTES:
+        while noise < NOISE_BYTES:
+            while (end := self._buffer.find(b"\n")) < 0 and len(self._buffer) < NOISE_BYTES:
                 try:
                     await self._fill(None)
                 except LostError as error:

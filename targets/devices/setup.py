@@ -206,21 +206,24 @@ async def _send(process: asyncssh.SSHClientProcess[bytes], order: dict[str, Any]
 
 async def _answer(process: asyncssh.SSHClientProcess[bytes], name: str) -> dict[str, Any]:
     """The board's next line; what login scripts print is passed over."""
-    from targets.devices.session import last_words
+    from targets.devices.session import NOISE_BYTES, last_words
 
-    while True:
+    noise = 0
+    while noise < NOISE_BYTES:
         line = (await within(_TIMES.silence_s, process.stdout.readline())).decode(errors="replace")
         if not line:
             words = await last_words(process) or "connection lost"
             raise DeviceError(f"{name}: the set-up there ended without an answer ({words}); the environment there is as it was; run the "
                               "same command again")
         if not line.startswith(GREETING):
+            noise += len(line)
             continue
         message = parsed(line.removeprefix(GREETING), name)
         if "error" in message:
             error = same_error(told_error(message, name))
             raise type(error)(f"{name}: {error}")
         return message
+    raise nonsense(name, "much that is no answer")
 
 
 @contextlib.asynccontextmanager

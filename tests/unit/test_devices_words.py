@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 from edgeseg.core.errors import DeviceError, EdgesegError, RuntimeFailure
-from targets.devices import probe
+from targets.devices import probe, setup
 from targets.devices import session as session_module
 from targets.devices.line import CHUNK_BYTES
 from targets.devices.session import BoardSession, last_words
@@ -134,6 +134,15 @@ def test_a_board_is_not_trusted_with_where_files_go(tmp_path: Path, name: str) -
     into = {"answers": tmp_path / "into" / "answers"}
     assert f"72 board sends a file {name!r} that nobody asked for" in refused(tmp_path, said, lambda board: board.download(into))
     assert list(tmp_path.rglob("evil")) == []
+
+
+def test_a_set_up_that_talks_without_an_end() -> None:
+    async def run() -> None:
+        async with process("/bin/sh", "-c", "while :; do echo 'Welcome to the farm. Welcome to the farm.'; done") as board:
+            await setup._answer(board, "board")
+
+    with pytest.raises(DeviceError, match=NONSENSE):
+        asyncio.run(run())
 
 
 def test_last_words_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
