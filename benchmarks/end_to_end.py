@@ -149,7 +149,7 @@ def in_memory(bundle: Bundle, session: Session, rounds: int, seconds: float) -> 
     large = np.asarray(Image.fromarray(frame).resize((frame.shape[1] * 2, frame.shape[0] * 2)))
     frame, large = frame.copy(), large.copy()
     values = take_turns({
-        "bare": block(BARE[bundle.manifest.format][1](bundle, 1), seconds),
+        "bare": block(BARE[bundle.manifest.format][1](bundle, 1, [frame]), seconds),
         "ours": block(lambda: predict_frame(session, bundle, frame), seconds),
         "large": block(lambda: predict_frame(session, bundle, large), seconds),
     }, rounds)
@@ -193,12 +193,12 @@ def from_files(bundle: Bundle, session: Session, folder: Path, suffix: str, roun
     """Frames per second of the pipeline over those of its slower part."""
     contract = bundle.manifest.contract
     paths = write_files(bundle, folder / f"{bundle.manifest.name}{suffix}", suffix, count)
-    bare = BARE[bundle.manifest.format][1](bundle, 1)
 
     def decode(path: Path) -> list[Frame]:
         picture = read_picture(path)
         return picture_to_model(picture, place(picture.frame_hw, (contract.height, contract.width), contract.resize))
 
+    bare = BARE[bundle.manifest.format][1](bundle, 1, [frame for path in paths[:len(bundle.manifest.golden)] for frame in decode(path)[:1]])
     cpu_ms: dict[str, list[float]] = {"decode": [], "infer": [], "pipeline": []}
 
     def rate(steps: Callable[[], object], name: str) -> float:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.runner_speed BUNDLE ... [--only speed|start] [--pairs N] [--threads N] [--clock wall|cpu] [--json FILE]
 
-speed    Real frames in (the bundle's golden frames and mirrored ones, in turn), masks out that are the caller's, against the SDK with the
-         same frame again and again. OpenVINO's side is benchmark_app's own code, inference only (openvino.tools.benchmark): `sync` with one
-         request, `async` with as many requests and streams as threads, where ours is one session that as many threads call. ONNX Runtime
-         and LiteRT: benchmarks/bare.py. In blocks ABBA in one process, warmed up; the ratio is the median over pairs, with a 95 % bootstrap
-         interval. Above 1: ours gives more frames a second.
+speed    Real frames in (the bundle's golden frames and mirrored ones, in turn), masks out that are the caller's, against the SDK alone.
+         OpenVINO's side, one golden frame again and again, is benchmark_app's own code, inference only (openvino.tools.benchmark): `sync`
+         with one request, `async` with as many requests and streams as threads, where ours is one session that as many threads call.
+         ONNX Runtime and LiteRT: benchmarks/bare.py on the same frames. In blocks ABBA in one process, warmed up; the ratio is the median
+         over pairs, with a 95 % bootstrap interval. Above 1: ours gives more frames a second.
 start    Seconds from starting a process to its first mask, cache filled over cache off, in turn; the least of each counts. OpenVINO only:
          ONNX Runtime keeps nothing on the CPU, LiteRT nothing at all.
 
@@ -136,7 +136,7 @@ def benchmark_app(bundle: Bundle, threads: int, streams: int) -> Block:
 
 def bare(bundle: Bundle, threads: int) -> Block:
     """The SDK alone in a bare loop."""
-    call = BARE[bundle.manifest.format][1](bundle, threads)
+    call = BARE[bundle.manifest.format][1](bundle, threads, frames_of(bundle))
 
     def block(count: int) -> None:
         for _ in range(count):
