@@ -24,12 +24,15 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgeseg.core.errors import ConfigError
-from targets.telemetry.base import Absent, Column, Held, Probe, Reading, Sensor
+from targets.telemetry.base import Column, Held, Probe, Reading, Sensor
 
 FIRST_LINE_S: Final = 10.0
 """How long a meter may take to print its first number."""
 HOLD_S: Final = 5.0
 """How long its last number counts while no new line comes."""
+CATCH_UP_S: Final = 0.05
+"""How long one that has much to say may pause while it is caught up with."""
+_MUCH: Final = 100
 _WANTED: Final = "give a command that prints watts, one number a line"
 _START: Final = """import ctypes, os, sys
 if sys.platform == "linux":
@@ -82,14 +85,16 @@ class KeptMeter:
             ConfigError: see `power_command`.
         """
         self._own = power_command(command)
-        self._probe: Probe | None = None
+        self._probe: _Meter | None = None
         self.sensor: Sensor = replace(self._own, open=self._open)
 
     def _open(self, root: Path) -> Probe:
         if self._probe is None:
             probe = self._own.open(root)
-            assert not isinstance(probe, Absent), "a meter answers or is refused"
+            assert isinstance(probe, _Meter), "a meter answers or is refused"
             self._probe = probe
+        else:
+            self._probe.catch_up()
         return _Lent(self._probe)
 
     def close(self) -> None:
@@ -138,6 +143,15 @@ class _Meter:
             if time.monotonic() >= until and not self._new:
                 return f"printed no number within {FIRST_LINE_S:.0f} s{self._last_words()}"
         return ""
+
+    def catch_up(self) -> None:
+        """Drop what was printed while nobody read but for the newest: it may be more than the pipe holds, behind a socket for example."""
+        until = time.monotonic() + HOLD_S
+        self._take()
+        while len(self._new) >= _MUCH and time.monotonic() < until:
+            del self._new[:-1]
+            select.select([self._out], [], [], CATCH_UP_S)
+            self._take()
 
     def read(self) -> Mapping[str, Reading]:
         alive, now = self._take(), time.monotonic()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from contextlib import closing
 from pathlib import Path
 
@@ -17,8 +20,9 @@ import pytest
 from edgeseg.core.errors import ConfigError
 from targets.boards import find_target
 from targets.measure import surroundings
-from targets.telemetry import Absent, Energy, Probe, Recorder, energy, power_command
+from targets.telemetry import Absent, Energy, KeptMeter, Probe, Recorder, energy, power_command
 from targets.telemetry import command as module
+from targets.telemetry.base import Held
 
 ROOT = Path("/")
 
@@ -149,7 +153,8 @@ def test_no_meter_is_left_behind() -> None:
 
 
 def test_a_meter_that_talks_on_stderr_goes_on() -> None:
-    probe = opened(python("import sys, time\nprint(1, flush=True)\nsys.stderr.write('x' * 200_000)\nprint(2, flush=True)\ntime.sleep(30)"))
+    probe = opened(python("import sys, time\nprint(1, flush=True)\nsys.stderr.write('x' * 200_000)\n"
+                          "while True:\n    print(2, flush=True)\n    time.sleep(0.01)"))
     assert _until(probe, 2.0) == 2.0
     probe.close()
 
@@ -181,6 +186,30 @@ def test_a_meter_is_started_once_and_measures_the_loop(tmp_path: Path, monkeypat
     found = seen.facts([10**8] * 10)
     assert found["energy"] is not None, found["energy_absent"]
     assert (found["energy"]["idle_w"], found["energy"]["mean_w"]) == (pytest.approx(5), pytest.approx(15, abs=1))
+
+
+def test_a_kept_meter_says_nothing_of_the_time_nobody_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says 5 W so often that most of it waits behind the pipe, then 15 W."""
+    monkeypatch.setattr(module, "CATCH_UP_S", 5.0)
+    go = tmp_path / "go"
+    kept = KeptMeter(python(f"import os, sys, time\nprint(5, flush=True)\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.01)\n"
+                            "sys.stdout.write('5\\n' * 200_000)\nwhile True:\n    print(15, flush=True)\n    time.sleep(0.01)"))
+    first = kept.sensor.open(ROOT)
+    assert not isinstance(first, Absent)
+    assert first.read() == {"meter_w": 5.0}
+    first.close()
+    go.touch()
+    pipe, waiting = kept._probe._out, array("i", [0])  # type: ignore[union-attr]
+    while waiting[0] < 50_000:
+        time.sleep(0.01)
+        fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    again = kept.sensor.open(ROOT)
+    assert not isinstance(again, Absent)
+    again.read()
+    while isinstance(watts := again.read()["meter_w"], Held):
+        time.sleep(0.01)
+    assert watts == 15
+    kept.close()
 
 
 def test_no_meter_outlives_a_killed_measurement(tmp_path: Path) -> None:
