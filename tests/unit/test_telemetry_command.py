@@ -181,7 +181,7 @@ def test_a_meter_is_started_once_and_measures_the_loop(tmp_path: Path, monkeypat
         busy.touch()
         time.sleep(0.3)
         with watch.around(seen):
-            time.sleep(1)
+            time.sleep(1.5)
     assert starts.read_text(encoding="utf-8") == "x"
     found = seen.facts([10**8] * 10)
     assert found["energy"] is not None, found["energy_absent"]

@@ -120,10 +120,11 @@ def test_what_was_drawn_before_and_after_the_loop_is_not_in_it() -> None:
     recorder = Recorder([stepping(busy)], period_s=0.02)
     idle = measure_idle(recorder, 0.1)
     recorder.start()
-    start_ns = time.perf_counter_ns()
     busy.append(True)
-    time.sleep(0.6)
+    start_ns = time.perf_counter_ns()
+    time.sleep(0.8)
     end_ns = time.perf_counter_ns()
+    time.sleep(0.05)  # a sample that was begun before the end reads after it
     busy.clear()
     trace = recorder.stop()
     assert (trace.values["VDD_IN_w"][0], trace.values["VDD_IN_w"][-1]) == (5.0, 5.0)
