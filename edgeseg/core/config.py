@@ -216,7 +216,7 @@ class QuantizeSection:
     """`[quantize]`: post-training int8."""
 
     int8: bool = opt(True, "make an int8 bundle beside each fp32 one")
-    fp16: bool = opt(False, "make a bundle with fp16 weights beside each fp32 one")
+    fp16: bool = opt(False, "make an fp16 bundle beside each fp32 one (docs/proof.md)")
     calibration_frames: int = opt(128, "training frames used for calibration", low=1)
     calibration: str = opt("cover", "how they are chosen: cover = so that they show all classes and all light; spread = evenly over ids",
                            choices=("cover", "spread"))

@@ -30,9 +30,9 @@ class SearchRow:
     macs_share: float
     precision: str
     miou: float | None = None
+    """On val, of the bundle."""
     miou_low: float | None = None
     """Lower end of its 95 % interval, by which a goal of mIoU is judged."""
-    """On val, of the bundle."""
     p90_ms: float | None = None
     low_ms: float | None = None
     high_ms: float | None = None

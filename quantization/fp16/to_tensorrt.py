@@ -35,8 +35,10 @@ class TensorRtHalver:
         with vendor_errors("onnxruntime"), quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of each value below fp16's smallest, which becomes that
             model = onnx.load(str(bundle.model_path))
+            _name(model.graph)
             layers, weights = _too_large(onnx, model.graph)
-            halved = converter.convert_float_to_float16(model, keep_io_types=True, node_block_list=layers)
+            halved = converter.convert_float_to_float16(model, keep_io_types=True, op_block_list=[], node_block_list=layers)
+            _merge_casts(halved.graph)
             editor.OnnxModel(halved).topological_sort(is_deterministic=True)  # it puts its casts at the end
             onnx.checker.check_model(halved, full_check=True)
             onnx.save_model(halved, path)
@@ -44,6 +46,27 @@ class TensorRtHalver:
             folder=workdir, files=(path.name,), entry=path.name, format=self.format, precision="fp16",
             scheme={**SCHEME, "kept_fp32": weights}, tools=versions("onnx", "onnxruntime"),
         )
+
+
+def _name(graph: Any) -> None:  # noqa: ANN401 - an SDK object
+    """Give every node a name of its own: by names the converter is told what to leave."""
+    taken = {node.name for node in graph.node}
+    if len(taken - {""}) < len(graph.node):
+        for number, node in enumerate(graph.node):
+            node.name = f"node_{number}"
+
+
+def _merge_casts(graph: Any) -> None:  # noqa: ANN401
+    """Keep one cast of a tensor that feeds several layers left in fp32: the converter writes one for each, with the same output."""
+    seen: set[str] = set()
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            continue
+        seen |= set(node.output)
+        kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _too_large(onnx: Any, graph: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 - an SDK module and its object

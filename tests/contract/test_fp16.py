@@ -90,6 +90,35 @@ def test_tensorrt_computes_in_fp16_by_the_file_alone(tmp_path: Path) -> None:
     assert sum(kind == TensorProto.FLOAT for kind in stored.values()) <= 2  # and its bias
 
 
+def test_tensorrt_whatever_the_graph_is_like(tmp_path: Path) -> None:
+    """Operators the converter would leave in fp32 by itself, nodes without names, one tensor before two layers that do not fit."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = {"w": np.ones((4, 3, 1, 1)), "a": np.full((4, 4, 1, 1), 1e9), "b": np.full((4, 4, 1, 1), 1e9), "six": np.array(6.0)}
+    nodes = [
+        helper.make_node("Transpose", ["frame"], ["nchw"], perm=[0, 3, 1, 2]), helper.make_node("Cast", ["nchw"], ["x"], to=1),
+        helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("Min", ["y", "six"], ["z"]),
+        helper.make_node("Conv", ["z", "a"], ["left"]), helper.make_node("Conv", ["z", "b"], ["right"]),
+        helper.make_node("Add", ["left", "right"], ["sum"]), helper.make_node("ArgMax", ["sum"], ["argmax"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["argmax"], ["class_map"], to=TensorProto.UINT8),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 8, 8, 3])],
+        [helper.make_tensor_value_info("class_map", TensorProto.UINT8, [1, 8, 8])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    plain = exported("tensorrt", "fast_scnn")
+    (tmp_path / "odd").mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "odd" / plain.manifest.entry)
+    made = FP16["tensorrt"](Bundle(tmp_path / "odd", plain.manifest), tmp_path)
+    assert made.scheme["kept_fp32"] == ["a", "b"]
+    halved_graph = onnx.load(str(tmp_path / made.entry)).graph
+    stored = {tensor.name: tensor.data_type for tensor in halved_graph.initializer}
+    assert {stored[name] for name in ("a", "b")} == {TensorProto.FLOAT}
+    assert {stored[name] for name in ("w", "six")} == {TensorProto.FLOAT16}
+
+
 def openvino_constants(path: Path) -> dict[str, tuple[str, float]]:
     """Element type and largest magnitude of the float constants of a model, by name."""
     import openvino as ov
