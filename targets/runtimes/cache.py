@@ -81,8 +81,9 @@ def intact(folder: Path) -> Iterator[None]:
         noted = _noted(folder / _HASHES)
         whole = {}
         for file in _kept_files(folder):
-            if noted.get(file.name) == _hash(file):
-                whole[file.name] = noted[file.name]
+            known = noted.get(file.name)
+            if known is not None and known == _hash(file):
+                whole[file.name] = known
             else:
                 file.unlink()
         yield

@@ -15,7 +15,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, TargetError
 from edgeseg.core.files import sha256_file
 from targets.runtimes import RuntimeOptions, onnxruntime, open_session
-from targets.runtimes.cache import cache_folder, keeping, processor_facts
+from targets.runtimes.cache import cache_folder, intact, keeping, processor_facts
 from targets.runtimes.cuda import Cuda
 
 
@@ -148,6 +148,14 @@ def test_a_compiled_model_that_changed_is_not_taken(openvino: Bundle, tmp_path: 
     hashes.write_text("[]")  # harmed itself: nothing is known of what lies there
     answers_right(openvino, "openvino", options)
     assert json.loads(hashes.read_text()) == {blob.name: sha256_file(blob)}
+
+
+def test_a_kept_file_that_nothing_is_known_of_and_that_cannot_be_read_goes(tmp_path: Path) -> None:
+    (tmp_path / "a.blob").symlink_to("/proc/self/mem")  # reading it is an input/output error, as with a bad block
+    with pytest.raises(OSError, match="Input/output error"):
+        (tmp_path / "a.blob").read_bytes()
+    with intact(tmp_path):
+        assert not (tmp_path / "a.blob").is_symlink()
 
 
 def test_what_is_kept_is_said(tmp_path: Path) -> None:
