@@ -73,14 +73,15 @@ def result_lines(result: TuneResult) -> list[str]:
         "best of its last round",
         *(_row(row) for row in result.rows),
     ]
+    broke = next((row for row in result.rows if row.cost_ms is not None and row.reason), None)
     interval = f"95 % interval {result.low:.3f} to {result.high:.3f}, {result.blocks} pairs of blocks"
     if result.faster:
         lines.append(f"best: {fields_words(result.chosen)}: {result.gain:.3f} times as fast as the target's own settings ({interval})")
     elif result.blocks:
-        lines.append(f"the target's own settings are kept: {fields_words(result.best)} won the race, but is not clearly faster: "
+        place = "won the race" if broke is None else f"is the next after {fields_words(broke.fields)}, which broke in the check"
+        lines.append(f"the target's own settings are kept: {fields_words(result.best)} {place}, but is not clearly faster: "
                      f"{result.gain:.3f} times as fast ({interval})")
     else:
-        broke = next((row for row in result.rows if row.cost_ms is not None and row.reason), None)
         why = "none was faster in the race" if broke is None else (
             f"{fields_words(broke.fields)} won the race and broke in the check: {broke.reason}")
         lines.append(f"the target's own settings are kept: {why}")

@@ -175,6 +175,8 @@ def test_where_the_winner_breaks_in_the_check_the_next_is_checked(
     result = find(bundle, Watched(change=quicker({2: 900.0, 1: 30.0})))
     assert result.chosen == result.best == {"num_threads": 2}
     assert (result.blocks, result.faster) == (8, True)
+    said = result_lines(replace(result, low=0.9, chosen=result.default))[-1]
+    assert "kept: num_threads=2 is the next after num_threads=3, which broke in the check, but is not clearly faster: " in said
 
 
 def test_a_call_that_does_not_come_back_is_ended_by_the_kernel() -> None:
