@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -46,7 +47,7 @@ from targets.instances import (
 )
 from targets.machine import describe_machine
 from targets.runtimes.base import Session
-from targets.sources import Source, SourceFrame, SourceOptions, open_source
+from targets.sources import Source, SourceFrame, SourceOptions, is_live, open_source
 from targets.stream.line import Line, policy_for
 from targets.stream.pipeline import Pipeline
 from targets.stream.video import OverlayVideo
@@ -126,20 +127,26 @@ def overlay(frame_HWC: Frame, class_map_HW: ClassMap, palette: tuple[tuple[int, 
     return np.where(class_map_HW[:, :, np.newaxis] < len(palette), blended, frame_HWC)
 
 
-def source_for(bundle: Bundle, source: Path | str, options: PredictOptions) -> Source:
-    """Open an image, a folder, a video, a camera or a stream for a bundle; what is wrong with it is said before a session is opened.
+def source_for(bundle: Bundle, source: Path | str, options: PredictOptions) -> Callable[[], Source]:
+    """Open files for a bundle, so that what is wrong with them is said before a session is opened; gives what hands the source out.
+
+    A camera or a stream is looked at and opened only then: nobody takes its frames while a session is opened, which may take minutes.
 
     Raises:
-        ConfigError: a drop policy for files, or `fast_jpeg` together with overlays.
+        ConfigError: a drop policy for files, `fast_jpeg` together with overlays, or no camera.
         InputMissingError, DataError: see `targets.sources.open_source`.
     """
     contract = bundle.manifest.contract
     if options.fast_jpeg and options.overlays:
         raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
     scale_of = (lambda frame_hw: jpeg_scale(frame_hw, (contract.height, contract.width), contract.resize)) if options.fast_jpeg else None
-    opened = open_source(source, SourceOptions(timeout_s=options.timeout_s, scale_of=scale_of))
-    policy_for(opened, options.drop)
-    return opened
+    how = SourceOptions(timeout_s=options.timeout_s, scale_of=scale_of)
+    live = is_live(source)
+    policy_for(options.drop, live=live)
+    if live:
+        return partial(open_source, source, how)
+    opened = open_source(source, how)
+    return lambda: opened
 
 
 def predict_source(
@@ -147,7 +154,7 @@ def predict_source(
     on_frame: OnFrame = lambda done, count, dropped: None, asked_to_stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Predicted:
-    """Answer a source, opened by `source_for` or as typed, into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
+    """Answer a source, opened or as typed, into `out/masks/` and `out/overlays/` (`out/overlay.mp4` for a video).
 
     An instance model's objects with a score of at least `min_score` also go into `out/objects/`, one JSON file a frame.
     Every file appears whole or not at all; the overlay video is finished however this ends, but for a second signal. `asked_to_stop`
@@ -159,7 +166,7 @@ def predict_source(
         RuntimeFailure: the runtime or the video encoder failed.
     """
     options = options or PredictOptions()
-    opened = source if isinstance(source, Source) else source_for(bundle, source, options)
+    opened = source if isinstance(source, Source) else source_for(bundle, source, options)()
     steps = _Steps(session, bundle, out, options, video=opened.is_video)
     try:
         return _stream(opened, steps, options, on_frame, asked_to_stop, clock)
@@ -171,7 +178,7 @@ def _stream(
     source: Source, steps: _Steps, options: PredictOptions, on_frame: OnFrame, asked_to_stop: Callable[[], bool],
     clock: Callable[[], float],
 ) -> Predicted:
-    policy = policy_for(source, options.drop)
+    policy = policy_for(options.drop, live=bool(source.live))
     workers = options.workers or max(2, min(MAX_WORKERS, describe_machine().cores - 1))
     pipeline = Pipeline(
         steps.prepare, steps.answer, steps.finish, workers=workers, depth=1 if source.live else workers + 1, asked_to_stop=asked_to_stop,

@@ -264,16 +264,17 @@ def predict(
         overlays=overlay, min_score=MIN_SCORE if min_score is None else min_score, drop=drop, max_frames=max_frames, timeout_s=timeout_s,
         fast_jpeg=fast_jpeg,
     )
-    opened = source_for(bundle, source, options)  # before the session, which takes minutes where an engine is built
+    begin = source_for(bundle, source, options)  # before the session, which takes minutes where an engine is built
     keeps, kept = keeping(how.runtime, how.options, os.environ)
     session = open_session(bundle, how.runtime, keeps)
-    start = time.monotonic()
 
     def on_frame(done: int, count: int | None, dropped: int) -> None:
         rate = done / max(time.monotonic() - start, 1e-9)
         ui.progress("predicting", done, count or done + 1, f"{rate:.1f} per second" + (f", {dropped} dropped" if dropped else ""))
 
     try:
+        opened = begin()
+        start = time.monotonic()
         made = predict_source(session, bundle, opened, out, options, on_frame=on_frame, asked_to_stop=asked_to_stop)
     finally:
         session.close()

@@ -1,25 +1,41 @@
-"""Where frames come from. To add a kind: a file with a class that satisfies `base.SourceKind`, and a line here."""
+"""Where frames come from. To add a kind: a file with a class that satisfies `base.SourceKind` or `base.LiveKind`, and a line here."""
 
 from pathlib import Path
 from typing import Final
 
 from edgeseg.core.errors import DataError, require_path
 from edgeseg.core.images import IMAGE_SUFFIXES
-from targets.sources.base import Source, SourceFrame, SourceKind, SourceOptions
+from targets.sources.base import LiveKind, Source, SourceFrame, SourceKind, SourceOptions
 from targets.sources.camera import CameraSource
 from targets.sources.images import FolderSource, ImageSource
 from targets.sources.rtsp import RtspSource
 from targets.sources.video import VIDEO_SUFFIXES, VideoSource
 
-__all__ = ["SOURCES", "Source", "SourceFrame", "SourceOptions", "open_source"]
+__all__ = ["SOURCES", "Source", "SourceFrame", "SourceOptions", "is_live", "open_source"]
 
-SOURCES: Final[dict[str, SourceKind]] = {
+LIVE: Final[dict[str, LiveKind]] = {
     "rtsp": RtspSource(),
     "camera": CameraSource(),
+}
+SOURCES: Final[dict[str, SourceKind]] = {
+    **LIVE,
     "folder": FolderSource(),
     "video": VideoSource(),
     "image": ImageSource(),
 }
+
+
+def is_live(source: str | Path) -> bool:
+    """Tell whether a camera or a stream is meant, and look at it as far as that goes without opening it.
+
+    Raises:
+        ConfigError, InputMissingError, MissingExtraError: see `LiveKind.check`.
+    """
+    text = str(source)
+    kind = next((kind for kind in LIVE.values() if kind.takes(text)), None)
+    if kind is not None:
+        kind.check(text)
+    return kind is not None
 
 
 def open_source(source: str | Path, options: SourceOptions | None = None) -> Source:

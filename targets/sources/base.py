@@ -77,3 +77,17 @@ class SourceKind(Protocol):
             MissingExtraError: it needs the extra `video`.
         """
         ...
+
+
+class LiveKind(SourceKind, Protocol):
+    """A kind that gives frames whether or not anybody takes them, so that it is opened when they are about to be taken."""
+
+    def check(self, text: str) -> None:
+        """Refuse what was typed, as far as can be told without opening it.
+
+        Raises:
+            ConfigError: it means nothing.
+            InputMissingError: nothing there.
+            MissingExtraError: it needs the extra `video`.
+        """
+        ...

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeseg.core.errors import ConfigError, InputMissingError
+from edgeseg.core.lazy import require
 from targets.sources.base import Source, SourceOptions
 from targets.sources.pyav import open_live
 
@@ -21,12 +22,18 @@ class CameraSource:
         """What begins with `camera:`, or names a V4L2 device."""
         return text.startswith("camera:") or _DEVICE.fullmatch(text) is not None
 
-    def open(self, text: str, options: SourceOptions) -> Source:
-        """See `SourceKind.open`; the driver takes the size and rate nearest to those asked for."""
-        device, settings = camera_settings(text)
+    def check(self, text: str) -> None:
+        """See `LiveKind.check`."""
+        device, _ = camera_settings(text)
         if not Path(device).exists():
             there = ", ".join(sorted(str(found) for found in Path("/dev").glob("video*")))
             raise InputMissingError(f"there is no camera {device} ({'here: ' + there if there else 'no camera is connected'}); plug it in")
+        require("av", extra="video")
+
+    def open(self, text: str, options: SourceOptions) -> Source:
+        """See `SourceKind.open`; the driver takes the size and rate nearest to those asked for."""
+        self.check(text)
+        device, settings = camera_settings(text)
         return open_live(device, options, shown=text, format="v4l2", settings=settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
+from edgeseg.core.lazy import require
 from targets.sources.base import Source, SourceOptions
 from targets.sources.pyav import open_live
 
@@ -17,6 +18,10 @@ class RtspSource:
     def takes(self, text: str) -> bool:
         """What has the scheme."""
         return text.lower().startswith(_SCHEMES)
+
+    def check(self, text: str) -> None:
+        """See `LiveKind.check`; nothing is asked over the network."""
+        require("av", extra="video")
 
     def open(self, text: str, options: SourceOptions) -> Source:
         """See `SourceKind.open`."""

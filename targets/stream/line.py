@@ -21,15 +21,15 @@ LIVE_POLICY: Final = "oldest"
 _LOOK_EVERY_S: Final = 0.1
 
 
-def policy_for(source: Source, wanted: str) -> str:
-    """Give the policy of a source; an empty `wanted` is its default.
+def policy_for(wanted: str, *, live: bool) -> str:
+    """Give the policy of a live source, or of files; an empty `wanted` is its default.
 
     Raises:
         ConfigError: an unknown policy, or frames of a file were to be left out.
     """
     if wanted not in ("", *POLICIES):
         raise ConfigError(f"drop policy '{wanted}' is unknown; one of {', '.join(POLICIES)}")
-    if not source.live:
+    if not live:
         if wanted not in ("", "never"):
             raise ConfigError(f"--drop {wanted} is for cameras and streams; of files every frame is answered, so leave it out")
         return "never"

@@ -109,11 +109,10 @@ def test_asked_to_stop_it_ends_though_the_source_hangs() -> None:
 
 
 def test_policies() -> None:
-    live, files = Source(iter(()), count=None, fps=25, live="camera:0"), Source(iter(()), count=3, fps=None)
-    assert policy_for(live, "") == "oldest"
-    assert policy_for(live, "never") == "never"
-    assert policy_for(files, "") == policy_for(files, "never") == "never"
+    assert policy_for("", live=True) == "oldest"
+    assert policy_for("never", live=True) == "never"
+    assert policy_for("", live=False) == policy_for("never", live=False) == "never"
     with pytest.raises(ConfigError, match="of files every frame is answered"):
-        policy_for(files, "oldest")
+        policy_for("oldest", live=False)
     with pytest.raises(ConfigError, match="'latest' is unknown; one of never, oldest, newest"):
-        policy_for(live, "latest")
+        policy_for("latest", live=True)

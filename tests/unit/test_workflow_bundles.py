@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from edgeseg.workflow import benching, bundles
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.labelled import load_labelled
 from edgeseg.workflow.ui import Silent
+from targets.runtimes import Session, open_session
 
 
 def _data(root: Path, splits: tuple[str, ...]) -> Path:
@@ -153,7 +158,7 @@ def test_a_split_without_data_is_refused(tmp_path: Path) -> None:
         bundles.verify(bundle.folder, data=None, config=None, target="host", split="test", ui=Silent())
 
 
-def _predict(folder: Path, source: Path, out: Path, **more: str) -> Outcome:
+def _predict(folder: Path, source: Path | str, out: Path, **more: str) -> Outcome:
     return bundles.predict(folder, source, out, target="host", overlay=False, force=True, ui=Silent(), **more)  # type: ignore[arg-type]
 
 
@@ -178,4 +183,40 @@ def test_predict_looks_at_its_source_before_it_opens_a_session(tmp_path: Path, m
         _predict(bundle.folder, tmp_path / "gone", tmp_path / "out")
     with pytest.raises(ConfigError, match="of files every frame is answered"):
         _predict(bundle.folder, bundle.folder / "golden", tmp_path / "out", drop="newest")
+    pytest.importorskip("av")
+    with pytest.raises(InputMissingError, match="there is no camera /dev/video97"):
+        _predict(bundle.folder, "camera:97", tmp_path / "out")
+    with pytest.raises(ConfigError, match="'camera:front' is no camera"):
+        _predict(bundle.folder, "camera:front", tmp_path / "out")
+    with pytest.raises(ConfigError, match="drop policy 'latest' is unknown"):
+        _predict(bundle.folder, "rtsp://127.0.0.1:1/field", tmp_path / "out", drop="latest")
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_opens_a_stream_when_its_session_is_there_to_take_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    bundle = tiny_bundle(tmp_path / "bundle", "onnx")
+    happened: list[str] = []
+    sessions: list[Session] = []
+
+    def opened(*how: Any) -> Session:
+        time.sleep(0.2)  # an engine is built
+        sessions.append(open_session(*how))
+        happened.append("session")
+        return sessions[0]
+
+    monkeypatch.setattr(bundles, "open_session", opened)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            happened.append("stream")
+            connection.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        with pytest.raises(InputMissingError, match="cannot be opened"):
+            _predict(bundle.folder, f"rtsp://127.0.0.1:{server.getsockname()[1]}/field", tmp_path / "out")
+        thread.join(timeout=10)
+    assert happened == ["session", "stream"]
+    with pytest.raises(AssertionError, match="run after close"):
+        sessions[0].run(tiny_frame())
