@@ -6,14 +6,12 @@ runs on the measuring machine and prints lines is a meter, so there is one inter
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
 import select
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -34,14 +32,26 @@ CATCH_UP_S: Final = 0.05
 """How long one that has much to say may pause while it is caught up with."""
 _MUCH: Final = 100
 _WANTED: Final = "give a command that prints watts, one number a line"
-_START: Final = """import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit()
-os.execvp(sys.argv[2], sys.argv[2:])
+_START: Final = """import os, signal, sys, time
+os.setpgid(0, 0)
+meter = os.fork()
+if not meter:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execvp(sys.argv[1], sys.argv[1:])
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+os.close(1)
+os.read(0, 1)
+os.kill(0, signal.SIGTERM)
+until = time.monotonic() + 2
+while not os.waitpid(meter, os.WNOHANG)[0] and time.monotonic() < until:
+    time.sleep(0.02)
+os.kill(0, signal.SIGKILL)
 """
-"""Becomes the command, after asking the kernel to kill it when the measuring process dies (PR_SET_PDEATHSIG), however that comes about."""
+"""Starts the command in a process group of its own and ends all of it when stdin ends. That is a pipe from the measuring process: it
+ends with `close`, and with that process, however it dies. The session stays the terminal's, for what `sudo` was allowed there holds there.
+"""
 _LINE: Final = re.compile(r"^\s*([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*W?\s*$")
 
 
@@ -64,8 +74,8 @@ def power_command(command: str) -> Sensor:
         if shutil.which(words[0]) is None:
             raise ConfigError(f"--power-command: there is no program {words[0]} on the machine that measures; {_WANTED}")
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the meter's; a pipe that nobody reads would stop one that writes to stderr
-        probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, str(os.getpid()), *words], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=said, start_new_session=True), said)
+        probe = _Meter(subprocess.Popen([sys.executable, "-I", "-S", "-c", _START, *words], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=said), said)
         why = probe.wait_for_first()
         if why:
             probe.close()
@@ -170,13 +180,10 @@ class _Meter:
 
     def close(self) -> None:
         """End the command and what it started."""
-        if self._process.stdout is not None:
-            self._process.stdout.close()  # one that runs as root, and may not be signalled, ends at its next line
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2)
+        for pipe in (self._process.stdout, self._process.stdin):  # one that runs as root, and may not be signalled, ends at its next line
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
         self._said.close()
 
     def _take(self) -> bool:

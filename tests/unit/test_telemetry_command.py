@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import termios
 import threading
 import time
 from array import array
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -146,10 +148,12 @@ def test_nonsense_between_the_numbers_is_a_gap_with_its_text() -> None:
 
 
 def test_no_meter_is_left_behind() -> None:
-    probe = opened(python("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(60)"))
-    process = probe._process  # type: ignore[attr-defined]
+    probe = opened(python("import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+                          "print(os.getpid(), flush=True)\ntime.sleep(60)"))
+    pid = int(probe.read()["meter_w"])
+    assert os.getsid(pid) == os.getsid(0), "the terminal's: what sudo was allowed holds"
     probe.close()
-    assert process.poll() is not None, "one that ignores SIGTERM is killed"
+    assert _ended(pid), "one that ignores SIGTERM is killed"
 
 
 def test_a_meter_that_talks_on_stderr_goes_on() -> None:
@@ -164,10 +168,7 @@ def test_what_a_meter_started_ends_with_it(tmp_path: Path) -> None:
     probe = opened(f"sh -c 'sleep 77 & echo $! > {shlex.quote(str(note))}; echo 4; wait'")
     assert _lives(int(note.read_text(encoding="utf-8")))
     probe.close()
-    until = time.monotonic() + 10
-    while _lives(int(note.read_text(encoding="utf-8"))) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not _lives(int(note.read_text(encoding="utf-8")))
+    assert _ended(int(note.read_text(encoding="utf-8")))
 
 
 def test_a_meter_is_started_once_and_measures_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,9 +213,11 @@ def test_a_kept_meter_says_nothing_of_the_time_nobody_read(tmp_path: Path, monke
     kept.close()
 
 
-def test_no_meter_outlives_a_killed_measurement(tmp_path: Path) -> None:
-    note = tmp_path / "pid"
-    meter = python(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\nprint(1, flush=True)\ntime.sleep(600)")
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_no_meter_outlives_a_killed_measurement(kill: Callable[[int, int], None], tmp_path: Path) -> None:
+    """The process alone, as the kernel does when memory runs out, or its group, as the keeper of a board does."""
+    note = tmp_path / "pids"
+    meter = f"sh -c '(echo 1; trap \"\" TERM; sleep 600 & echo $$ $! > {shlex.quote(str(note))}; wait) | cat'"
     measuring = subprocess.Popen([sys.executable, "-c", f"""
 import time
 from pathlib import Path
@@ -222,17 +225,34 @@ from targets.telemetry import power_command
 probe = power_command({meter!r}).open(Path("/"))
 print("open", flush=True)
 time.sleep(600)
-"""], stdout=subprocess.PIPE)
+"""], stdout=subprocess.PIPE, start_new_session=True)
     assert measuring.stdout is not None
     assert measuring.stdout.readline() == b"open\n"
-    pid = int(note.read_text(encoding="utf-8"))
-    measuring.kill()
+    pids = _pids(note)
+    assert len(pids) == 2
+    assert all(map(_lives, pids))
+    kill(measuring.pid, signal.SIGKILL)
     measuring.wait()
     measuring.stdout.close()
+    assert all(map(_ended, pids))
+
+
+def _pids(note: Path) -> list[int]:
+    """Wait until the numbers are written (at most 10 s)."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if note.exists() and note.read_text(encoding="utf-8").endswith("\n"):
+            return [int(word) for word in note.read_text(encoding="utf-8").split()]
+        time.sleep(0.02)
+    return []
+
+
+def _ended(pid: int) -> bool:
+    """Wait until it has (at most 10 s)."""
     until = time.monotonic() + 10
     while _lives(pid) and time.monotonic() < until:
         time.sleep(0.02)
-    assert not _lives(pid)
+    return not _lives(pid)
 
 
 def _lives(pid: int) -> bool:
