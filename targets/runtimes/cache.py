@@ -13,15 +13,17 @@ import os
 import platform
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from edgeseg.core.errors import ConfigError, NoPermissionError, explain_os_error
 from edgeseg.core.files import cache_root, patient_lock, read_json, sha256_file, sha256_json, write_json
 from targets.runtimes.base import RuntimeOptions, installed_version
 
+_PROBE_BYTES: Final = 1 << 20
 _FACTS, _HASHES, _LOCK = "facts.json", "sha256.json", "lock"
 KEPT: Final[Mapping[tuple[str, str], str]] = {
     ("openvino", "cpu"): "compiled model", ("openvino", "gpu"): "compiled model", ("openvino", "npu"): "compiled model",
@@ -35,7 +37,8 @@ _PROCESSOR: Final = frozenset({"model name", "flags", "Features", "CPU implement
 def keeping(runtime: str, options: RuntimeOptions, environment: Mapping[str, str]) -> tuple[RuntimeOptions, str]:
     """Options with which what a runtime makes of a model is kept for later starts, and what is to be said about it.
 
-    Unchanged and empty where the runtime keeps nothing. A folder that cannot be written is no error, since nothing hangs on it but time.
+    Unchanged and empty where the runtime keeps nothing. A folder that cannot be written or locked is no error, since nothing hangs on it
+    but time. Runtime `tensorrt` keeps its engines always, and says itself what is wrong with the folder.
     """
     what = KEPT.get((runtime, options.provider), "")
     if not what:
@@ -43,13 +46,25 @@ def keeping(runtime: str, options: RuntimeOptions, environment: Mapping[str, str
     if runtime == "onnxruntime" and tensorrt_version() is None:
         return options, f"{what} not kept: TensorRT's version is not known without its Python package"
     try:
-        root = cache_root(environment)
+        root = _usable_root(environment)
     except ConfigError as error:
-        return options, f"{what} not kept: {error}"
-    there = next((folder for folder in (root, *root.parents) if os.access(folder, os.F_OK)), root)
-    if not os.access(there, os.W_OK | os.X_OK):
-        return options, f"{what} not kept: {root} cannot be written; set EDGESEG_CACHE to a folder that can"
+        return options, "" if runtime == "tensorrt" else f"{what} not kept: {error}"
     return replace(options, cache_dir=str(root)), f"{what} kept in {root}"
+
+
+def _usable_root(environment: Mapping[str, str]) -> Path:
+    """Give the cache's folder once something was written and locked there; `ConfigError` where that does not go."""
+    import fcntl  # POSIX only; imported here so that the module loads anywhere
+
+    root = cache_root(environment)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=root) as probe:
+            fcntl.flock(probe, fcntl.LOCK_EX)
+            probe.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{root} cannot be used ({error.strerror}); set EDGESEG_CACHE to a folder that can") from error
+    return root
 
 
 def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:
@@ -60,14 +75,12 @@ def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:
         OutputError: the disk is full.
     """
     folder = Path(root).expanduser().resolve() / runtime / sha256_json(dict(facts))[:32]
-    try:
+    with _told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         check_own(folder)
         if not (folder / _FACTS).is_file():
             write_json(folder / _FACTS, dict(facts))
-    except OSError as error:
-        raise explain_os_error(error, doing="writing the cache") from error
     return folder
 
 
@@ -76,20 +89,35 @@ def intact(folder: Path) -> Iterator[None]:
     """Let an SDK keep files in a folder of `cache_folder` and take from there only what it wrote, one process at a time.
 
     Files whose SHA-256 is not the one noted when they were written are removed before, so that they are made anew.
+
+    Raises:
+        NoPermissionError, OutputError: it cannot be locked or written.
     """
-    with patient_lock(folder / _LOCK, holder="edgeseg"):
-        noted = _noted(folder / _HASHES)
-        whole = {}
-        for file in _kept_files(folder):
-            known = noted.get(file.name)
-            if known is not None and known == _hash(file):
-                whole[file.name] = known
-            else:
-                file.unlink()
+    with ExitStack() as held:
+        with _told(folder):
+            held.enter_context(patient_lock(folder / _LOCK, holder="edgeseg"))
+            noted = _noted(folder / _HASHES)
+            whole = {}
+            for file in _kept_files(folder):
+                known = noted.get(file.name)
+                if known is not None and known == _hash(file):
+                    whole[file.name] = known
+                else:
+                    file.unlink()
         yield
-        found = {file.name: whole.get(file.name) or sha256_file(file) for file in _kept_files(folder)}
-        if found != noted:
-            write_json(folder / _HASHES, found)
+        with _told(folder):
+            found = {file.name: whole.get(file.name) or sha256_file(file) for file in _kept_files(folder)}
+            if found != noted:
+                write_json(folder / _HASHES, found)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Let an `OSError` leave as ours and with the folder's name: that of a lock or a write names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(OSError(error.errno, error.strerror, str(folder)), doing="writing the cache") from error
 
 
 def _kept_files(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import TargetError, telling_line, vendor_errors
+from edgeseg.core.errors import EdgesegError, TargetError, telling_line, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
@@ -147,6 +147,8 @@ def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: An
             return ort.InferenceSession(
                 str(bundle.model_path), session_options, providers=_provider_list(bundle, options, folder), enable_fallback=0,
             )
+    except EdgesegError:  # of the folder that keeps the engines
+        raise
     except Exception as error:
         if options.provider == "cpu":
             raise

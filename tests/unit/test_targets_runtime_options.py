@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +15,9 @@ import pytest
 from tiny_models import strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import NoPermissionError, TargetError
+from edgeseg.core.errors import NoPermissionError, OutputError, TargetError
 from edgeseg.core.files import sha256_file
-from targets.runtimes import RuntimeOptions, onnxruntime, open_session
+from targets.runtimes import RuntimeOptions, cache, onnxruntime, open_session
 from targets.runtimes.cache import cache_folder, intact, keeping, processor_facts
 from targets.runtimes.cuda import Cuda
 
@@ -161,13 +164,44 @@ def test_a_kept_file_that_nothing_is_known_of_and_that_cannot_be_read_goes(tmp_p
 def test_what_is_kept_is_said(tmp_path: Path) -> None:
     plain, root = RuntimeOptions(), tmp_path / "not" / "there"
     environment = {"EDGESEG_CACHE": str(root)}
-    assert keeping("openvino", plain, environment) == (RuntimeOptions(cache_dir=str(root)), f"compiled model kept in {root}")
     assert keeping("litert", plain, environment) == keeping("onnxruntime", plain, environment) == (plain, "")
     assert not (tmp_path / "not").exists()
-    (tmp_path / "not").write_text("a file", encoding="utf-8")  # nothing that even the superuser could write below
-    options, words = keeping("openvino", plain, environment)
-    assert options == plain
-    assert words == f"compiled model not kept: {root} cannot be written; set EDGESEG_CACHE to a folder that can"
+    assert keeping("openvino", plain, environment) == (RuntimeOptions(cache_dir=str(root)), f"compiled model kept in {root}")
+    assert list(root.iterdir()) == []
+    for bad in (Path("/proc/cache"), Path("/dev/null/cache")):  # where not even the superuser can write
+        options, words = keeping("openvino", plain, {"EDGESEG_CACHE": str(bad)})
+        assert options == plain
+        assert re.fullmatch(rf"compiled model not kept: {bad} cannot be used \(.+\); set EDGESEG_CACHE to a folder that can", words)
+        engine = RuntimeOptions(provider="tensorrt")  # always kept; opening says what is wrong
+        assert keeping("tensorrt", engine, {"EDGESEG_CACHE": str(bad)}) == (engine, "")
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_a_cache_that_cannot_be_locked_is_said_and_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system of another machine that gives no locks."""
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    words = f"compiled model not kept: {tmp_path} cannot be used (No locks available); set EDGESEG_CACHE to a folder that can"
+    assert keeping("openvino", RuntimeOptions(), {"EDGESEG_CACHE": str(tmp_path)}) == (RuntimeOptions(), words)
+
+
+def test_a_cache_that_fails_when_it_is_used_is_not_the_bundles_fault(
+    openvino: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RuntimeOptions(cache_dir=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_locks)
+        with pytest.raises(OutputError, match=rf"^No locks available while writing the cache {tmp_path}/openvino/\w+$"):
+            open_session(openvino, "openvino", options)
+    monkeypatch.setattr(cache, "write_json", no_room)
+    with pytest.raises(OutputError, match=rf"^disk full while writing the cache {tmp_path}/openvino/\w+; free some space"):
+        open_session(openvino, "openvino", options)
 
 
 def test_a_cache_that_others_may_write_is_refused(openvino: Bundle, tmp_path: Path) -> None:
