@@ -20,6 +20,7 @@ from edgeseg.workflow.run_tuning import TunedPlan, tuned_plan
 from edgeseg.workflow.steps import StepResult
 from targets.boards import Plan, Target, find_target
 from targets.measure.bench import bench, compare
+from targets.measure.result import MEASURING
 
 __all__ = ["Measured", "frame_files", "gain_words", "measure_all", "method_words", "pruning_gain"]
 
@@ -92,7 +93,10 @@ def _bench_step(ctx: RunContext, data: RunData, target: Target, bundle: SealedBu
         write_json(output, result.to_json())
 
     name = f"bench-{target.name}-{bundle.name}"
-    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, "executed": 1, **place_key(target, how, place)}
+    key = {
+        "measuring": MEASURING, "bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256,
+        **place_key(target, how, place),
+    }
     step = ctx.steps.do(name, kind="bench", key=key, output=ctx.folder / "bench" / f"{target.name}--{bundle.name}.json", make=make)
     result: dict[str, Any] = read_json(step.output)
     return result
@@ -120,7 +124,10 @@ def _speed_step(
         )
         write_json(output, ratio.to_json())
 
-    key = {"a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how, place)}
+    key = {
+        "measuring": MEASURING, "a": fp32.step.sha256, "b": other.step.sha256, "quick": quick, "frames": data.dataset.sha256,
+        **place_key(target, how, place),
+    }
     if ctx.config.bench.tune:  # fp32 has settings of its own then
         key["how_fp32"] = asdict(how_fp32.options)
     output = ctx.folder / "bench" / f"{target.name}--{other.name}--vs-{against}.json"
@@ -140,8 +147,8 @@ def pruning_gain(ctx: RunContext, data: RunData, trained: StepResult, pruned: St
     with NetworkTimer(ctx, data, precision_of(ctx.config)) as timer:
         quick = ctx.config.bench.quick
         key = {
-            "before": trained.sha256, "after": pruned.sha256, "format": timer.format, "precision": timer.precision, "quick": quick,
-            **timer.place,
+            "measuring": MEASURING, "before": trained.sha256, "after": pruned.sha256, "format": timer.format, "precision": timer.precision,
+            "quick": quick, **timer.place,
         }
 
         def make(output: Path) -> None:

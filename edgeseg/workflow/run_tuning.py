@@ -13,6 +13,7 @@ from edgeseg.workflow.learning import RunData
 from edgeseg.workflow.network_latency import frame_files, place_key
 from edgeseg.workflow.places import Place
 from targets.boards import Plan, Target
+from targets.measure.result import MEASURING
 from targets.tuned import entry_words, prepare_tuned, save_tuned
 from targets.tuning.knobs import KNOBS, with_fields
 from targets.tuning.tune import tune
@@ -52,7 +53,10 @@ def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBun
             save_tuned(bundle.bundle, result.entry())
         write_json(output, {**result.to_json(), "words": f"tuned for latency ({entry_words(result.entry())})"})
 
-    key = {"bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256, **place_key(target, how, place)}
+    key = {
+        "measuring": MEASURING, "bundle": bundle.step.sha256, "quick": quick, "frames": data.dataset.sha256,
+        **place_key(target, how, place),
+    }
     output = ctx.folder / "bench" / f"{target.name}--{bundle.name}--tuned.json"
     step = ctx.steps.do(f"tune-{target.name}-{bundle.name}", kind="bench", key=key, output=output, make=make)
     found: dict[str, Any] = read_json(step.output)

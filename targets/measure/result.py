@@ -10,6 +10,12 @@ from edgeseg.core.stats import LatencyStats
 from targets.boards.base import MeasuredOn
 from targets.machine import Machine
 
+MEASURING: Final = 2
+"""Part of the key of every step that keeps what is shown: benches, ratios, tuned settings. Raise it when the code that measures changes
+what its numbers or verdicts mean, or a field comes or goes: what was kept before is then measured again. What cuts were decided by (the
+latency that pruning starts from, the cost table) has versions of its own, for days of training may stand on it.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -17,7 +17,7 @@ from edgeseg.core.files import read_json
 from edgeseg.models import build
 from edgeseg.pruning import LayerShape, Pruner
 from edgeseg.pruning.prune import macs
-from edgeseg.workflow import learning
+from edgeseg.workflow import learning, measuring
 from edgeseg.workflow.context import open_run
 from edgeseg.workflow.latency_table import Axes, LatencyTable, axes_of, measure_table, point_name
 from edgeseg.workflow.measuring import gain_words, method_words, pruning_gain
@@ -28,6 +28,7 @@ from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.ui import Silent
 from targets.boards import plan
 from targets.channels import channel_step
+from targets.measure.result import MEASURING
 
 CONV = LayerShape(kind="conv", in_channels=64, out_channels=96, kernel=(3, 3), in_hw=(20, 30), out_hw=(20, 30))
 DEPTHWISE = LayerShape(
@@ -219,6 +220,8 @@ def test_a_latency_is_met_step_by_step_and_found_again(project: Path, tmp_path: 
     again, made, _ = pruned(project, *asked)
     assert made == []
     assert again.sha256 == final.sha256
+    monkeypatch.setattr(measuring, "MEASURING", MEASURING + 1)
+    assert pruned(project, *asked)[1] == ["pruning-gain"], "measured by other code; nothing is cut or trained again for it"
 
 
 def test_less_than_the_smallest_network_takes_is_refused_with_the_least_possible(
