@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from edgeseg.core.errors import ConfigError, TargetError
@@ -143,6 +144,7 @@ def _settings(site: Site, entry: Entry) -> str:
         return "; settings of host are used"
     first = f"edgeseg devices remove {entry.name}, then: " if entry.name else ""
     again = f"edgeseg devices add {entry.name or 'NAME'} {entry.address} --target {site.targets[0]}"
+    again += "".join(f" --{name} {quote(value)}" for name, value in (("python", entry.python), ("identity", entry.identity)) if value)
     return f"; settings of host are used; for its own, type: {first}{again}"
 
 

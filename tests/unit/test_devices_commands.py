@@ -93,6 +93,8 @@ def test_check_says_whose_settings_are_used() -> None:
     known = Entry(name="pi", address="ssh://pi@pi5")
     for entry, words in (
         (known, f"raspberry-pi-5; settings of host are used; for its own, type: edgeseg devices remove pi, then: {add}"),
+        (replace(known, python="~/venv/bin/python", identity="/home/me/my key"),
+         f"{add} --python '~/venv/bin/python' --identity '/home/me/my key'"),
         (Entry(name="", address="ssh://pi5"), "for its own, type: edgeseg devices add NAME ssh://pi5 --target raspberry-pi-5"),
         (replace(known, target="raspberry-pi-5"), "  targets: raspberry-pi-5"),
         (Entry(name="", address="local"), "raspberry-pi-5; settings of host are used"),
