@@ -22,7 +22,8 @@ from targets.machine import Machine, describe_machine
 from targets.runtimes import RUNTIMES
 from targets.tuning.knobs import KNOBS, PURPOSES, fields_of, with_fields
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""1 did not say what the target's own settings were."""
 FINGERPRINT: Final = ("cpu", "cpu_vendor", "arch", "board", "cores", "cores_total", "os")
 """Facts of a machine that tuned settings hang on. Not among them: what changes by the hour (governor, load, temperature)."""
 
@@ -94,9 +95,12 @@ def load_tuned(
     path = tuned_path(bundle.folder)
     if not path.exists():
         return Tuned(None, "")
-    sha256, entries = _read(path)
+    sha256, raw = _read(path)
+    if not sha256:
+        return Tuned(None, f"{path.name} was written by an older edgeseg; {_again(bundle, purpose)}")
     if sha256 != bundle.manifest.sha256:
         return Tuned(None, f"{path.name} is for another bundle (the hashes differ); {_again(bundle, purpose)}")
+    entries = _entries(path, raw)
     version = version or RUNTIMES[how.runtime].version() or ""
     own = fields_of(how) if (how.runtime, how.options.provider) in KNOBS else {}
     wanted = {"machine": fingerprint(machine), "runtime": how.runtime, "provider": how.options.provider, "version": version,
@@ -170,22 +174,22 @@ def prepare_tuned(bundle: Bundle) -> None:
     try:
         with _alone(path.parent), TemporaryFile(dir=path.parent) as probe:
             probe.write(b"{}")
-            if path.exists():
-                _read(path)
+            _for_bundle(path, bundle)
     except OSError as error:
         raise explain_os_error(OSError(error.errno, error.strerror, str(path)), doing="writing") from error
 
 
 def save_tuned(bundle: Bundle, entry: Entry) -> Path:
-    """Put an entry into the bundle's file, in place of an older one for the same; entries for another bundle go. Gives the file.
+    """Put an entry into the bundle's file, in place of an older one for the same. Gives the file.
+
+    Entries for another bundle, and those of an older edgeseg, go.
 
     Raises:
         ConfigError: a file of that name is there and is not one of ours.
     """
     path = tuned_path(bundle.folder)
     with _alone(path.parent):
-        sha256, entries = _read(path) if path.exists() else ("", [])
-        kept = [one for one in entries if sha256 == bundle.manifest.sha256 and _key(one) != _key(entry)]
+        kept = [one for one in _for_bundle(path, bundle) if _key(one) != _key(entry)]
         write_json(path, {
             "schema": SCHEMA, "bundle": bundle.manifest.name, "bundle_sha256": bundle.manifest.sha256,
             "entries": [asdict(one) for one in [*kept, entry]],
@@ -227,18 +231,31 @@ def _broken(path: Path, why: str) -> ConfigError:
     return ConfigError(f"{path}: {why}; type edgeseg tune again after removing it, or add --untuned")
 
 
-def _read(path: Path) -> tuple[str, list[Entry]]:
-    """The hash of the bundle it is for, and its entries, validated."""
+def _for_bundle(path: Path, bundle: Bundle) -> list[Entry]:
+    """The entries that stay when one is added: those for this bundle."""
+    sha256, raw = _read(path) if path.exists() else ("", [])
+    return _entries(path, raw) if sha256 == bundle.manifest.sha256 else []
+
+
+def _read(path: Path) -> tuple[str, list[object]]:
+    """The hash of the bundle it is for, empty for a file of an older edgeseg, and its entries as they are there."""
     try:
         raw = read_json(path)
     except ValueError as error:
         raise _broken(path, f"not JSON ({error})") from error
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if type(schema) is int and 1 <= schema < SCHEMA:
+        return "", []
+    if schema != SCHEMA:
         raise _broken(path, f"not a file of tuned settings of schema {SCHEMA}")
     sha256, entries = raw.get("bundle_sha256"), raw.get("entries")
-    if not isinstance(sha256, str) or not isinstance(entries, list):
+    if not isinstance(sha256, str) or not sha256 or not isinstance(entries, list):
         raise _broken(path, "bundle_sha256 or entries is missing")
-    return sha256, [_entry(path, number, one) for number, one in enumerate(entries)]
+    return sha256, entries
+
+
+def _entries(path: Path, raw: list[object]) -> list[Entry]:
+    return [_entry(path, number, one) for number, one in enumerate(raw)]
 
 
 _TEXTS: Final = ("target", "runtime", "provider", "version", "purpose")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeseg.core.errors import BundleError
+from edgeseg.core.errors import BundleError, EdgesegError
 from edgeseg.core.files import read_json, write_json
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
@@ -41,8 +41,12 @@ def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBun
 
     def make(output: Path) -> None:
         keep = how.options.precision_hint == "f32"  # an entry of the file is for the target's own arithmetic
-        if keep:
-            prepare_tuned(bundle.bundle)
+        try:
+            if keep:
+                prepare_tuned(bundle.bundle)
+        except EdgesegError as error:  # what was trained for hours does not end for want of a file beside it
+            ctx.ui.say(f"what tuning finds for {bundle.name} is kept in this run only: {error}")
+            keep = False
         try:
             result = tune(bundle.bundle, frame_files(data), device=place.device, target=target.name, how=how, quick=quick,
                           keep=("precision_hint",), on_progress=show)

@@ -130,8 +130,8 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
 
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda text: text[:-20], "not JSON"),
-    (lambda text: "[]", "not a file of tuned settings of schema 1"),
-    (spoilt(lambda raw: raw.update(schema=2)), "not a file of tuned settings of schema 1"),
+    (lambda text: "[]", "not a file of tuned settings of schema 2"),
+    (spoilt(lambda raw: raw.update(schema=3)), "not a file of tuned settings of schema 2"),
     (spoilt(lambda raw: raw.pop("entries")), "bundle_sha256 or entries is missing"),
     (spoilt(lambda raw: raw["entries"][0].update(command="rm")), r"entries\[0\] has other keys than default, fields, gain"),
     (spoilt(lambda raw: raw["entries"][0].update(gain="fast")), r"entries\[0\] holds a value of the wrong kind"),
@@ -150,6 +150,31 @@ def test_a_file_that_is_not_ours_is_an_error_but_for_untuned(bundle: Bundle, spo
     assert settings(bundle, untuned=True) == (HOW, "")
 
 
+def of_before(raw: dict[str, Any]) -> None:
+    raw.update(schema=1)
+    for one in raw["entries"]:
+        del one["default"]
+
+
+def test_a_file_of_an_older_edgeseg_is_not_used_and_goes_when_tuned_again(bundle: Bundle) -> None:
+    path = save_tuned(bundle, entry())
+    path.write_text(spoilt(of_before)(path.read_text()), encoding="utf-8")
+    words = f"null.tuned.json was written by an older edgeseg; type: edgeseg tune {bundle.folder}"
+    assert load(bundle) == (None, words)
+    prepare_tuned(bundle)
+    save_tuned(bundle, entry())
+    assert load(bundle)[0] is not None
+
+
+def test_entries_for_another_bundle_may_be_whatever_they_are(bundle: Bundle) -> None:
+    path = save_tuned(bundle, entry())
+    path.write_text(spoilt(lambda raw: raw.update(bundle_sha256="0" * 64, entries=[{}]))(path.read_text()), encoding="utf-8")
+    assert "is for another bundle" in load(bundle)[1]
+    prepare_tuned(bundle)
+    save_tuned(bundle, entry())
+    assert load(bundle)[0] is not None
+
+
 def test_whether_it_can_be_kept_is_known_before(bundle: Bundle) -> None:
     before = set(bundle.folder.parent.iterdir())
     prepare_tuned(bundle)
@@ -157,7 +182,7 @@ def test_whether_it_can_be_kept_is_known_before(bundle: Bundle) -> None:
     path = save_tuned(bundle, entry())
     prepare_tuned(bundle)
     path.write_text("[]", encoding="utf-8")
-    with pytest.raises(ConfigError, match=f"{path}: not a file of tuned settings of schema 1"):
+    with pytest.raises(ConfigError, match=f"{path}: not a file of tuned settings of schema 2"):
         prepare_tuned(bundle)
     with pytest.raises(NoPermissionError, match=r"no permission while writing /sys/kernel\.tuned\.json"):
         prepare_tuned(replace(bundle, folder=Path("/sys/kernel")))  # where not even root can write

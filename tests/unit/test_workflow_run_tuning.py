@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,23 @@ def test_tuning_is_a_step_that_is_done_once(tmp_path: Path) -> None:
         assert how.runtime == "null"
         assert words.startswith(f"tuned for latency (num_threads={how.options.num_threads}; ")
     assert load_tuned(bundle.bundle, HERE.machine, how=HOW).how == how
+
+
+def test_a_file_that_cannot_be_kept_to_does_not_end_the_run(tmp_path: Path) -> None:
+    bundle = sealed(tmp_path)
+    path = tuned_path(bundle.bundle.folder)
+    path.write_text("[]", encoding="utf-8")
+    said: list[str] = []
+
+    class Said(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    ctx = replace(context(tmp_path, tune=True), ui=Said())
+    assert tuned_plan(ctx, data(tmp_path), find_target("host"), bundle, HOW, HERE).words.startswith("tuned for latency")
+    assert said == [f"what tuning finds for tiny-null is kept in this run only: {path}: not a file of tuned settings of schema 2; "
+                    "type edgeseg tune again after removing it, or add --untuned"]
+    assert path.read_text(encoding="utf-8") == "[]"
 
 
 def test_where_nothing_can_be_set_the_targets_own_settings_stay(tmp_path: Path) -> None:
