@@ -51,11 +51,11 @@ def test_tuned_settings_are_found_used_and_said(
 
     kept.write_text("{}", encoding="utf-8")
     error = said(capsys, "predict", folder, tmp_path / "a.png", "--out", tmp_path / "out", "--force", code=2)
-    assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 1; ")
+    assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 2; ")
     assert error.count("\n") == 1
     monkeypatch.setattr("edgeseg.workflow.tuning.find_settings", lambda *_, **more: pytest.fail("minutes were spent before it was said"))
     error = said(capsys, "tune", folder, "--quick", code=2)
-    assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 1; ")
+    assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 2; ")
     kept.unlink()
 
 
