@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ from targets.verify import check_golden, golden_limit
 
 if TYPE_CHECKING:
     from edgeseg.data.dataset import Dataset, Sample
+
+SLOW_OPEN_S: Final = 10.0
+"""After so long `predict` says that it is still opening the model."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +270,14 @@ def predict(
     )
     begin = source_for(bundle, source, options)  # before the session, which takes minutes where an engine is built
     keeps, kept = keeping(how.runtime, how.options, os.environ)
-    session = open_session(bundle, how.runtime, keeps)
+    patience = threading.Timer(SLOW_OPEN_S, ui.say, [
+        f"still opening the model in {how.runtime}: it is made ready for this machine, here or by another edgeseg that is waited for"])
+    patience.daemon = True
+    patience.start()
+    try:
+        session = open_session(bundle, how.runtime, keeps)
+    finally:
+        patience.cancel()
 
     def on_frame(done: int, count: int | None, dropped: int) -> None:
         rate = done / max(time.monotonic() - start, 1e-9)

@@ -16,6 +16,7 @@ from tiny_models import CLASSES, strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, InputMissingError
+from edgeseg.core.files import patient_lock
 from edgeseg.core.manifest import Reference
 from edgeseg.data.dataset import load_dataset
 from edgeseg.workflow import benching, bundles
@@ -174,6 +175,35 @@ def test_predict_keeps_the_compiled_model_and_says_so(tmp_path: Path, monkeypatc
     done = _predict(other.folder, other.folder / "golden", tmp_path / "out")
     assert done.facts["cache_dir"] is None
     assert not any(line.startswith("settings") for line in done.lines)
+
+
+def test_predict_says_that_it_waits_for_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path / "cache"))
+    bundle = tiny_bundle(tmp_path / "bundle", "openvino")
+    _predict(bundle.folder, bundle.folder / "golden", tmp_path / "out")
+    (used,) = (tmp_path / "cache" / "openvino").rglob("lock")
+    said: list[str] = []
+    free, held = threading.Event(), threading.Event()
+
+    class Said(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+            free.set()
+
+    def hold() -> None:
+        with patient_lock(used, holder="another"):
+            held.set()
+            free.wait(timeout=60)
+
+    other = threading.Thread(target=hold, daemon=True)
+    other.start()
+    assert held.wait(timeout=60)
+    monkeypatch.setattr(bundles, "SLOW_OPEN_S", 0.1)
+    bundles.predict(bundle.folder, bundle.folder / "golden", tmp_path / "out", target="host", overlay=False, force=True, ui=Said())
+    other.join(timeout=60)
+    assert len(said) == 1
+    assert said[0].startswith("still opening the model in openvino: ")
+    assert said[0].endswith("or by another edgeseg that is waited for")
 
 
 def test_predict_looks_at_its_source_before_it_opens_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
