@@ -22,6 +22,7 @@ from edgeseg.core.errors import RuntimeFailure, TargetError
 from targets.boards import Plan
 from targets.measure.loop import Progress
 from targets.measure.process import same_error
+from targets.runtimes.cache import KEPT
 
 STEPS: Final = ("python", "import", "open", "first_answer", "total")
 STARTS: Final = {False: 9, True: 3}
@@ -71,32 +72,48 @@ class Cold:
         return {**asdict(self), "ratio": self.ratio}
 
 
+def longest_s(quick: bool) -> float:
+    """Seconds that all starts take at most where each builds an engine: a third of the rounds, and the start that fills the caches."""
+    return (2 * max(1, STARTS[quick] // 3) + 1) * LONGEST_S
+
+
 def measure_cold(bundle: str, file: str, how: Plan, rounds: int, on_progress: Progress) -> Cold:
-    """Start `rounds` times without and with caches, in turns. The start that fills the caches does not count.
+    """Start `rounds` times without and with caches, in turns.
+
+    The start that fills the caches does not count, nor the very first one, unless it is slow: what it takes to read files is then nothing.
 
     Raises:
         EdgesegError: the very error of a start, or `RuntimeFailure` where it crashed or hung.
     """
     starts: dict[str, list[dict[str, float]]] = {"without": [], "cached": []}
-    no_cache = ""
+    provider = how.options.provider
+    no_cache = "" if (how.runtime, provider) in KEPT else f"{how.runtime} on {provider} keeps nothing between starts"
+    done, expected = 0, (1 + rounds) * (1 if no_cache else 2)
     with tempfile.TemporaryDirectory(prefix="cache-", dir=Path.cwd()) as folder:  # the job's own folder, which goes with it
 
         def start(kind: str) -> dict[str, float]:
+            nonlocal done
             cache_dir = folder if kind == "cached" else ""
-            return _start(bundle, file, Plan(how.runtime, replace(how.options, cache_dir=cache_dir)))
+            found = _start(bundle, file, Plan(how.runtime, replace(how.options, cache_dir=cache_dir)))
+            done += 1
+            on_progress("cold start", done / expected)
+            return found
 
         first = start("without")  # files are in memory from here on, for both kinds
-        try:
-            start("cached")
-        except TargetError as error:  # it ran without, so this is about the cache
-            no_cache = str(error).replace(folder, "a folder")
         if first["total"] > 1e3 * SLOW_S:
             rounds = max(1, rounds // 3)
+            expected = (1 + rounds) * (1 if no_cache else 2) - 1
+            starts["without"].append(first)
+        if not no_cache:
+            try:
+                start("cached")
+            except TargetError as error:  # it ran without, so this is about the cache
+                no_cache = str(error).replace(folder, "a folder")
         kinds = ("without",) if no_cache else ("without", "cached")
         for number in range(rounds):
             for kind in kinds if number % 2 == 0 else reversed(kinds):
-                starts[kind].append(start(kind))
-            on_progress("cold start", (number + 1) / rounds)
+                if len(starts[kind]) == number:
+                    starts[kind].append(start(kind))
     return Cold(without=_summary(starts["without"]), cached=_summary(starts["cached"]) if starts["cached"] else None, no_cache=no_cache)
 
 

@@ -53,7 +53,7 @@ def measure_paced(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wi
 
 def measure_cold(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup) -> cold.Cold:
     """Start from nothing, again and again, with the runtime's caches and without."""
-    return cold.from_worker(_run("cold", {"": (bundle, how)}, frames[:1], setup, {}))
+    return cold.from_worker(_run("cold", {"": (bundle, how)}, frames[:1], setup, {}, cold.longest_s(setup.quick)))
 
 
 def measure_versus(
@@ -66,8 +66,9 @@ def measure_versus(
 
 def _run(
     job: str, sides: Mapping[str, tuple[Bundle, Plan | Wishes]], frames: Sequence[bytes | Path], setup: Setup, more: Mapping[str, Any],
+    timeout_s: float | None = None,
 ) -> dict[str, Any]:
-    """Give what the job gave; a side of no name lies in the request itself."""
+    """Give what the job gave; a side of no name lies in the request itself. `timeout_s`: as for `bench`, if left out."""
     uploads, said = dict[str, Path](), dict[str, Any]()
     for name, (bundle, how) in sides.items():
         place = f"{name or 'bundles'}/{bundle.folder.resolve().name}"
@@ -78,4 +79,4 @@ def _run(
                    **said, **more}
         names = " with ".join(bundle.manifest.name for bundle, _ in sides.values())
         return setup.device.run(Job(request, {**uploads, **files}), what=f"measuring {names} ({job})",
-                                timeout_s=longest_s(setup.quick, setup.minutes), on_progress=setup.on_progress)
+                                timeout_s=timeout_s or longest_s(setup.quick, setup.minutes), on_progress=setup.on_progress)

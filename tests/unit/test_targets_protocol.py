@@ -19,6 +19,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, RuntimeFailure
 from targets.boards import Plan, find_target, plan
 from targets.devices import LocalDevice
+from targets.measure import bench as bench_room
 from targets.measure.bench import bench
 from targets.measure.cold import measure_cold
 from targets.measure.drift import drift
@@ -286,14 +287,19 @@ def test_scenarios_through_the_worker(null_bundle: Bundle, frames: list[bytes | 
     json.dumps([offline.to_json(), found.to_json()], allow_nan=False)
 
 
-def test_cold_starts_are_processes_of_their_own(null_bundle: Bundle, frames: list[bytes | Path], how: Plan, setup: Setup) -> None:
-    found = cold_of(null_bundle, frames, how, setup)
+def test_cold_starts_are_processes_of_their_own(
+    null_bundle: Bundle, frames: list[bytes | Path], how: Plan, setup: Setup, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_room, "QUICK_TIMEOUT_S", 0.1)  # a limit of its own: each start may build an engine
+    told: list[float] = []
+    found = cold_of(null_bundle, frames, how, replace(setup, on_progress=lambda _, done: told.append(done)))
+    assert told == [0.0, 0.25, 0.5, 0.75, 1.0], "after each start; none is tried with a cache that the runtime has not"
     assert len(found.without.totals_ms) == 3
     assert found.without.python_ms > 1
     assert found.without.import_ms > 10
     assert max(found.without.totals_ms) >= found.without.total_ms >= found.without.import_ms
     assert (found.cached, found.ratio) == (None, None)
-    assert found.no_cache == "the null runtime has no cache to choose (cache_dir = 'a folder'); leave cache_dir out"
+    assert found.no_cache == "null on cpu keeps nothing between starts"
 
 
 ALWAYS_KEEPS = """#!{python}
@@ -308,9 +314,9 @@ print(json.dumps({{"steps_ms": {{"python": 1, "import": 1, "open": 1, "first_ans
 """
 
 
-@pytest.mark.parametrize(("slow_ms", "starts"), [(2000, 9), (90_000, 3)])
+@pytest.mark.parametrize(("slow_ms", "rounds", "starts", "processes"), [(2000, 9, 9, 20), (90_000, 9, 3, 7), (90_000, 3, 1, 3)])
 def test_starts_without_caches_find_none_where_a_runtime_always_keeps_one(
-    slow_ms: int, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    slow_ms: int, rounds: int, starts: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stand-in for a start with TensorRT, which takes the user's cache folder where it is given none."""
     stand_in = tmp_path / "start"
@@ -319,7 +325,10 @@ def test_starts_without_caches_find_none_where_a_runtime_always_keeps_one(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGESEG_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(stand_in))
-    found = measure_cold("bundle", "file", Plan("null", RuntimeOptions()), 9, silent)
+    told: list[float] = []
+    how = Plan("tensorrt", RuntimeOptions(provider="tensorrt"))
+    found = measure_cold("bundle", "file", how, rounds, lambda _, done: told.append(done))
+    assert (len(told), told[-1]) == (processes, 1.0)
     assert found.without.totals_ms == (slow_ms,) * starts
     assert found.cached is not None
     assert found.cached.totals_ms == (10,) * starts
