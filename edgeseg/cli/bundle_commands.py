@@ -67,7 +67,8 @@ def bench(
     arithmetic: ArithmeticOpt = "f32",
     untuned: UntunedOpt = False,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="N", help="measure this long: does the machine hold its speed?")
+        float | None,
+        typer.Option("--minutes", metavar="N", help="measure at least this long, and 1024 frames: does the machine hold its speed?"),
     ] = None,
     power_command: Annotated[
         str, typer.Option("--power-command", metavar="COMMAND", help="a meter: a command that prints watts, one number a line")
