@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.images import ClassMap, read_class_map
+from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, read_class_map
 from edgeseg.core.instances import InstanceLabel
 
 SPLITS: Final[tuple[str, ...]] = ("train", "val", "test")
@@ -39,6 +39,16 @@ class Sample:
     def files(self) -> tuple[Path, ...]:
         """Every file the sample is read from: the image, then those of the label."""
         return (self.image, *(self.label_files or (self.label,)))
+
+    @property
+    def own_label(self) -> bool:
+        """Whether `label` is an image of its own; not a folder, nor an annotation file of many images."""
+        return self.label.suffix.lower() in IMAGE_SUFFIXES
+
+    @property
+    def shown(self) -> Path:
+        """File by which a message about the label names the sample: the label where it is its own, else the image."""
+        return self.label if self.own_label else self.image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,7 +155,7 @@ def _strange_values(root: Path, samples: Sequence[Sample], looks: Sequence[Exami
         strange = {v: int(look.counts[v]) for v in range(num_classes, IGNORE_INDEX) if look.counts[v]}
         if strange:
             hint = "; values smeared by JPEG, save masks as PNG" if sample.label.suffix.lower() in (".jpg", ".jpeg") else ""
-            found.append(Problem(file=relative(root, sample.label), kind="value-outside",
+            found.append(Problem(file=relative(root, sample.shown), kind="value-outside",
                                  message=explain_strange(strange, num_classes) + hint))
     return found
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeseg.core.errors import DataError
-from edgeseg.core.images import IMAGE_SUFFIXES, ClassMap, read_class_map, read_frame
+from edgeseg.core.images import ClassMap, read_class_map, read_frame
 from edgeseg.core.instances import InstanceLabel
 from edgeseg.data.base import Problem, Sample, relative
 from edgeseg.data.labels import LOSSY_SUFFIXES
@@ -56,7 +56,7 @@ def examine(root: Path, sample: Sample) -> Examined:
     """Decode image and label and note whatever is wrong; raises nothing for bad files."""
     found = Examined()
     image_header = _header(sample.image)
-    mask_header = _header(sample.label) if sample.label.suffix.lower() in IMAGE_SUFFIXES else None
+    mask_header = _header(sample.label) if sample.own_label else None
     try:
         frame = read_frame(sample.image, name=sample.image.name)
     except (DataError, OSError) as error:
@@ -97,8 +97,7 @@ def _count(label: InstanceLabel) -> dict[int, int]:
 def _examine_label(
     root: Path, sample: Sample, label: ClassMap, found: Examined, image_header: _Header | None, mask_header: _Header | None
 ) -> None:
-    shared = sample.label.suffix.lower() not in IMAGE_SUFFIXES  # an annotation file of many images, a folder: the image says more
-    file = relative(root, sample.image if shared else sample.label)
+    file = relative(root, sample.shown)
     found.counts = np.bincount(label.reshape(-1), minlength=256).astype(np.int64)
     if sample.read_label is read_class_map and sample.label.suffix.lower() in LOSSY_SUFFIXES:
         found.warnings.append(Problem(file=file, kind="lossy-mask", message="lossy compression changes class indices; save it as PNG"))
@@ -110,8 +109,10 @@ def _examine_label(
     turned = image_header.orientation if image_header is not None else 1
     mask_turned = mask_header.orientation if mask_header is not None else 1
     if mask_hw != found.frame_hw:
-        message = size_mismatch(found.frame_hw, mask_hw)
-        if turned != mask_turned:
+        message = size_mismatch(sample, found.frame_hw, mask_hw)
+        if turned != mask_turned and mask_header is None:
+            message += f" (EXIF orientation of the image: {turned}; its size is that of the upright image)"
+        elif turned != mask_turned:
             message += f" (EXIF orientation: image {turned}, mask {mask_turned}; store both upright)"
         found.problems.append(Problem(file=file, kind="size-mismatch", message=message))
     elif turned != mask_turned and ((turned < 5 and mask_turned < 5) or mask_hw[0] == mask_hw[1]):

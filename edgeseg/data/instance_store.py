@@ -60,7 +60,7 @@ def read_instances(sample: Sample, *, num_classes: int) -> tuple[Frame, Instance
     frame = read_frame(sample.image, name=sample.image.name)
     label = sample.read_instances()
     if frame.shape[:2] != label.masks_NHW.shape[1:]:
-        raise DataError(f"{sample.image.name}: {size_mismatch(frame.shape[:2], label.masks_NHW.shape[1:])}")
+        raise DataError(f"{sample.image.name}: {size_mismatch(sample, frame.shape[:2], label.masks_NHW.shape[1:])}")
     strange = label.classes_N[(label.classes_N < 1) | (label.classes_N >= num_classes)]
     if strange.size:
         raise DataError(f"{sample.image.name}: an object of class {int(strange[0])}; objects have the classes 1..{num_classes - 1}")

@@ -81,7 +81,7 @@ def turned(root: Path, samples: Sequence[Sample], agreements: Sequence[NDArray[n
         return [Problem(file=".", kind="turned-label",
                         message=f"{len(odd)} of {len(known)} labels fit the edges of their images clearly better turned ({TURNS[most]} in "
                                 f"{turns.count(most)}): images and labels were stored in different orientations; look with --sheet")]
-    return [Problem(file=relative(root, sample.label if sample.label.suffix else sample.image), kind="turned-label",
+    return [Problem(file=relative(root, sample.shown), kind="turned-label",
                     message=f"the label fits the edges of its image clearly better after {_words(turn)}; look with --sheet")
             for sample, turn in odd]
 

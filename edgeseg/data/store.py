@@ -33,19 +33,21 @@ def read_sample(sample: Sample, *, num_classes: int) -> tuple[Frame, ClassMap]:
     frame = read_frame(sample.image, name=_show(sample.image))
     label = sample.read_label(sample.label)
     if frame.shape[:2] != label.shape:
-        raise DataError(f"{_show(sample.label)}: {size_mismatch(frame.shape[:2], label.shape)}")
+        raise DataError(f"{_show(sample.shown)}: {size_mismatch(sample, frame.shape[:2], label.shape)}")
     strange = strange_values(label, num_classes)
     if strange:
-        raise DataError(f"{_show(sample.label)}: {explain_strange(strange, num_classes)}")
+        raise DataError(f"{_show(sample.shown)}: {explain_strange(strange, num_classes)}")
     return frame, label
 
 
-def size_mismatch(frame_hw: tuple[int, ...], label_hw: tuple[int, ...]) -> str:
-    """Say how the sizes differ, and what that usually means."""
-    said = f"mask is {label_hw[1]}x{label_hw[0]}, its image {frame_hw[1]}x{frame_hw[0]} (width x height)"
+def size_mismatch(sample: Sample, frame_hw: tuple[int, ...], label_hw: tuple[int, ...]) -> str:
+    """Say how the sizes differ, and what that usually means; of a JSON file that gives the size, where to correct it."""
+    listed = sample.label.suffix.lower() == ".json"
+    given = f"{'/'.join(sample.label.parts[-2:])} gives" if listed else "mask is"
+    said = f"{given} {label_hw[1]}x{label_hw[0]}, its image {'has ' * listed}{frame_hw[1]}x{frame_hw[0]} (width x height)"
     if tuple(frame_hw) == tuple(label_hw)[::-1]:
         return said + "; width and height are swapped: one of them was turned by 90 degrees, or its EXIF orientation was lost"
-    return said + "; both need the same size"
+    return said + ("; correct width and height there" if listed else "; both need the same size")
 
 
 def strange_values(label_HW: ClassMap, num_classes: int) -> dict[int, int]:

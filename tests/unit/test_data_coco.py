@@ -274,10 +274,14 @@ def test_size_in_the_index_and_of_the_image_differ(tmp_path: Path) -> None:
     index = one_image(tmp_path)
     save(tmp_path / "images" / "0000.png", frame(0, HW[::-1]))
     sample = only(load(put(tmp_path, index)))
-    with pytest.raises(DataError, match="swapped"):
+    with pytest.raises(DataError, match=r"images/0000\.png: .*/annotations\.json gives 64x48, its image has 48x64 .* swapped"):
         read_sample(sample, num_classes=3)
-    problems = check_dataset(DataSection(dir=str(tmp_path)), seed=0).problems
-    assert ("size-mismatch", "images/0000.png") in {(problem.kind, problem.file) for problem in problems}
+    index["images"][0]["width"] += 1  # there is no mask that could be 65x48: the file that says so is named
+    save(tmp_path / "images" / "0000.png", frame(0))
+    put(tmp_path, index)
+    (problem,) = [one for one in check_dataset(DataSection(dir=str(tmp_path)), seed=0).problems if one.kind == "size-mismatch"]
+    assert problem.file == "images/0000.png"
+    assert "/annotations.json gives 65x48, its image has 64x48 (width x height); correct width and height there" in problem.message
 
 
 def test_polygons_belong_to_the_upright_image(tmp_path: Path) -> None:
@@ -291,7 +295,7 @@ def test_polygons_belong_to_the_upright_image(tmp_path: Path) -> None:
     index["images"][0].update(height=HW[1], width=HW[0])
     put(tmp_path, index)
     (problem,) = [p for p in check_dataset(DataSection(dir=str(tmp_path)), seed=0).problems if p.kind == "size-mismatch"]
-    assert "EXIF orientation: image 6, mask 1" in problem.message
+    assert "EXIF orientation of the image: 6; its size is that of the upright image" in problem.message
 
 
 def test_several_sets_of_files_have_to_be_named(three: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from layout_tools import write_coco
 from PIL import Image
 
 from edgeseg.core.config import DataSection
-from edgeseg.data.base import Problem
+from edgeseg.data.base import Problem, Sample
 from edgeseg.data.check import check_dataset
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.orientation import edge_agreement, turned
@@ -50,6 +51,15 @@ def test_a_turned_label_is_named_with_the_turn_that_mends_it(tmp_path: Path, how
     (warning,) = found(tmp_path)
     assert warning.file == masks[3].relative_to(tmp_path).as_posix()
     assert said in warning.message
+
+
+def test_of_labels_in_one_annotation_file_the_image_is_named(tmp_path: Path) -> None:
+    sample = Sample(id="a", split="train", image=tmp_path / "images/a.jpg", label=tmp_path / "annotations/instances.json")
+    others = [replace(sample, id=name, image=tmp_path / f"images/{name}.jpg") for name in ("b", "c")]
+    as_it_is, mirrored = np.array([0.3, 0.0, 0.0, 0.0]), np.array([0.0, 0.0, 0.3, 0.0])
+    (warning,) = turned(tmp_path, [sample, *others], [mirrored, as_it_is, as_it_is])
+    assert warning.file == "images/a.jpg"
+    assert "mirrored left to right" in warning.message
 
 
 def test_labels_that_are_all_turned_are_one_warning(tmp_path: Path) -> None:
