@@ -25,15 +25,25 @@ def factory_sha256(section: ModelSection) -> str | None:
     """
     if not section.factory:
         return None
-    package = factory_names(section)[0].partition(".")[0]
-    found = _find(package)
-    if found is None:
-        raise no_module(section, package)
+    found = find_factory(section)
     folders = [Path(folder) for folder in found.submodule_search_locations or ()]
     files = {str(file.relative_to(folder)): file for folder in folders for file in folder.rglob("*.py")}
     if not folders and found.has_location and found.origin:
         files = {"": Path(found.origin)}
     return sha256_json({name: sha256_file(file) for name, file in sorted(files.items())})
+
+
+def find_factory(section: ModelSection) -> ModuleSpec:
+    """Find the package (or the one module) that `[model] factory` names, without importing it.
+
+    Raises:
+        ConfigError: it is not "package.module:function", or there is no such package.
+    """
+    package = factory_names(section)[0].partition(".")[0]
+    found = _find(package)
+    if found is None:
+        raise no_module(section, package)
+    return found
 
 
 def factory_names(section: ModelSection) -> tuple[str, str]:

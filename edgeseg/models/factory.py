@@ -32,10 +32,7 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
         ConfigError: not of that form, not importable, it fails, or what it gives is no `nn.Module`.
     """
     where = f"[model] factory = '{section.factory}'"
-    plain = ModelSection()
-    for key in _NO_MEANING:
-        if getattr(section, key) != getattr(plain, key):
-            raise ConfigError(f"{where} and {key} = {getattr(section, key)!r}: a factory decides that itself; leave {key} out")
+    check_keys(section)
     module_name, function_name = factory_names(section)
     module = _import(module_name, section)
     function = getattr(module, function_name, None)
@@ -54,6 +51,18 @@ def build(section: ModelSection, num_classes: int) -> nn.Module:
     if not isinstance(net, nn.Module):
         raise ConfigError(f"{where}: {function_name}({num_classes}) gave {_kind(net)}; it has to give a torch.nn.Module")
     return net
+
+
+def check_keys(section: ModelSection) -> None:
+    """Refuse what says something about our networks only.
+
+    Raises:
+        ConfigError: names the first such key that is set.
+    """
+    where, plain = f"[model] factory = '{section.factory}'", ModelSection()
+    for key in _NO_MEANING:
+        if getattr(section, key) != getattr(plain, key):
+            raise ConfigError(f"{where} and {key} = {getattr(section, key)!r}: a factory decides that itself; leave {key} out")
 
 
 def _import(name: str, section: ModelSection) -> ModuleType:
@@ -115,4 +124,7 @@ def _kind(value: object) -> str:
         return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, dict):
         return f"a dict ({', '.join(map(str, list(value)[:3]))})"
-    return f"a {type(value).__name__}" if not isinstance(value, type) else f"the class {value.__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"

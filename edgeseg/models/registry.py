@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from edgeseg.core.config import ModelSection
+from edgeseg.core.encoders import find_encoder_weights
 from edgeseg.core.errors import ConfigError
+from edgeseg.core.factory import find_factory
 from edgeseg.models import bisenet_v2, ddrnet, effnet_lite, factory, fast_scnn, fcn, lraspp, mask_rcnn, pidnet, unet
 from edgeseg.models.encoders import ENCODERS
 
@@ -131,7 +133,7 @@ def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Modul
             other than two classes, or a factory that does not give a network.
     """
     spec = find_model(section.name)
-    if section.encoder and not section.factory:
+    if not section.factory:
         _check_encoder(section, spec)
     if section.one_score and (num_classes != 2 or spec.task != "semantic"):
         raise ConfigError(f"[model] one_score is for networks that tell two classes apart, not {section.title} with {num_classes}; "
@@ -141,7 +143,26 @@ def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Modul
         return (factory.build if section.factory else spec.build)(section, 1 if section.one_score else num_classes)
 
 
+def check_names(section: ModelSection) -> None:
+    """Refuse what `[model]` names and nobody has, which takes neither data nor a network.
+
+    Raises:
+        ConfigError: no network or encoder of that name, no package of the factory's, or keys that do not go together.
+        MissingExtraError: the package that carries the starting weights is not installed.
+        InputMissingError: the file of starting weights does not exist.
+    """
+    spec = find_model(section.name)
+    if section.factory:
+        factory.check_keys(section)
+        find_factory(section)
+    else:
+        _check_encoder(section, spec)
+    find_encoder_weights(section)
+
+
 def _check_encoder(section: ModelSection, spec: ModelSpec) -> None:
+    if not section.encoder:
+        return
     if not spec.encoders:
         takers = ", ".join(name for name, other in MODELS.items() if other.encoders)
         raise ConfigError(f"[model] encoder = '{section.encoder}': {section.name} takes none; leave it out, or choose among {takers}")

@@ -115,8 +115,9 @@ def _verify(
 
 
 def check_plan(ctx: RunContext) -> None:
-    """Refuse what no target could run, and what the network's task does not know, before hours are spent on it."""
+    """Refuse a network that is not there, what its task does not know, and what no target could run, before hours are spent on it."""
     check_task(ctx.config)
+    learning.check_network(ctx)
     if not ctx.config.targets:
         raise ConfigError("targets = []: name at least one (edgeseg targets)")
     for target in map(find_target, ctx.config.targets):

@@ -81,6 +81,20 @@ class RunData:
         return self.objects[split]
 
 
+def check_network(ctx: RunContext) -> None:
+    """Refuse names of `[model]` that nobody has before the data are read; a network that was trained has passed, and torch is not asked.
+
+    Raises:
+        ConfigError, InputMissingError, MissingExtraError: see `edgeseg.models.registry.check_names`.
+    """
+    if ctx.steps.key_of("train").get("model") == asdict(ctx.config.model.portable):
+        return
+    require("torch", extra="train")
+    from edgeseg.models.registry import check_names
+
+    check_names(ctx.config.model)
+
+
 def prepare_data(ctx: RunContext) -> RunData:
     """Load and check the data; decoded frames stay in memory or in the run's work folder.
 
@@ -271,7 +285,7 @@ class FineTuning:
     """Keep the weights it starts from where none gets better on val."""
 
 
-def _unfinished(work: Path) -> bool:
+def is_unfinished(work: Path) -> bool:
     """Whether a training left something in `work` to go on from."""
     # Killed between the two renames of an atomic folder, the state is still there under its retired name; `fit` finds it.
     return (work / "last").exists() or any(work.glob(".last.*.old"))
@@ -282,7 +296,7 @@ def fit_checkpoint(
     tuning: FineTuning | None = None, teacher: nn.Module | None = None,
 ) -> None:
     """Train or fine-tune in `work`, going on where a killed process stopped, then put the best checkpoint in place."""
-    unfinished = _unfinished(work)
+    unfinished = is_unfinished(work)
     goes_on = ctx.crew is not None and ctx.crew.goes_on(work)
     if unfinished and ctx.restart and not goes_on:
         shutil.rmtree(work)
@@ -309,7 +323,7 @@ def fit_checkpoint(
             ranks=None if ctx.crew is None else ctx.crew.ranks,
         )
     except BaseException:
-        if not _unfinished(work):  # failed before there was anything to go on from
+        if not is_unfinished(work):  # failed before there was anything to go on from
             shutil.rmtree(work, ignore_errors=True)
         raise
     with atomic_folder(output) as folder:

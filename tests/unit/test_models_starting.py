@@ -301,6 +301,10 @@ def broken(num_classes):
     raise KeyError("stem")
 
 
+def a_number(num_classes):
+    return num_classes
+
+
 def leaves(num_classes):
     raise SystemExit(3)
 
@@ -359,6 +363,7 @@ def test_a_network_of_the_users_trains_folds_and_comes_back_from_a_checkpoint(fo
     ("their_nets.net:biuld", "no function 'biuld'; did you mean 'build'"),
     ("their_nets.net:broken", r"broken\(3\) failed with KeyError: 'stem'"),
     ("their_nets.net:no_module", "gave a str; it has to give a torch.nn.Module"),
+    ("their_nets.net:a_number", "gave an int; it has to give a torch.nn.Module"),
     ("their_nets.net:the_class", "gave the class Net; it has to give a torch.nn.Module"),
     ("their_nets.net:too_many", r"gave \[2, 4, 16, 24\]; expected class scores as a float tensor \[2, 3, h, w\], h and w at most 64, 96"),
     ("their_nets.net:in_a_dict", r"gave a dict \(out\); expected class scores"),

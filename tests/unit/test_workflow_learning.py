@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from edgeseg.core.errors import ConfigError, InputMissingError, MissingExtraErro
 from edgeseg.core.files import read_json
 from edgeseg.models.encoders import build_encoder
 from edgeseg.training.ranks import Ranks
-from edgeseg.workflow import learning
+from edgeseg.workflow import chain, learning
 from edgeseg.workflow.context import open_run
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.together import Crew
@@ -57,6 +58,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which nothing was done."""
+    return write_tiny_project(tmp_path_factory.mktemp("project"), config=TINY_CONFIG)
+
+
 def test_what_a_training_started_from_may_go_once_it_is_done(done: Path) -> None:
     again = trained(done)
     assert again.cached
@@ -95,6 +102,25 @@ def test_a_package_may_go_too(done: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert trained(done).cached
     with pytest.raises(MissingExtraError, match="not installed"):
         trained(done, "train.seed=9")
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (("model.name=segformer",), "[model] name = 'segformer' is unknown; one of fast_scnn"),
+    (("model.name=fcn8s", "model.encoder=resnet101"), "'resnet101': fcn8s takes resnet18, "),
+    (("model.encoder=resnet18",), "'resnet18': fast_scnn takes none"),
+    (("model.factory=a_net:build", "model.width=0.5"), "width = 0.5: a factory decides that itself"),
+    (("model.factory=no_such_package_here:build", "model.width=1.0"), "there is no module 'no_such_package_here'"),
+    (("model.name=fcn8s", "model.encoder_weights=none.pth"), "none.pth does not exist"),
+])
+def test_names_of_the_network_are_checked_before_the_data(project: Path, overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises((ConfigError, InputMissingError), match=re.escape(words)):
+        chain.train(project, overrides, ui=Silent(), resume=False, restart=False)
+    assert not (project.parent / "runs/tiny/data.json").exists()
+
+
+def test_the_network_of_a_finished_training_is_not_looked_up_again(done: Path) -> None:
+    with open_run(done, STARTING, ui=Silent(), only=ONLY_EXPORT) as ctx:
+        learning.check_network(ctx)  # its starting weights are gone
 
 
 def test_a_norm_that_would_drift_is_refused_before_the_others_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
