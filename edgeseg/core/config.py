@@ -382,8 +382,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
         raw = inner
     try:
-        raw[name] = parse_toml(f"v = {value}", where="--set")["v"]
-    except ConfigError:
+        raw[name] = parse_toml(f"{'v':{len(key)}}={value}", where=f"--set {override}")["v"]  # a column that is told is one of KEY=VALUE
+    except ConfigError as error:
+        if value.lstrip().startswith(("[", "{")):  # no bare word: a list or a table was meant
+            raise ConfigError(f"{error}; numbers are written 0.1, strings \"a\", lists [1, 2], tables {{a = 1}}") from error
         raw[name] = value.strip()
 
 

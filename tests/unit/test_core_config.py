@@ -57,6 +57,10 @@ def test_overrides_are_toml_or_bare_words(tmp_path: Path) -> None:
     assert (config.train.epochs, config.data.size, config.data.resize, config.name) == (7, (64, 96), "tile", "field-1")
     with pytest.raises(ConfigError, match="KEY=VALUE"):
         load_config(path, ("train.epochs",))
+    with pytest.raises(ConfigError, match=r"--set train.loss=\{ce=1,iou=.1\}: not valid TOML \(.*column 22\)\); numbers are written 0.1"):
+        load_config(path, ("train.loss={ce=1,iou=.1}",))
+    with pytest.raises(ConfigError, match=r'--set data.classes=\[a, b\]: not valid TOML .*strings "a"'):
+        load_config(path, ("data.classes=[a, b]",))
     with pytest.raises(ConfigError, match="is a value, not a section"):
         load_config(path, ("train.epochs.x=1",))
 
