@@ -110,7 +110,7 @@ def read_output(
             raise ConfigError(f"output {output} holds class numbers, which need no threshold; leave --threshold out")
     else:
         answers = "scores"
-        output_layout, scores = _scores_layout(output, wishes)
+        output_layout, scores = _scores_layout(output, wishes, (height, width))
     decision, threshold = _decision(output, scores, answers, wishes)
     probabilities = False
     if decision == "threshold":
@@ -219,7 +219,7 @@ def _map_layout(output: Port) -> str:
     raise ConfigError(f"output {output} is no class map; [1, H, W], [1, 1, H, W] or [1, H, W, 1] is one; for scores export it in float32")
 
 
-def _scores_layout(output: Port, wishes: Wishes) -> tuple[str, int]:
+def _scores_layout(output: Port, wishes: Wishes, size_hw: tuple[int, int]) -> tuple[str, int]:
     axes, num_classes = _static(output), len(wishes.classes)
     if len(axes) == 3 and axes[0] == 1 and num_classes == 2:
         return "NHW", 1
@@ -233,11 +233,18 @@ def _scores_layout(output: Port, wishes: Wishes) -> tuple[str, int]:
         if found:
             return found[0], count
     names = ", ".join(wishes.classes[:4]) + (", ..." if num_classes > 4 else "")
-    guess = sorted({axes[axis] for axis in places.values()})
+    plausible = [axis for axis in places.values() if _is_map(axes[1:axis] + axes[axis + 1 :], size_hw)] or places.values()
+    guess = sorted({axes[axis] for axis in plausible})
     raise ConfigError(
         f"output {output} has no axis of {num_classes}, as --classes names {num_classes} ({names}); "
         f"name as many classes as it has, a background included ({' or '.join(map(str, guess))})"
     )
+
+
+def _is_map(sides: tuple[int, ...], size_hw: tuple[int, int]) -> bool:
+    """Whether two sides may be those of a map of an input of `size_hw`: both divided by about the same."""
+    (height, width), (rows, columns) = size_hw, sides
+    return width * rows < 2 * height * columns and height * columns < 2 * width * rows
 
 
 def _static(output: Port) -> tuple[int, ...]:

@@ -96,6 +96,8 @@ def test_output_is_found(output: Port, wishes: dict[str, object], layout: str, a
     ("output", "wishes", "words"),
     [
         (port(1, 21, 16, 24), {}, r"no axis of 3, as --classes names 3 \(soil, crop, weed\).*21"),
+        (port(1, 3, 64, 96), {"classes": TWO}, r"a background included \(3\)"),  # and not its width
+        (port(1, 16, 24, 5), {}, r"a background included \(5\)"),
         (port(1, 3, 24, 3), {}, "type --output-layout"),
         (port(1, 3, 16, 24, dtype="float16"), {}, "gives float16"),
         (port(1, 3, 16, 24, dtype="int8"), {}, "is no class map"),
