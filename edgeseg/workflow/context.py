@@ -86,4 +86,4 @@ def open_run(
         ):
             sweep_temporaries(place)
         write_text(folder / "edgeseg.toml", render_toml(config, defaults=True))
-        yield RunContext(config, folder, Steps(folder, ui, only), ui, resume, restart, crew)
+        yield RunContext(config, folder, Steps(folder, ui, only, config_path, overrides), ui, resume, restart, crew)

@@ -14,6 +14,7 @@ from edgeseg.core.files import write_text
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.inspect import Findings, inspect_folder
 from edgeseg.data.sheet import write_sheet
+from edgeseg.workflow.steps import typed
 from edgeseg.workflow.ui import Ui
 
 _STEPS_WANTED = 6000
@@ -96,7 +97,7 @@ def _next(findings: Findings, data: Path, out: Path, overrides: tuple[str, ...])
         return f"no training will start before the data is mended; type: {' '.join(['edgeseg data check', shlex.quote(str(data)), *given])}"
     if not (findings.num_frames.get("train") and findings.num_frames.get("val")):
         return f"there is enough to verify a bundle with: edgeseg verify BUNDLE --data {shlex.quote(str(data))}"
-    return "next: edgeseg run" + ("" if out == Path("edgeseg.toml") else f" {out}")
+    return f"next: {typed('run', out)}"
 
 
 def suggest(findings: Findings, *, data: Path, out: Path, model: ModelSection) -> Config:

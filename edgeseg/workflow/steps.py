@@ -7,6 +7,7 @@ nothing is ever taken for finished that is not.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,12 @@ from edgeseg.workflow.ui import Ui
 def tools(*packages: str) -> dict[str, str]:
     """Versions a step's output depends on, for its key: edgeseg's own and those of the packages that are installed."""
     return {"edgeseg": __version__, **versions(*packages)}
+
+
+def typed(verb: str, config: Path, overrides: tuple[str, ...] = ()) -> str:
+    """Give the command that does `verb` for this very configuration, as a person would type it: edgeseg.toml need not be named."""
+    words = ["edgeseg", verb, *([] if config == Path("edgeseg.toml") else [str(config)])]
+    return shlex.join([*words, *(part for override in overrides for part in ("--set", override))])
 
 
 def tree_sha256(path: Path) -> str:
@@ -45,11 +52,16 @@ class StepResult:
 
 @dataclass
 class Steps:
-    """The steps of one run folder. `only` = the kinds of step that may be done now; others must be there already."""
+    """The steps of one run folder.
+
+    `only` = the kinds of step that may be done now; others must be there already. `config` and `overrides` = what the user typed.
+    """
 
     folder: Path
     ui: Ui
     only: frozenset[str] | None = None
+    config: Path = Path("edgeseg.toml")
+    overrides: tuple[str, ...] = ()
     done: list[StepResult] = field(default_factory=list)
 
     def do(self, name: str, *, kind: str, key: Mapping[str, Any], output: Path, make: Callable[[Path], None]) -> StepResult:
@@ -66,7 +78,8 @@ class Steps:
             return self._finish(StepResult(name, output, record["output_sha256"], True, record["seconds"]))
         if self.only is not None and kind not in self.only:
             raise InputMissingError(
-                f"step '{name}' was not done for this configuration; type: edgeseg {kind}, or edgeseg run for the whole chain"
+                f"step '{name}' was not done for this configuration; type: {typed(kind, self.config, self.overrides)}, "
+                f"or {typed('run', self.config, self.overrides)} for the whole chain"
             )
         started = time.monotonic()
         make(output)  # refused or killed, the record of what is still there stands: it holds that output's hash

@@ -23,6 +23,8 @@ from edgeseg.core.config import load_config
 from edgeseg.core.errors import ConfigError, TrainingError
 from edgeseg.core.files import write_text
 from edgeseg.core.lazy import require
+from edgeseg.workflow.context import run_folder
+from edgeseg.workflow.steps import typed
 from edgeseg.workflow.ui import Ui
 
 if TYPE_CHECKING:
@@ -122,10 +124,11 @@ def _check(config_path: Path, overrides: tuple[str, ...], processes: int, local:
 
     section = load_config(config_path, overrides).train
     cuda = pick_device(section, local_count=local).type == "cuda"
-    cores = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)  # two to try it out
-    if not cuda and local > cores:
-        raise ConfigError(f"{local} processes would share {cores} cores, and more than one a core only slows the training down; "
-                          f"start at most {cores}: edgeseg train --devices {cores}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not cuda and local > max(2, cores):
+        shared, most = ("one core", "to try it out, two may share it") if cores == 1 else (f"{cores} cores", f"start at most {cores}")
+        raise ConfigError(f"{local} processes would share {shared}, and more than one a core only slows the training down; {most}: "
+                          f"{typed('train', config_path, overrides)} --devices {max(2, cores)}")
     check_split(section.batch_size, processes)
     return cuda
 
@@ -135,7 +138,8 @@ def launch(
 ) -> int:
     """Train in `devices` processes on this machine; give the exit code of a process that said itself why it failed, else 0.
 
-    A process that dies takes the others with it, and all start again from the last checkpoint, `max_restarts` times at most.
+    A process that dies takes the others with it, and all start again from the last checkpoint (without one, from the beginning),
+    `max_restarts` times at most.
 
     Raises:
         ConfigError: see `gathered`.
@@ -152,7 +156,7 @@ def launch(
     settings = [part for override in overrides for part in ("--set", override)]
     flags = [flag for flag, given in (("--resume", resume), ("--restart", restart), ("--json", json)) if given]
     arguments = ["-m", "edgeseg", "train", str(config_path), *settings, *flags]
-    launch_id = uuid.uuid4().hex
+    launch_id, folder = uuid.uuid4().hex, run_folder(config_path, load_config(config_path, overrides))
     for attempt in range(max_restarts + 1):
         plan = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id=f"{launch_id}-{attempt}", max_restarts=0,
@@ -167,11 +171,20 @@ def launch(
         said, dead = verdict(codes)
         if said:
             return said
-        words = _words(dead)
+        words, kept = _words(dead), has_checkpoint(folder, launch_id, resumed=resume)
         if attempt < max_restarts:
-            ui.say(f"{words}; all start again from the last checkpoint ({attempt + 1} of {max_restarts} restarts)")
-    raise TrainingError(f"{words}, and {max_restarts} restarts are used up (--max-restarts); the last checkpoint is kept: "
-                        "type the same command with --resume to go on")
+            start = "the last checkpoint" if kept else "the beginning, no checkpoint was written yet"
+            ui.say(f"{words}; all start again from {start} ({attempt + 1} of {max_restarts} restarts)")
+    then = "the last checkpoint is kept: type the same command with --resume to go on" if kept else "no checkpoint was written"
+    raise TrainingError(f"{words}, and {max_restarts} restarts are used up (--max-restarts); {then}")
+
+
+def has_checkpoint(folder: Path, launch_id: str, *, resumed: bool) -> bool:
+    """Whether the training that this launch began in the run's `folder`, or goes on with, has something to go on from."""
+    from edgeseg.workflow.learning import is_unfinished
+
+    launches = (folder / "work").glob("train-*/launch")
+    return any(is_unfinished(path.parent) for path in launches if resumed or path.read_text(encoding="utf-8") == launch_id)
 
 
 def verdict(codes: Mapping[int, int]) -> tuple[int, Mapping[int, int]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeseg.core.errors import ConfigError
+from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import write_text
-from edgeseg.workflow.steps import Steps
+from edgeseg.workflow.steps import Steps, typed
 from edgeseg.workflow.ui import Silent
 
 
@@ -35,6 +35,15 @@ def test_an_output_of_another_key_is_not_taken(tmp_path: Path) -> None:
     assert not _do(tmp_path, "fcn")
     assert (tmp_path / "out").read_text(encoding="utf-8") == "fcn"
     assert not _do(tmp_path, "unet")
+
+
+def test_what_to_type_names_the_config_and_what_was_set(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, Silent(), frozenset({"export"}), Path("my runs/thr.toml"), ("train.loss={ce = 1.0}",))
+    with pytest.raises(InputMissingError) as caught:
+        steps.do("train", kind="train", key={}, output=tmp_path / "out", make=lambda _: None)
+    given = "'my runs/thr.toml' --set 'train.loss={ce = 1.0}'"
+    assert str(caught.value).endswith(f"type: edgeseg train {given}, or edgeseg run {given} for the whole chain")
+    assert typed("run", Path("edgeseg.toml")) == "edgeseg run"
 
 
 def test_killed_between_output_and_record_is_made_again(tmp_path: Path) -> None:
