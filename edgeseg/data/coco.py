@@ -108,7 +108,8 @@ class CocoLayout:
             splits[split] = _samples(root, split, file, folder, index_of, choice, problems)
         splits, drawn = complete_splits(splits, section, seed=seed)
         bare = sum(not image.annotations and not image.segments for file in files.values() for image in file.images)
-        notes += [f"{bare} images have no annotation: all background"] if bare else []
+        if bare and not any(file.problems for file in files.values()):  # else annotations were left out
+            notes.append(f"{bare} image{' has' if bare == 1 else 's have'} no annotation: all background")
         notes += [choice.note] if choice.note else []
         return Scan(name=root.resolve().name, splits=splits, split_rule="; ".join(filter(None, (rule, drawn))), classes=choice.classes,
                     names_applied=True, fixed_classes=True, problems=tuple(problems), notes=tuple(notes))

@@ -78,7 +78,8 @@ class _Teller:
 
     def all(self) -> list[Problem]:
         more = [(kind, count - _TOLD_PER_KIND) for kind, count in self.counts.items() if count > _TOLD_PER_KIND]
-        return self.told + [Problem(file=self.file, kind=kind, message=f"{count} more problems of this kind") for kind, count in more]
+        return self.told + [Problem(file=self.file, kind=kind, message=f"{count} more problem{'' if count == 1 else 's'} of this kind")
+                            for kind, count in more]
 
 
 def read_coco_file(path: Path, *, name: str) -> CocoFile:
@@ -99,12 +100,44 @@ def read_coco_file(path: Path, *, name: str) -> CocoFile:
         found.problems = teller.all()
         return found
     found.categories = _categories(raw["categories"], teller)
+    if raw["annotations"] and not raw["categories"]:
+        teller.tell("bad-index", f"lists no categories, so its {len(raw['annotations'])} annotations have no class; get the file again, or "
+                    "export it with its categories")
     images = {image.id: image for image in _images(raw["images"], teller)}
     found.panoptic = any(isinstance(entry, dict) and "segments_info" in entry for entry in raw["annotations"][:1])
     annotate = _panoptic if found.panoptic else _annotations
-    found.images = annotate(raw["annotations"], images, {category.id for category in found.categories}, teller)
+    listed = _Listed(images, frozenset(category.id for category in found.categories), _ids(raw["images"]), _ids(raw["categories"]),
+                     no_categories=not raw["categories"])
+    found.images = annotate(raw["annotations"], listed, teller)
     found.problems = teller.all()
     return found
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What annotations may refer to. Those of an entry that is listed but wrong are left out: that entry was told, they follow from it."""
+
+    images: dict[int, CocoImage]
+    """Without the entries that are wrong."""
+    category_ids: frozenset[int]
+    """Without the entries that are wrong."""
+    all_image_ids: frozenset[int]
+    all_category_ids: frozenset[int]
+    no_categories: bool
+    """Whether there is no entry at all, which was told as well."""
+
+    def told_image(self, key: int) -> bool:
+        """Whether the image is left out and that was told."""
+        return key in self.all_image_ids and key not in self.images
+
+    def told_category(self, key: int) -> bool:
+        """Whether the category is left out and that was told."""
+        return self.no_categories or (key in self.all_category_ids and key not in self.category_ids)
+
+
+def _ids(rows: list[Any], key: str = "id") -> frozenset[int]:
+    """All ids that are whole numbers, of wrong entries too."""
+    return frozenset(row[key] for row in rows if isinstance(row, dict) and type(row.get(key)) is int)
 
 
 def _entries(rows: list[Any], what: str, teller: _Teller, keys: Mapping[str, type]) -> Iterator[dict[str, Any]]:
@@ -129,11 +162,11 @@ def _categories(rows: list[Any], teller: _Teller) -> tuple[Category, ...]:
             teller.tell("duplicate-id", f"two categories have the id {row['id']} ({both}); give each its own")
         elif not row["name"].strip():
             teller.tell("bad-entry", f"category {row['id']} has an empty name")
-        elif row["name"] in names:
-            teller.tell("duplicate-name", f"categories {names[row['name']]} and {row['id']} are both called '{row['name']}'; rename one")
         else:
             by_id[row["id"]] = Category(row["id"], row["name"], bool(row.get("isthing", 1)))
-            names[row["name"]] = row["id"]
+            first = names.setdefault(row["name"], row["id"])
+            if first != row["id"]:  # both are kept: without one, the labels would lack its objects
+                teller.tell("duplicate-name", f"categories {first} and {row['id']} are both called '{row['name']}'; rename one")
     return tuple(by_id[key] for key in sorted(by_id))
 
 
@@ -157,61 +190,64 @@ def _images(rows: list[Any], teller: _Teller) -> Iterator[CocoImage]:
         names.setdefault(name, row["id"])
 
 
-def _annotations(rows: list[Any], images: dict[int, CocoImage], category_ids: set[int], teller: _Teller) -> list[CocoImage]:
+def _annotations(rows: list[Any], listed: _Listed, teller: _Teller) -> list[CocoImage]:
     ids: set[int] = set()
-    of_image: dict[int, list[tuple[int, Annotation]]] = {key: [] for key in images}
+    of_image: dict[int, list[tuple[int, Annotation]]] = {key: [] for key in listed.images}
     for row in _entries(rows, "annotation", teller, {"id": int, "image_id": int, "category_id": int}):
-        key, image = row["id"], images.get(row["image_id"])
+        key, image, category = row["id"], listed.images.get(row["image_id"]), row["category_id"]
         if key in ids:
             teller.tell("duplicate-id", f"two annotations have the id {key}; give each its own")
         elif image is None:
-            teller.tell("unknown-image", f"annotation {key} belongs to image {row['image_id']}, which the file does not list")
-        elif row["category_id"] not in category_ids:
-            teller.tell("unknown-category", f"annotation {key} has the category {row['category_id']}, which the file does not list "
-                        f"(it lists {_few(sorted(category_ids))})")
+            if not listed.told_image(row["image_id"]):
+                teller.tell("unknown-image", f"annotation {key} belongs to image {row['image_id']}, which the file does not list")
+        elif category not in listed.category_ids:
+            if not listed.told_category(category):
+                teller.tell("unknown-category", f"annotation {key} has the category {category}, which the file does not list (it lists "
+                            f"{_few(sorted(listed.category_ids))})")
         elif wrong := wrong_with(row.get("segmentation"), image.height, image.width):
             teller.tell("bad-segmentation", f"annotation {key} (image {image.file_name}) {wrong}")
         else:
             one = Annotation(key, 0, bool(row.get("iscrowd", 0)), row["segmentation"])
-            of_image[image.id].append((row["category_id"], one))
+            of_image[image.id].append((category, one))
         ids.add(key)
     return [
         CocoImage(image.id, image.file_name, image.height, image.width,
                   tuple(one for _, one in of_image[image.id]), tuple(category for category, _ in of_image[image.id]))
-        for image in images.values()
+        for image in listed.images.values()
     ]
 
 
-def _panoptic(rows: list[Any], images: dict[int, CocoImage], category_ids: set[int], teller: _Teller) -> list[CocoImage]:
+def _panoptic(rows: list[Any], listed: _Listed, teller: _Teller) -> list[CocoImage]:
     annotated: dict[int, CocoImage] = {}
     for row in _entries(rows, "annotation", teller, {"image_id": int, "file_name": str, "segments_info": list}):
-        image, name = images.get(row["image_id"]), row["file_name"]
+        image, name = listed.images.get(row["image_id"]), row["file_name"]
         if image is None:
-            teller.tell("unknown-image", f"annotation of '{name}' belongs to image {row['image_id']}, which the file does not list")
+            if not listed.told_image(row["image_id"]):
+                teller.tell("unknown-image", f"annotation of '{name}' belongs to image {row['image_id']}, which the file does not list")
         elif image.id in annotated:
             teller.tell("duplicate-id", f"image {image.id} is annotated twice, by '{annotated[image.id].panoptic_png}' and '{name}'")
         elif unsafe := unsafe_name(name):
             teller.tell("unsafe-path", f"annotation of image {image.id}: file_name {_short(name)} {unsafe}")
         else:
-            segments = _segments(row["segments_info"], image, category_ids, teller)
+            segments = _segments(row["segments_info"], image, listed, teller)
             annotated[image.id] = CocoImage(image.id, image.file_name, image.height, image.width, panoptic_png=name, segments=segments)
-    for key in images.keys() - annotated.keys():
-        teller.tell("missing-label", f"image {images[key].file_name} has no panoptic annotation")
-    return [annotated[key] for key in images if key in annotated]
+    for key in sorted(listed.images.keys() - _ids(rows, "image_id")):
+        teller.tell("missing-label", f"image {listed.images[key].file_name} has no panoptic annotation")
+    return [annotated[key] for key in listed.images if key in annotated]
 
 
-def _segments(rows: list[Any], image: CocoImage, category_ids: set[int], teller: _Teller) -> tuple[Segment, ...]:
+def _segments(rows: list[Any], image: CocoImage, listed: _Listed, teller: _Teller) -> tuple[Segment, ...]:
     found: dict[int, Segment] = {}
     for row in _entries(rows, f"image {image.file_name}, segment", teller, {"id": int, "category_id": int}):
         if row["id"] in found:
             teller.tell("duplicate-id", f"image {image.file_name}: two segments have the id {row['id']}")
         elif not 0 < row["id"] < 1 << 24:
             teller.tell("bad-entry", f"image {image.file_name}: segment id {row['id']} does not fit a PNG (1 to {(1 << 24) - 1})")
-        elif row["category_id"] not in category_ids:
-            teller.tell("unknown-category", f"image {image.file_name}: segment {row['id']} has the category {row['category_id']}, which "
-                        f"the file does not list (it lists {_few(sorted(category_ids))})")
         else:
-            found[row["id"]] = Segment(row["id"], row["category_id"], bool(row.get("iscrowd", 0)))
+            if row["category_id"] not in listed.category_ids and not listed.told_category(row["category_id"]):
+                teller.tell("unknown-category", f"image {image.file_name}: segment {row['id']} has the category {row['category_id']}, "
+                            f"which the file does not list (it lists {_few(sorted(listed.category_ids))})")
+            found[row["id"]] = Segment(row["id"], row["category_id"], bool(row.get("iscrowd", 0)))  # else its pixels were nobody's
     return tuple(found.values())
 
 

@@ -109,7 +109,7 @@ def test_an_image_without_annotation_is_background(tmp_path: Path) -> None:
     index = one_image(tmp_path, annotations=[])
     data = load(put(tmp_path, index))
     assert not only(data).read_label(Path()).any()
-    assert "1 images have no annotation: all background" in data.notes
+    assert "1 image has no annotation: all background" in data.notes
 
 
 def test_category_0_called_background_is_class_0(tmp_path: Path) -> None:
@@ -239,6 +239,29 @@ def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, change: str, said: s
     assert "\n" not in str(error.value)
     problems = check_dataset(DataSection(dir=str(tmp_path)), seed=0).problems
     assert any(re.search(said, problem.message) for problem in problems), problems
+
+
+@pytest.mark.parametrize("change", ["same image id", "same name", "no file", "above", "absolute", "width", "no name"])
+def test_what_follows_from_a_wrong_entry_is_not_told_beside_it(tmp_path: Path, change: str) -> None:
+    for number in range(4):
+        save(tmp_path / "images" / f"{number:04}.png", frame(number))
+    index = coco_index([0, 1, 2, 3])
+    if change == "same name":
+        index["categories"][0]["name"] = index["categories"][1]["name"]  # both are used
+    elif change == "no name":
+        index["categories"][0]["name"] = None
+    else:
+        broken(change, index)
+    report = check_dataset(DataSection(dir=str(put(tmp_path, index))), seed=0)
+    assert len(report.problems) == 1, report.problems
+    assert not any("no annotation" in note for note in report.notes)
+
+
+def test_a_file_without_categories_says_so_and_nothing_else(tmp_path: Path) -> None:
+    report = check_dataset(DataSection(dir=str(put(tmp_path, one_image(tmp_path, categories=[])))), seed=0)
+    (problem,) = report.problems
+    assert problem.message.startswith("lists no categories, so its 2 annotations have no class")
+    assert not report.notes[1:]
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -404,6 +427,22 @@ def test_panoptic_that_does_not_fit_its_png(panoptic: Path) -> None:
     write_json(panoptic / "panoptic.json", index)
     with pytest.raises(DataError, match=r"names the panoptic PNG 'a\.png', and panoptic/ does not hold it"):
         load(panoptic)
+
+
+@pytest.mark.parametrize("change", ["name", "category", "path", "unlisted"])
+def test_what_follows_from_a_wrong_entry_of_panoptic_labels_is_not_told_beside_it(panoptic: Path, change: str) -> None:
+    index = json.loads((panoptic / "panoptic.json").read_text(encoding="utf-8"))
+    if change == "name":
+        index["annotations"][0]["file_name"] = 7
+    elif change == "path":
+        index["annotations"][0]["file_name"] = "../a.png"
+    elif change == "category":
+        index["categories"][0]["name"] = "leaf"
+    else:
+        index["annotations"][0]["segments_info"][1]["category_id"] = 77
+    write_json(panoptic / "panoptic.json", index)
+    problems = [one.kind for one in check_dataset(DataSection(dir=str(panoptic)), seed=0).problems if one.kind != "one-class"]
+    assert problems == [{"name": "bad-entry", "path": "unsafe-path", "category": "duplicate-name", "unlisted": "unknown-category"}[change]]
 
 
 def test_a_mask_without_a_pixel_is_no_object(tmp_path: Path) -> None:
