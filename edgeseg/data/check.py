@@ -17,7 +17,7 @@ from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Problem, Sample, relative
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.dataset import named_classes, scan_dataset
-from edgeseg.data.examine import Examined, examine
+from edgeseg.data.examine import Examined, examine, problems_of
 from edgeseg.data.orientation import turned
 from edgeseg.data.store import explain_strange
 from edgeseg.data.suspicions import absent, imbalance, lying, near_duplicates
@@ -83,9 +83,8 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
     problems, warnings = list(scan.problems), list(scan.warnings)
     samples = [sample for split in SPLITS for sample in scan.splits.get(split, ())]
     looks = _examine_all(root, samples, progress)
-    for look in looks:
-        problems += look.problems
-        warnings += look.warnings
+    problems += problems_of(looks)
+    warnings += [warning for look in looks for warning in look.warnings]
     split_counts = {split: _stack(samples, looks, split) for split in scan.splits}
     named = named_classes(section, scan)
     classes, num_classes = named, len(named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from edgeseg.core.errors import DataError
 from edgeseg.core.images import ClassMap, read_class_map, read_frame
 from edgeseg.core.instances import InstanceLabel
 from edgeseg.data.base import Problem, Sample, relative
+from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.labels import LOSSY_SUFFIXES
 from edgeseg.data.orientation import edge_agreement
 from edgeseg.data.store import size_mismatch
@@ -23,6 +25,8 @@ from edgeseg.data.suspicions import thumbnail
 
 _ORIENTATION: Final = 0x0112
 _INDEX_MODES: Final = ("1", "L", "P")
+_MANY_COLOURS: Final = MAX_CLASSES + 1
+"""More than these need not be known: they are no classes."""
 
 
 @dataclass(kw_only=True)
@@ -39,6 +43,8 @@ class Examined:
     """Hash of the decoded frame, so that a renamed or re-saved PNG is still recognised."""
     thumbnail: NDArray[np.uint8] | None = None
     """See `edgeseg.data.suspicions.thumbnail`."""
+    colours: NDArray[np.uint32] | None = None
+    """Of a mask in colours that no palette names: up to 256 of them, as 65536 R + 256 G + B; else `None`."""
     agreement: NDArray[np.float64] | None = None
     """See `edgeseg.data.orientation.edge_agreement`."""
     problems: list[Problem] = field(default_factory=list)
@@ -69,8 +75,7 @@ def examine(root: Path, sample: Sample) -> Examined:
         found.thumbnail = thumbnail(frame)
     indices = sample.read_label is read_class_map
     if indices and mask_header is not None and mask_header.mode not in _INDEX_MODES and not mask_header.mode.startswith("I"):
-        message = _colour_mask(sample.label, mask_header)
-        found.problems.append(Problem(file=relative(root, sample.label), kind="colour-mask", message=message))
+        _examine_colours(root, sample, mask_header.mode, found)
     else:
         try:
             label = sample.read_label(sample.label)
@@ -147,22 +152,50 @@ def _unreadable(root: Path, path: Path, error: DataError | OSError, *, kind: str
     return Problem(file=relative(root, path), kind=kind, message=message)
 
 
-def _colour_mask(path: Path, header: _Header) -> str:
-    said = f"a colour mask (mode {header.mode}); masks hold one class index a pixel, as 8-bit gray or palette PNG"
+def _colours(path: Path) -> NDArray[np.uint32] | None:
+    """Colours of a mask as 65536 R + 256 G + B, rising; `None` where it cannot be decoded."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-    except Exception:  # as above; what is known is said
-        return said
-    packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
-    colours = np.unique(packed)
-    gray = bool(np.all(pixels[:, 0] == pixels[:, 1]) and np.all(pixels[:, 1] == pixels[:, 2]))
-    lossy = path.suffix.lower() in LOSSY_SUFFIXES
-    if gray and lossy:
-        return f"{said}; it looks like a gray mask smeared by lossy compression: cut it at the middle between its values and save it as PNG"
-    if gray:
-        said += "; its three channels are equal, so saving it as 8-bit gray may be all it needs"
-    shown = ", ".join(f"({c >> 16}, {c >> 8 & 255}, {c & 255})" for c in colours[:4].tolist())
-    smeared = " (lossy compression adds some)" if lossy else ""
-    return f"{said}; it has {len(colours)} colours{smeared}: {shown}{', ...' if len(colours) > 4 else ''}"
+    except Exception:  # Pillow raises a dozen types for damaged files; what is known is said
+        return None
+    return np.unique(pixels.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32))
 
+
+def _examine_colours(root: Path, sample: Sample, mode: str, found: Examined) -> None:
+    """Note a mask in colours where class indices were expected."""
+    said = f"a colour mask (mode {mode}) where class indices were expected, as 8-bit gray or palette PNG"
+    colours = _colours(sample.label)
+    lossy = sample.label.suffix.lower() in LOSSY_SUFFIXES
+    gray = colours is not None and bool(((colours >> 16 == colours & 255) & (colours >> 8 & 255 == colours & 255)).all())
+    if gray and lossy:
+        said += "; it looks like a gray mask smeared by lossy compression: cut it at the middle between its values and save it as PNG"
+    elif gray:
+        said += "; its three channels are equal: save it as 8-bit gray"
+    elif colours is not None:
+        smeared = " (lossy compression adds some)" if lossy else ""
+        said += (f"; it has {len(colours)} colour{'' if len(colours) == 1 else 's'}{smeared}: {_hex(colours)}; where they mean classes, "
+                 "name them all in [data] palette, or in dataset.json")
+        found.colours = colours[:_MANY_COLOURS]
+    found.problems.append(Problem(file=relative(root, sample.label), kind="colour-mask", message=said))
+
+
+def _hex(colours: NDArray[np.uint32], *, most: int = 4, form: str = "#{:06x}") -> str:
+    return ", ".join(form.format(colour) for colour in colours[:most].tolist()) + (", ..." if len(colours) > most else "")
+
+
+def problems_of(looks: Sequence[Examined]) -> list[Problem]:
+    """What is wrong with each sample; where most masks are in colours that no palette names, that is one problem."""
+    coloured = [look.colours for look in looks if look.colours is not None]
+    if len(coloured) < 2 or 2 * len(coloured) <= len(looks):
+        return [problem for look in looks for problem in look.problems]
+    colours = np.unique(np.concatenate(coloured))
+    said = f"{len(coloured)} of {len(looks)} masks are in colours, and no palette says which class a colour means; "
+    if len(colours) > MAX_CLASSES:
+        said += (f"they have more than {MAX_CLASSES}, which is no set of classes: lossy compression and soft edges add colours; save masks "
+                 "as PNG, one colour a class")
+    else:
+        listed = _hex(colours, most=12, form='"#{:06x}"')
+        said += f"name all {len(colours)} in the order of the classes: --set 'data.palette=[{listed}]', or palette in dataset.json"
+    rest = [one for look in looks for one in look.problems if look.colours is None or one.kind != "colour-mask"]
+    return [Problem(file=".", kind="colour-mask", message=said), *rest]

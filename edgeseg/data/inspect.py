@@ -18,7 +18,7 @@ from edgeseg.core.images import IGNORE_INDEX
 from edgeseg.data.base import SPLITS, Sample
 from edgeseg.data.check import judge_classes
 from edgeseg.data.dataset import named_classes, scan_dataset
-from edgeseg.data.examine import examine
+from edgeseg.data.examine import examine, problems_of
 
 _LOOKED_AT: Final = 24
 """Masks read per split; sizes are taken from the headers of all images."""
@@ -84,7 +84,7 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
     classes = named or tuple(f"class_{index}" for index in range(highest + 1))
     unread = any(problem.kind == "bad-index" for problem in scan.problems)  # what the set lacks is in the file that cannot be read
     judged = [] if unread else judge_classes(counts, classes, named=bool(named), fixed=scan.fixed_classes)[0]
-    troubles = [*scan.problems, *(problem for found in looks.values() for look in found for problem in look.problems)]
+    troubles = [*scan.problems, *problems_of([look for found in looks.values() for look in found])]
     troubles += [problem for problem in judged if problem.kind != "class-absent"]  # only some masks were read
     said = [f"{problem.file}: {problem.message}" for problem in troubles[:5]]
     if len(troubles) > 5:

@@ -80,7 +80,7 @@ def test_everything_that_is_wrong_is_in_one_report(field: Path) -> None:
     assert "mask is 48x64, its image 64x48" in said["size-mismatch"]
     assert "swapped" in said["size-mismatch"]
     assert "in train and in val" in said["same-image"]
-    assert "(255, 0, 0)" in said["colour-mask"]
+    assert "it has 1 colour: #ff0000; where they mean classes, name them all in [data] palette" in said["colour-mask"]
     assert "truncated" in said["unreadable"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 from layout_tools import HW, boxes_of, frame, painted, save
 from PIL import Image
 
-from edgeseg.core.config import DataSection
+from edgeseg.core.config import DataSection, config_of
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError
 from edgeseg.data.base import Dataset
 from edgeseg.data.check import check_dataset
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.folder import FolderLayout
+from edgeseg.data.inspect import inspect_folder
 from edgeseg.data.store import read_sample
 
 COLOURS = np.array([(0, 0, 0), (200, 30, 0), (0, 99, 255)], dtype=np.uint8)
@@ -80,6 +83,23 @@ def test_a_colour_to_ignore_and_one_nobody_knows(colours: Path) -> None:
 def test_colours_without_a_palette_are_refused(colours: Path) -> None:
     with pytest.raises(DataError, match="a colour mask"):
         load(colours)
+
+
+def test_colours_without_a_palette_are_one_problem_that_says_what_to_type(colours: Path) -> None:
+    (problem,) = check_dataset(DataSection(dir=str(colours)), seed=0).problems
+    assert problem.kind == "colour-mask"
+    assert problem.message.startswith("6 of 6 masks are in colours, and no palette says which class a colour means; name all 3 ")
+    found = re.search(r"--set '(data\.palette=.*?)'", problem.message)
+    assert found is not None
+    assert check_dataset(replace(config_of([found[1]]).data, dir=str(colours)), seed=0).ok  # as it says
+    assert problem.message in " ".join(inspect_folder(colours).warnings)
+
+
+def test_photographs_in_place_of_masks_are_no_palette(colours: Path) -> None:
+    for path in (colours / "masks").iterdir():
+        save(path, frame(int(path.stem)))
+    (problem,) = check_dataset(DataSection(dir=str(colours)), seed=0).problems
+    assert "more than 255, which is no set of classes" in problem.message
 
 
 def black_and_white(root: Path, suffix: str) -> None:
