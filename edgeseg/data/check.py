@@ -18,6 +18,7 @@ from edgeseg.data.base import SPLITS, Problem, Sample, relative
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.dataset import named_classes, scan_dataset
 from edgeseg.data.examine import Examined, examine, problems_of
+from edgeseg.data.labels import looks_soft
 from edgeseg.data.orientation import turned
 from edgeseg.data.store import explain_strange
 from edgeseg.data.suspicions import absent, imbalance, lying, near_duplicates
@@ -95,10 +96,11 @@ def check_dataset(section: DataSection, *, seed: int, progress: Callable[[int, i
     problems += _strange_values(root, samples, looks, num_classes)
     if not any(problem.kind == "bad-index" for problem in scan.problems):  # else what the set lacks is in the file that cannot be read
         warnings += _missing_splits(scan.splits)
-        class_problems, class_warnings = judge_classes(split_counts, classes, named=bool(named), fixed=scan.fixed_classes)
+        class_problems, class_warnings = judge_classes(split_counts, classes, layout=layout, named=bool(named), fixed=scan.fixed_classes)
         problems += class_problems
         warnings += class_warnings
-        warnings += imbalance(split_counts, classes)
+        if not any(problem.kind == "class-gaps" for problem in class_problems):  # else values are no classes
+            warnings += imbalance(split_counts, classes)
     warnings += lying(root, samples, [look.frame_hw for look in looks])
     warnings += turned(root, samples, [look.agreement for look in looks])
     warnings += near_duplicates(root, samples, [look.thumbnail for look in looks])
@@ -166,7 +168,7 @@ def _missing_splits(splits: dict[str, tuple[Sample, ...]]) -> list[Problem]:
 
 
 def judge_classes(
-    split_counts: dict[str, Counts], classes: tuple[str, ...], *, named: bool, fixed: bool = False
+    split_counts: dict[str, Counts], classes: tuple[str, ...], *, layout: str, named: bool, fixed: bool = False
 ) -> tuple[list[Problem], list[Problem]]:
     """Judge the classes as a whole: binary 0/255 masks, one class only, gaps, classes absent in a split.
 
@@ -175,6 +177,7 @@ def judge_classes(
     problems: list[Problem] = []
     warnings: list[Problem] = []
     everything = np.concatenate(list(split_counts.values())) if split_counts else np.zeros((0, 256), dtype=np.int64)
+    binary = ', or set [data] masks = "binary"' if layout == "folder" else ""
     if not len(everything):
         return problems, warnings
     used = _used(everything)
@@ -184,16 +187,17 @@ def judge_classes(
         if ignored and used == [0]:
             return [Problem(file=".", kind="binary-mask",
                             message=f"masks hold only 0 and 255 ({ignored} of {len(everything)} masks have 255), and 255 means ignore; "
-                                    'save the object as 1, or set [data] masks = "binary"')], warnings
+                                    f"save the object as 1{binary}")], warnings
         problems.append(Problem(file=".", kind="one-class", message=f"one class only: {what}; a network needs at least two"))
         return problems, warnings
     if len(classes) > MAX_CLASSES or len(classes) < 2:
         problems.append(Problem(file=".", kind="class-count", message=f"{len(classes)} classes; 2 to {MAX_CLASSES} are possible"))
     if not named and used != list(range(len(used))):
-        problems.append(Problem(file=".", kind="class-gaps",
-                                message=f"masks use the values {_list(used)}, and nobody names the classes; number them from 0 without "
-                                        "gaps, or name all of them in [data] classes"))
-        return problems, warnings
+        said = f"masks use the values {_list(used)}, and nobody names the classes; "
+        if layout == "folder" and looks_soft(everything.sum(axis=0)):
+            said += "they look like black and white with soft edges: --set data.masks=binary cuts them at the middle; if they are classes, "
+        said += "number them from 0 without gaps, or name all of them in [data] classes"
+        return [*problems, Problem(file=".", kind="class-gaps", message=said)], warnings
     if fixed:
         return problems, warnings + absent(split_counts, classes)
     for split, counts in split_counts.items():

@@ -83,7 +83,7 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
     named = named_classes(section, scan)
     classes = named or tuple(f"class_{index}" for index in range(highest + 1))
     unread = any(problem.kind == "bad-index" for problem in scan.problems)  # what the set lacks is in the file that cannot be read
-    judged = [] if unread else judge_classes(counts, classes, named=bool(named), fixed=scan.fixed_classes)[0]
+    judged = [] if unread else judge_classes(counts, classes, layout=layout, named=bool(named), fixed=scan.fixed_classes)[0]
     troubles = [*scan.problems, *problems_of([look for found in looks.values() for look in found])]
     troubles += [problem for problem in judged if problem.kind != "class-absent"]  # only some masks were read
     said = [f"{problem.file}: {problem.message}" for problem in troubles[:5]]

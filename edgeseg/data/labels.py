@@ -22,6 +22,8 @@ LOSSY_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".webp"})
 MIDDLE: Final = 127
 _CLEAR: Final = 64
 """A gray value this far from black and from white is neither."""
+_MANY_VALUES: Final = 16
+"""Values that masks with soft edges have at least."""
 
 
 def gray_values(path: Path) -> NDArray[np.uint8]:
@@ -144,6 +146,13 @@ def looks_binary(path: Path) -> bool | None:
         unclear = int(counts[_CLEAR : 256 - _CLEAR].sum())
         return None if not counts[_CLEAR:].any() else unclear <= 0.05 * values.size
     return None if counts[0] == values.size else int(counts[0] + counts[255]) == values.size
+
+
+def looks_soft(counts_V: NDArray[np.int64]) -> bool:
+    """Whether pixels per mask value, [256], look like black and white with soft edges: many values, few pixels far from both ends."""
+    middle = int(counts_V[_CLEAR : 256 - _CLEAR].sum())
+    bright = counts_V[256 - _CLEAR : IGNORE_INDEX].any()  # 255 alone may mean ignore
+    return bool(np.count_nonzero(counts_V) >= _MANY_VALUES and bright and 0 < middle <= counts_V.sum() // 4)
 
 
 def _hw(objects: list[ObjectMask]) -> tuple[int, int]:

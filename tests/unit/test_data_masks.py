@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from layout_tools import HW, boxes_of, frame, painted, save
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from edgeseg.core.config import DataSection, config_of
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError
@@ -20,6 +21,7 @@ from edgeseg.data.check import check_dataset
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.folder import FolderLayout
 from edgeseg.data.inspect import inspect_folder
+from edgeseg.data.labels import looks_soft
 from edgeseg.data.store import read_sample
 
 COLOURS = np.array([(0, 0, 0), (200, 30, 0), (0, 99, 255)], dtype=np.uint8)
@@ -132,6 +134,25 @@ def test_the_cut_is_between_127_and_128(tmp_path: Path) -> None:
     save(tmp_path / "masks/0.png", ramp)
     data = load(tmp_path, masks="binary")
     np.testing.assert_array_equal(labels(data)["0"], ramp >= 128)
+
+
+def test_soft_edges_are_sent_to_the_option_that_cuts_them(tmp_path: Path) -> None:
+    black_and_white(tmp_path, ".png")
+    for path in (tmp_path / "masks").iterdir():
+        with Image.open(path) as mask:
+            mask.convert("L").filter(ImageFilter.GaussianBlur(1)).save(path)
+    report = check_dataset(DataSection(dir=str(tmp_path)), seed=0)
+    (problem,) = report.problems
+    assert "soft edges: --set data.masks=binary cuts them at the middle" in problem.message
+    assert not [warning for warning in report.warnings if warning.kind == "class-imbalance"]
+    assert check_dataset(DataSection(dir=str(tmp_path), masks="binary"), seed=0).ok
+
+
+@pytest.mark.parametrize("values", [range(34), [*range(34), 255], range(0, 255, 3), [0, 9, 130, 250]])
+def test_classes_with_gaps_are_no_soft_edges(values: Sequence[int]) -> None:
+    counts = np.zeros(256, dtype=np.int64)
+    counts[list(values)] = 100
+    assert not looks_soft(counts)
 
 
 def test_a_mask_unlike_the_others_is_an_error_and_not_a_guess(tmp_path: Path) -> None:
