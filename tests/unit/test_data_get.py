@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -187,6 +188,20 @@ def test_gone_is_said_at_once(site: Site, tmp_path: Path) -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"the connection failed \(.*5 times in a row"):
         download("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", sleep=lambda _: None)
+
+
+def test_a_proxy_that_refuses_is_named_and_every_further_try_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9/")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of the first request of a process
+    said = list[str]()
+    url = "http://sets.example/x.zip"
+    with pytest.raises(DownloadError) as caught:
+        download(url, tmp_path / "x.zip", say=said.append, attempts=3, sleep=lambda _: None)
+    words = "the connection through the proxy 127.0.0.1:9 failed ([Errno 111] Connection refused)"
+    assert str(caught.value) == f"{url}: {words}, 3 times in a row; nothing has arrived"
+    assert said == [f"{url}: {words}; trying again in {wait} s ({n} of 3 attempts failed)" for n, wait in ((1, 2), (2, 4))]
 
 
 def test_more_than_the_disk_holds(site: Site, tmp_path: Path) -> None:

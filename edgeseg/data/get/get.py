@@ -47,7 +47,7 @@ def get_dataset(
         out: a folder that does not exist yet or is empty.
         accept_license: whether the user has accepted the terms.
         source: replaces the one of that name (a mirror).
-        say: takes a finished sentence.
+        say: takes a finished sentence, also when an attempt failed and another follows.
         progress: takes bytes there and bytes in all.
         stall_s: give a silent connection up after so many seconds.
         sleep: waits between attempts.
@@ -65,7 +65,7 @@ def get_dataset(
     archive = downloads / f"{name}.zip"
     with lock(downloads / f"{name}.lock", holder="edgeseg data get"):
         sweep_temporaries(out.parent)
-        download(source.url, archive, progress=progress, stall_s=stall_s, sleep=sleep)
+        download(source.url, archive, progress=progress, say=say, stall_s=stall_s, sleep=sleep)
         if say is not None:
             say(f"{name}: {archive.stat().st_size / 1e6:.1f} MB from {source.url}")
         try:

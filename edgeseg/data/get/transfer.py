@@ -11,6 +11,7 @@ import http.client
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,13 @@ Progress = Callable[[int, int | None], None]
 
 
 def download(
-    url: str, target: Path, *, progress: Progress | None = None, stall_s: float = STALL_S, attempts: int = ATTEMPTS,
-    sleep: Callable[[float], None] = time.sleep,
+    url: str, target: Path, *, progress: Progress | None = None, say: Callable[[str], None] | None = None, stall_s: float = STALL_S,
+    attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Fetch `url` to `target`, which appears complete or not at all; found there, it is not fetched again.
 
-    An attempt that brought new bytes does not count against `attempts`: a slow line that is cut again and again still ends.
+    An attempt that brought new bytes does not count against `attempts`: a slow line that is cut again and again still ends. `say` takes a
+    line for every attempt that failed and is followed by another.
 
     Raises:
         DownloadError: the server refuses, cannot be reached, sends less than it announced, or does not answer as HTTP says.
@@ -58,11 +60,14 @@ def download(
             if _is_local(error):
                 raise
             failed = 1 if _size(part) > before else failed + 1
+            words = _words(error, url)
             if failed >= attempts:
-                raise DownloadError(
-                    f"{url}: {_words(error)}, {attempts} times in a row; {_size(part) / 1e6:.1f} MB are kept, the same command goes on"
-                ) from error
-            sleep(min(2.0**failed, 30.0))
+                kept = f"{_size(part) / 1e6:.1f} MB are kept, the same command goes on" if _size(part) else "nothing has arrived"
+                raise DownloadError(f"{url}: {words}, {attempts} times in a row; {kept}") from error
+            wait_s = min(2.0**failed, 30.0)
+            if say is not None:
+                say(f"{url}: {words}; trying again in {wait_s:.0f} s ({failed} of {attempts} attempts failed)")
+            sleep(wait_s)
     part.rename(target)
     _note(part).unlink(missing_ok=True)
     fsync_folder(target.parent)
@@ -146,7 +151,7 @@ def _is_local(error: Exception) -> bool:
     return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception, url: str) -> str:
     if isinstance(error, urllib.error.HTTPError):
         return f"the server answers {error.code} {error.reason}"
     if isinstance(error, http.client.IncompleteRead):
@@ -154,4 +159,14 @@ def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "nothing arrived in time"
     reason = getattr(error, "reason", None) or error
-    return f"the connection failed ({reason})"
+    proxy = _proxy(url)
+    return f"the connection{f' through the proxy {proxy}' if proxy else ''} failed ({reason})"
+
+
+def _proxy(url: str) -> str:
+    """HOST:PORT of the proxy that urllib asks for `url`, without the password that its address may hold; "" = none."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return proxy.rpartition("@")[2].rpartition("//")[2].rstrip("/")
