@@ -45,7 +45,9 @@ def undecided(ladder: Mapping[str, Any]) -> bool:
 def unmet_words(ladder: Mapping[str, Any]) -> str:
     """What is left to do where the limits are missed, or whether they are is not decided."""
     if all("miou" not in rung for rung in ladder["rungs"]):
-        return "more than 2 % of its answers differ from float, and without class maps that are labelled nothing more can be judged"
+        if ladder.get("of_one_bundle"):
+            return "more than 2 % of its answers differ from float, and without class maps that are labelled nothing more can be judged"
+        return "more than 2 % of its objects differ from float; what that costs in AP is measured against labels when it is verified"
     asked = " and ".join(f"{goal} {limit:g}" for goal, limit in ladder["goals"].items() if limit is not None)
     if undecided(ladder):
         number = ladder["judged_on"]["num_frames"]

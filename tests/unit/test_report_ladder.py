@@ -63,7 +63,10 @@ def test_without_labels_agreement_is_said_and_without_a_ladder_nothing() -> None
     assert kept_lines("tflite", {**ladder(), "rungs": [rung]}) == [
         "tflite: post-training (entropy): 99.10% of the answers as in float on frames held back",
     ]
-    assert "without class maps that are labelled" in unmet_words({**ladder(), "rungs": [rung], "reached": False})
+    alone = {**ladder(), "rungs": [rung], "reached": False, "of_one_bundle": True}
+    assert "without class maps that are labelled" in unmet_words(alone)
+    of_objects = unmet_words({**alone, "of_one_bundle": False})  # a run has labels: what is judged by agreement finds objects
+    assert of_objects.endswith("of its objects differ from float; what that costs in AP is measured against labels when it is verified")
     assert "a run fine-tunes its own network" in unmet_words({**ladder(reached=False), "of_one_bundle": True})
     assert kept_lines("tflite", {}) == []
     assert "No int8 was made" in str(ladder_section([]))
