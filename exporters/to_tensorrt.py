@@ -8,7 +8,7 @@ from torch import nn
 
 from edgeseg.core.bundle import ModelFiles
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.manifest import Contract
+from edgeseg.core.manifest import Contract, why_not_made
 from exporters.to_onnx import OnnxExporter
 
 
@@ -19,6 +19,6 @@ class TensorRtExporter(OnnxExporter):
 
     def __call__(self, net: nn.Module, contract: Contract, workdir: Path) -> ModelFiles:
         """See `exporters.base.Exporter`."""
-        if contract.task != "semantic":
-            raise ConfigError("format tensorrt is made of networks that give a class a pixel; for objects choose format onnx")
+        if why := why_not_made(self.format, contract.task):
+            raise ConfigError(why)
         return super().__call__(net, contract, workdir)

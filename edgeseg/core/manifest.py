@@ -13,6 +13,7 @@ from edgeseg.core.images import RESIZE_POLICIES
 
 SCHEMA: Final = 1
 FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
+_SEMANTIC_ONLY: Final = ("tensorrt",)
 PRECISIONS: Final = ("fp32", "fp16", "int8", "mixed")
 LEAST_INT8_SHARE: Final = 0.9
 """An int8 bundle of whose multiply-accumulates a runtime executes less than this in int8 is marked wherever it is shown."""
@@ -28,6 +29,13 @@ MAX_INSTANCES: Final = 255
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def why_not_made(format: str, task: str) -> str:
+    """Why a format is not made of networks of a task, in words; empty = it is."""
+    if format in _SEMANTIC_ONLY and task != "semantic":
+        return f"format {format} is made of networks that give a class a pixel; for objects choose format onnx"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

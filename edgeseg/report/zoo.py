@@ -76,14 +76,18 @@ class ZooRow:
     int8: ZooSide
     note: str = ""
     """Why parameters and MACs could not be counted, where they could not."""
+    left_out: str = ""
+    """Why the format is not made of such networks; nothing was tried then, and nothing failed."""
 
     @property
     def passed(self) -> bool:
-        """Both precisions work."""
-        return self.fp32.passed and self.int8.passed
+        """Both precisions work, or are not meant to."""
+        return bool(self.left_out) or (self.fp32.passed and self.int8.passed)
 
     def line(self) -> str:
         """One line while the check goes on."""
+        if self.left_out:
+            return f"{self.network} {self.format}: left out; {self.left_out}"
         parts = [f"{self.network} {self.format}: {'works' if self.passed else 'DOES NOT WORK'}"]
         for side in (self.fp32, self.int8):
             why = side.notes.get("agreement", "")
@@ -99,6 +103,7 @@ class ZooRow:
                     "notes": dict(one.notes), "passed": one.passed}
 
         return {"network": self.network, "format": self.format, "num_params": self.num_params, "macs": self.macs, "note": self.note,
+                "left_out": self.left_out,
                 "passed": self.passed, "fp32": side(self.fp32), "int8": side(self.int8)}
 
 
@@ -123,8 +128,9 @@ class ZooTable:
         yield table
         for text, index in notes.items():
             yield Text(f"[{index}] {text}")
-        failed = sum(not row.passed for row in self.rows)
-        yield Text(f"{len(self.rows) - failed} of {len(self.rows)} work", "red" if failed else "green")
+        failed, left_out = sum(not row.passed for row in self.rows), sum(bool(row.left_out) for row in self.rows)
+        tried = len(self.rows) - left_out
+        yield Text(f"{tried - failed} of {tried} work" + (f"; {left_out} left out" if left_out else ""), "red" if failed else "green")
         height, width = self.size_hw
         yield Text(
             f"Random weights at {height}x{width}, norms settled on synthetic frames. %: pixels (objects) as torch; from "

@@ -10,6 +10,7 @@ from typing import Any, Final
 from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
+from edgeseg.core.manifest import why_not_made
 from edgeseg.workflow import bundling, instance_verifying, learning, measuring, parity, reporting, verifying
 from edgeseg.workflow.bundling import SealedBundle
 from edgeseg.workflow.calibrating import choose_of_run
@@ -120,6 +121,9 @@ def check_plan(ctx: RunContext) -> None:
     learning.check_network(ctx)
     if not ctx.config.targets:
         raise ConfigError("targets = []: name at least one (edgeseg targets)")
+    for format_ in ctx.config.export.formats:
+        if why := why_not_made(format_, ctx.config.model.task):
+            raise ConfigError(f"[export] formats: {why}")
     for target in map(find_target, ctx.config.targets):
         if not set(target.formats) & set(ctx.config.export.formats):
             formats = ", ".join(ctx.config.export.formats)

@@ -21,6 +21,7 @@ from edgeseg.core.errors import ConfigError, EdgesegError
 from edgeseg.core.files import read_json
 from edgeseg.core.images import write_frame
 from edgeseg.core.lazy import require
+from edgeseg.core.manifest import why_not_made
 from edgeseg.data.synthetic import draw_field
 from edgeseg.report.model import Ratio
 from edgeseg.report.zoo import BASELINE, ZooRow, ZooSide, ZooTable
@@ -88,6 +89,11 @@ def check(names: Sequence[str], *, size_hw: tuple[int, int], timeout_s: float, u
         baseline: dict[tuple[str, str], Bundle] = {}
         for done, (name, format_) in enumerate(jobs):
             ui.progress("checking", done, len(jobs), f"{name} {format_}")
+            task = section_of(name).task
+            if why := why_not_made(format_, task):
+                rows.append(_left_out(name, format_, task, why))
+                ui.say(rows[-1].line())
+                continue
             folder = Path(work) / f"{done:03}"
             folder.mkdir()
             found = _examine(name, format_, size_hw, frames, folder, timeout_s)
@@ -191,6 +197,12 @@ def _row(
         network=name, format=format_, num_params=found.get("num_params"), macs=found.get("macs"), note=found.get("why_not", ""),
         fp32=sides["fp32"], int8=sides["int8"],
     )
+
+
+def _left_out(name: str, format_: str, task: str, why: str) -> ZooRow:
+    notes = dict.fromkeys(("agreement", "size_bytes", "p50_ms"), why)
+    fp32, int8 = (ZooSide(precision=precision, task=task, notes=notes) for precision in ("fp32", "int8"))
+    return ZooRow(network=name, format=format_, num_params=None, macs=None, note=why, fp32=fp32, int8=int8, left_out=why)
 
 
 def _side(precision: str, task: str, found: dict[str, Any], base: Bundle | None, frames: list[Path], timeout_s: float) -> ZooSide:

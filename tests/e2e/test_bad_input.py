@@ -80,6 +80,13 @@ def _outside(mask: np.ndarray) -> np.ndarray:
             2,
             "intel-cpu runs openvino",
         ),
+        (
+            lambda p: (p / "edgeseg.toml").write_text(
+                '[data]\ndir = "data"\n[model]\nname = "mask_rcnn"\n[export]\nformats = ["onnx", "tensorrt"]'
+            ),
+            2,
+            "for objects choose format onnx",
+        ),
         (lambda p: (p / "edgeseg.toml").write_text('[data]\ndir = "data"\n[model]\nname = "fast_snn"'), 2, "did you mean 'fast_scnn'"),
         (lambda p: (p / "edgeseg.toml").write_text('[data]\ndir = "data"\n[train]\ndevice = "cuda"'), 2, "CUDA"),
     ],
@@ -97,6 +104,7 @@ def _outside(mask: np.ndarray) -> np.ndarray:
         "unknown-target",
         "bad-name",
         "no-format-for-target",
+        "format-not-for-objects",
         "unknown-network",
         "no-cuda",
     ],

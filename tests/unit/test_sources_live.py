@@ -139,8 +139,9 @@ class Lent:
             del packet
 
     def close(self) -> None:
-        pictures = [one for one in gc.get_objects() if isinstance(one, av.VideoFrame) and one.width and one.format.name == self.format]
-        self.left = [*pictures, *(one for one in gc.get_objects() if isinstance(one, av.Packet) and one.size)]
+        kept = gc.get_objects()  # by type(): isinstance asks each object, and some of other libraries warn when they are asked
+        pictures = [one for one in kept if issubclass(type(one), av.VideoFrame) and one.width and one.format.name == self.format]
+        self.left = [*pictures, *(one for one in kept if issubclass(type(one), av.Packet) and one.size)]
         self.container.close()
 
 

@@ -72,6 +72,16 @@ def test_unknown_network_and_too_small_a_size_are_refused() -> None:
         check(["fast_scnn"], size_hw=(32, 96), timeout_s=1, ui=Silent())
 
 
+def test_a_format_that_is_not_made_of_a_network_is_left_out_with_the_reason() -> None:
+    report = check(["mask_rcnn"], size_hw=(64, 96), timeout_s=0.2, ui=Silent())
+    assert [row.format for row in report.rows if row.left_out] == ["tensorrt"]
+    (row,) = (row for row in report.rows if row.left_out)
+    assert row.passed
+    assert row.line() == f"mask_rcnn tensorrt: left out; {row.fp32.notes['agreement']}"
+    assert "a class a pixel" in row.left_out
+    assert not report.passed  # the others took too long
+
+
 def test_a_check_that_times_out_gives_rows_with_reasons() -> None:
     report = check(["fast_scnn"], size_hw=(64, 96), timeout_s=0.2, ui=Silent())
     assert not report.passed
