@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import torch
-from saved_model_tools import write_saved_model
+from saved_model_tools import graph_of_convolution, write_saved_model
 from torch import Tensor, nn
 
 from edgeseg.core.lazy import require
@@ -102,8 +102,18 @@ def write_tflite(path: Path, net: nn.Module | None = None, *, sample: Tensor | N
 
 def write_saved(folder: Path, *, shape: tuple[int, ...] = (1, *SIZE, 3)) -> Path:
     """Write a SavedModel of one convolution."""
+    return write_saved_model(folder, *_one_convolution(), shape=shape)
+
+
+def write_frozen(path: Path) -> Path:
+    """Write its graph alone."""
+    path.write_bytes(graph_of_convolution(*_one_convolution(), shape=(1, *SIZE, 3)))
+    return path
+
+
+def _one_convolution() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    return write_saved_model(folder, rng.normal(0, 0.5, (3, 3, 3, 3)), rng.normal(0, 0.2, 3), shape=shape)
+    return rng.normal(0, 0.5, (3, 3, 3, 3)), rng.normal(0, 0.2, 3)
 
 
 def write_keras(path: Path) -> Path:
@@ -129,6 +139,7 @@ MODELS: Final[dict[str, tuple[str, Callable[[Path], Path]]]] = {
     "OpenVINO IR": ("model.xml", write_ir),
     "TFLite": ("model.tflite", write_tflite),
     "TensorFlow SavedModel": ("saved", write_saved),
+    "TensorFlow frozen graph": ("frozen.pb", write_frozen),
     "Keras": ("model.keras", write_keras),
 }
 """Kind -> file name and what writes one."""

@@ -60,10 +60,9 @@ def _numbers(*values: int) -> bytes:
     return _field(1, _field(3, b"".join(map(_varint, values))))
 
 
-def write_saved_model(folder: Path, weights_HWIO: np.ndarray, bias_C: np.ndarray, *, shape: tuple[int, ...], stride: int = 2) -> Path:
-    """Write one convolution (`SAME`) with bias as a SavedModel: float32 `picture` of `shape` (-1 = open) in, float32 `scores` out."""
+def graph_of_convolution(weights_HWIO: np.ndarray, bias_C: np.ndarray, *, shape: tuple[int, ...], stride: int = 2) -> bytes:
+    """Give the graph alone, which in a file is a frozen graph."""
     type_ = _type()
-    out_shape = (shape[0], *(side if side < 0 else -(-side // stride) for side in shape[1:3]), weights_HWIO.shape[3])
     nodes = b"".join([
         _node("picture", "Placeholder", dtype=type_, shape=_field(7, _shape(shape))),
         _constant("weights", weights_HWIO.astype(np.float32)),
@@ -72,7 +71,13 @@ def write_saved_model(folder: Path, weights_HWIO: np.ndarray, bias_C: np.ndarray
               data_format=_field(2, "NHWC"), dilations=_numbers(1, 1, 1, 1)),
         _node("scores", "BiasAdd", ("conv", "bias"), T=type_, data_format=_field(2, "NHWC")),
     ])
-    graph = nodes + _field(4, _field(1, 1882))
+    return nodes + _field(4, _field(1, 1882))
+
+
+def write_saved_model(folder: Path, weights_HWIO: np.ndarray, bias_C: np.ndarray, *, shape: tuple[int, ...], stride: int = 2) -> Path:
+    """Write one convolution (`SAME`) with bias as a SavedModel: float32 `picture` of `shape` (-1 = open) in, float32 `scores` out."""
+    out_shape = (shape[0], *(side if side < 0 else -(-side // stride) for side in shape[1:3]), weights_HWIO.shape[3])
+    graph = graph_of_convolution(weights_HWIO, bias_C, shape=shape, stride=stride)
 
     def info(name: str, axes: tuple[int, ...]) -> bytes:
         return _field(1, name) + _field(2, _FLOAT) + _field(3, _shape(axes))

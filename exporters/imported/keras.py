@@ -48,6 +48,9 @@ class KerasSource:
             with quiet():
                 model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
         except Exception as error:  # Keras, h5py and zipfile each raise their own
+            if "unsafe_deserialization" in str(error):  # Keras's own advice is to run it all the same
+                raise InputMissingError(f"{path} carries Python code (a Lambda layer), which is never executed; put layers or keras.ops in "
+                                        "its place and save the model again") from error
             raise InputMissingError(
                 f"{path} cannot be opened by Keras {keras.__version__} ({telling_line(error)}); copy it again, save the whole model in the "
                 ".keras format, and keep Lambda layers and layers of your own out of it"

@@ -11,7 +11,7 @@ from exporters.imported.base import Source
 from exporters.imported.keras import KerasSource
 from exporters.imported.onnx import OnnxSource
 from exporters.imported.openvino import OpenVinoSource
-from exporters.imported.saved_model import SavedModelSource
+from exporters.imported.saved_model import FrozenGraphSource, SavedModelSource
 from exporters.imported.tflite import TfliteSource
 
 SOURCES: Final[dict[str, Source]] = {
@@ -19,13 +19,14 @@ SOURCES: Final[dict[str, Source]] = {
     "OpenVINO IR": OpenVinoSource(),
     "TFLite": TfliteSource(),
     "TensorFlow SavedModel": SavedModelSource(),
+    "TensorFlow frozen graph": FrozenGraphSource(),
     "Keras": KerasSource(),
 }
 """Kind, as messages call it -> what reads it."""
 
 _HEAVY: Final = {("TensorFlow SavedModel", "tflite"): ("tensorflow", "tensorflow")}
 """Kind and format -> a package that only they need, and its extra."""
-_KINDS: Final = ".onnx, .xml (OpenVINO IR), .tflite, a TensorFlow SavedModel folder (or .pb), .keras or .h5"
+_KINDS: Final = ".onnx, .xml (OpenVINO IR), .tflite, a TensorFlow SavedModel folder, .pb (a frozen graph), .keras or .h5"
 
 
 def find_source(path: Path) -> tuple[str, Source]:
@@ -43,6 +44,8 @@ def find_source(path: Path) -> tuple[str, Source]:
         hint = "; a file of PyTorch weights holds no graph: name the code that builds it, [model] factory = 'package.module:function'"
     elif path.suffix.lower() == ".bin":
         hint = f"; of an OpenVINO IR name the graph: {path.with_suffix('.xml').name}"
+    elif path.name == "saved_model.pb":
+        hint = f"; of a SavedModel name the folder: {path.parent}"
     elif path.is_dir():
         hint = "; a SavedModel folder holds saved_model.pb"
     raise InputMissingError(f"{path} is no model that can be imported{hint}; one of {_KINDS}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +21,20 @@ from exporters.imported.base import Facts, Port, Reading, Settled
 from exporters.imported.openvino import OpenedOpenVino, read
 from exporters.imported.tflite import open_content
 
+_NO_ONNX: Final = "no converter from TensorFlow to ONNX works with current TensorFlow; import the model as "
+
 
 class SavedModelSource:
-    """A folder with `saved_model.pb`, or a frozen graph in a `.pb` file."""
+    """A folder with `saved_model.pb`."""
 
     formats: Mapping[str, str] = {
         "openvino": "", "tflite": "",
-        "onnx": "no converter from TensorFlow to ONNX works with current TensorFlow; import the model as openvino or tflite",
+        "onnx": _NO_ONNX + "openvino or tflite",
     }
 
     def claims(self, path: Path) -> bool:
         """See `Source.claims`."""
-        return (path / "saved_model.pb").is_file() or (path.suffix.lower() == ".pb" and path.is_file())
+        return (path / "saved_model.pb").is_file()
 
     def beside(self, path: Path) -> tuple[Path, ...]:
         """See `Source.beside`."""
@@ -40,6 +43,28 @@ class SavedModelSource:
     def open(self, path: Path) -> OpenedSavedModel:
         """See `Source.open`."""
         return OpenedSavedModel(path, read(path, "TensorFlow SavedModel"))
+
+
+class FrozenGraphSource:
+    """A frozen graph, which is a `.pb` file of its own."""
+
+    formats: Mapping[str, str] = {
+        "openvino": "",
+        "onnx": _NO_ONNX + "openvino",
+        "tflite": "TensorFlow's converter takes a SavedModel, no frozen graph; import the SavedModel it was made from",
+    }
+
+    def claims(self, path: Path) -> bool:
+        """See `Source.claims`."""
+        return path.suffix.lower() == ".pb" and path.name != "saved_model.pb" and path.is_file()
+
+    def beside(self, path: Path) -> tuple[Path, ...]:
+        """See `Source.beside`."""
+        return ()
+
+    def open(self, path: Path) -> OpenedOpenVino:
+        """See `Source.open`."""
+        return read(path, "TensorFlow frozen graph")
 
 
 class OpenedSavedModel:

@@ -16,6 +16,7 @@ from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, EdgesegError, InputMissingError
+from edgeseg.core.vendors import quiet
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow import climbing, quantizing
 from edgeseg.workflow.climbing import Climbed
@@ -153,9 +154,26 @@ def test_a_file_cut_in_half_is_named(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_code_in_a_keras_file_is_refused_without_a_word_of_how_to_run_it(tmp_path: Path) -> None:
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("keras is not installed; it comes with pip install 'edgeseg[keras]'")
+    from exporters.imported.keras import require_keras
+
+    keras = require_keras()
+    inputs = keras.Input((64, 96, 3))
+    scaled = keras.layers.Lambda(lambda x: x / 255)(inputs)
+    with quiet():
+        keras.Model(inputs, keras.layers.Conv2D(3, 1)(scaled)).save(str(tmp_path / "m.keras"))
+    with pytest.raises(InputMissingError, match=r"carries Python code \(a Lambda layer\), which is never executed") as caught:
+        import_model(ask(tmp_path, tmp_path / "m.keras"), ui=Silent())
+    assert "unsafe" not in str(caught.value)
+    assert "safe_mode" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("m.pth", "factory"), ("m.bin", "name the graph: m.xml"), ("m.txt", "no model that can be imported"), ("none.onnx", "does not exist")],
+    [("saved_model.pb", "of a SavedModel name the folder: "), ("m.pth", "factory"), ("m.bin", "name the graph: m.xml"),
+     ("m.txt", "no model that can be imported"), ("none.onnx", "does not exist")],
 )
 def test_what_is_no_model(name: str, words: str, tmp_path: Path) -> None:
     if name != "none.onnx":
