@@ -107,6 +107,11 @@ class Scan:
     """See `Dataset.notes`."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Put a number before a noun: `1 frame`, `2 frames`, `3 classes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def relative(root: Path, path: Path) -> str:
     """Path below `root` in POSIX form, as `Problem.file` wants it."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

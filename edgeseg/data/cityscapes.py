@@ -17,7 +17,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import DataError
 from edgeseg.core.images import IGNORE_INDEX, ClassMap, open_image, read_class_map
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import SPLITS, Problem, Sample, Scan, relative
+from edgeseg.data.base import SPLITS, Problem, Sample, Scan, counted, relative
 from edgeseg.data.choice import Choice, choose
 from edgeseg.data.objects import ObjectMask, instance_label
 from edgeseg.data.splits import complete_splits
@@ -111,14 +111,15 @@ class CityscapesLayout:
                 continue
             samples = _pair(root, split, choice, problems)
             if split == "test" and samples and not _any_label(samples[:3]):
-                notes.append(f"labels of test hold nothing that is evaluated ({len(samples)} frames): test is left out")
+                notes.append(f"labels of test hold nothing that is evaluated ({counted(len(samples), 'frame')}): test is left out")
             elif samples:
                 splits[split] = samples
                 rules.append(f"gtFine/{split}")
         splits, drawn = complete_splits(splits, section, seed=seed)
+        folders = f"folders {', '.join(rules)}" if rules else ""
         notes += [choice.note] if choice.note else []
         return Scan(
-            name=root.resolve().name, splits=splits, split_rule="; ".join(filter(None, (f"folders {', '.join(rules)}", drawn))),
+            name=root.resolve().name, splits=splits, split_rule="; ".join(filter(None, (folders, drawn))),
             classes=choice.classes, palette=choice.palette(tuple(row[2] for row in _TABLE)), names_applied=True, fixed_classes=True,
             problems=tuple(problems), notes=(*notes, "label ids are read as the 19 train ids, all others as 255"),
         )
@@ -127,6 +128,13 @@ class CityscapesLayout:
 def _pair(root: Path, split: str, choice: Choice, problems: list[Problem]) -> tuple[Sample, ...]:
     images = {_key(path, _IMAGE): path for path in sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE}.*"))}
     labels = {_key(path, "_gtFine_labelIds"): path for path in sorted((root / "gtFine" / split).glob(f"*/*{_LABEL}"))}
+    if images and not labels:  # a split of which no label can be read: one problem, not one an image
+        others = sorted((root / "gtFine" / split).glob("*/*_labelTrainIds.png"))
+        there = f" ({others[0].name} is there, but train ids are not read: edgeseg makes them of label ids)" if others else ""
+        problems.append(Problem(file=f"leftImg8bit/{split}", kind="missing-label",
+                                message=f"{counted(len(images), 'image')}, and gtFine/{split}/ holds no *{_LABEL}{there}; unpack them from "
+                                        "gtFine_trainvaltest.zip, or move the images away"))
+        return ()
     for key in sorted(images.keys() - labels.keys()):
         problems.append(Problem(file=relative(root, images[key]), kind="missing-label", message=f"no label gtFine/{split}/{key}{_LABEL}"))
     for key in sorted(labels.keys() - images.keys()):

@@ -50,6 +50,10 @@ def scan_dataset(section: DataSection, *, seed: int) -> tuple[str, Path, Scan]:
     return name, root, DATASETS[name].scan(root, section, seed=seed)
 
 
+_TOGETHER: Final = (("JPEGImages", "SegmentationClass", "voc"), ("leftImg8bit", "gtFine", "cityscapes"))
+"""Folders that make a layout only together."""
+
+
 def _recognise(root: Path) -> str:
     """Name of the one layout that claims the folder."""
     names = [name for name, layout in DATASETS.items() if layout.claims(root)]
@@ -59,6 +63,10 @@ def _recognise(root: Path) -> str:
         return names[0]
     inner = sorted(path for path in root.iterdir() if path.is_dir())
     below = next((f"; {path} is one: give that folder" for path in inner if any(one.claims(path) for one in DATASETS.values())), "")
+    for *pair, name in _TOGETHER:
+        have, lack = sorted(pair, key=lambda one: not (root / one).is_dir())
+        if (root / have).is_dir():
+            raise InputMissingError(f"{root} holds {_listing(root)}; the layout {name} needs {lack}/ beside {have}/: add it")
     raise InputMissingError(f"{root} holds {_listing(root)}; expected images/ and masks/ (with or without train/, val/, test/ below), "
                             f"or the layout {', '.join(name for name in DATASETS if name != 'folder')}{below}")
 

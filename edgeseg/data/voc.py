@@ -195,6 +195,9 @@ def _read_lists(root: Path, base: Path, problems: list[Problem]) -> tuple[dict[s
                                         message=f"line {number}: '{stem}' stands in {seen[stem]} already; keep it once"))
             else:
                 names[stem] = seen[stem] = where
+        if name != "test" and not any(line.strip() for line in lines):
+            problems.append(Problem(file=relative(root, path), kind="bad-index",
+                                    message="the list names no image; write one name a line, or remove it"))
     return lists, f"lists {', '.join(used)}" if used else ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgeseg.core.config import Config, GoalsSection, ModelSection, TrainSection, config_of, render_toml
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import write_text
+from edgeseg.data.base import counted
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.inspect import Findings, inspect_folder
 from edgeseg.data.sheet import write_sheet
@@ -129,26 +130,47 @@ def check_data(folder: Path, classes: tuple[str, ...], overrides: tuple[str, ...
     section = replace(section, dir=str(folder), classes=classes or section.classes)
     report = check_dataset(section, seed=0, progress=lambda done, total: ui.progress("checking", done, total))
     if sheet is not None:
-        ui.say(f"wrote {sheet}: {write_sheet(sheet, section, seed=0)} frames with their labels")
+        ui.say(f"wrote {sheet}: {counted(write_sheet(sheet, section, seed=0), 'frame')} with labels")
     return report
 
 
 def data_report_lines(report: DataReport) -> list[str]:
     """The report for the terminal: counts, class shares, warnings, then every problem."""
-    lines = [f"{report.root}: {report.layout} layout, {report.split_rule}"]
+    lines = [f"{report.root}: {report.layout} layout{report.split_rule and ', '}{report.split_rule}"]
     lines += [f"data: {note}" for note in report.notes]
     for split, count in report.num_frames.items():
-        objects = f", {sum(report.num_objects[split])} objects" if split in report.num_objects else ""
-        lines.append(f"{split}: {count} frames{objects}")
-    for index, name in enumerate(report.classes):
-        shares = ", ".join(f"{split} {shares[index]:.2%}" for split, shares in report.class_share.items() if index < len(shares))
-        if shares:
-            lines.append(f"  {name}: {shares} of the labelled pixels")
+        objects = f", {counted(sum(report.num_objects[split]), 'object')}" if split in report.num_objects else ""
+        lines.append(f"{split}: {counted(count, 'frame')}{objects}")
+    lines += _class_lines(report)
     lines += [f"warning: {warning.file}: {warning.message}" for warning in report.warnings]
     lines += [f"{problem.file}: {problem.message}" for problem in report.problems]
     count = len(report.problems)
-    lines.append("no problems found" if not count else f"{count} problem{'' if count == 1 else 's'} found")
+    lines.append("no problems found" if not count else f"{counted(count, 'problem')} found")
     return lines
+
+
+def _class_lines(report: DataReport) -> list[str]:
+    """A line for each class that occurs, one for all others; none where values are no classes, or nothing is labelled."""
+    rows = {split: shares for split, shares in report.class_share.items() if any(shares)}
+    if not rows or any(problem.kind == "class-gaps" for problem in report.problems):
+        return []
+    lines, absent = [], []
+    for index, name in enumerate(report.classes):
+        shares = {split: row[index] for split, row in rows.items() if index < len(row)}
+        if any(shares.values()):
+            words = ", ".join(f"{split} {_share(share)}" for split, share in shares.items())
+            lines.append(f"  {name}: {words} of the labelled pixels")
+        else:
+            absent.append(name)
+    if absent:
+        more = f" and {len(absent) - 8} more" if len(absent) > 8 else ""
+        lines.append(f"  nowhere: {', '.join(absent[:8])}{more}")
+    return lines
+
+
+def _share(share: float) -> str:
+    """A share of pixels; what is there never reads as 0, and what is absent has no number."""
+    return "absent" if share == 0 else "under 0.01%" if share < 0.0001 else f"{share:.2%}"
 
 
 def get_data(name: str, out: Path, *, accept_license: bool, ui: Ui) -> dict[str, str]:

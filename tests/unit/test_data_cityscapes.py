@@ -10,7 +10,7 @@ import pytest
 from layout_tools import HW, cityscapes_ids, save, write_cityscapes
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.errors import DataError
+from edgeseg.core.errors import DataError, InputMissingError
 from edgeseg.data.base import Dataset
 from edgeseg.data.check import check_dataset
 from edgeseg.data.dataset import load_dataset
@@ -72,6 +72,23 @@ def test_partners_that_are_missing_are_named(city: Path) -> None:
         load(city)
 
 
+def test_a_split_without_label_ids_is_one_problem_that_sees_the_train_ids(city: Path) -> None:
+    for path in (city / "gtFine").glob("*/*/*_labelIds.png"):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    report = check_dataset(DataSection(dir=str(city)), seed=0)
+    assert [problem.file for problem in report.problems] == ["leftImg8bit/train", "leftImg8bit/val", "leftImg8bit/test"]
+    assert "3 images, and gtFine/train/ holds no *_gtFine_labelIds.png (train_000000_0" in report.problems[0].message
+    assert "_gtFine_labelTrainIds.png is there, but train ids are not read" in report.problems[0].message
+    assert report.split_rule == ""
+
+
+@pytest.mark.parametrize(("have", "lack"), [("gtFine", "leftImg8bit"), ("leftImg8bit", "gtFine")])
+def test_half_of_the_folders_names_the_other(tmp_path: Path, have: str, lack: str) -> None:
+    (tmp_path / have).mkdir()
+    with pytest.raises(InputMissingError, match=f"the layout cityscapes needs {lack}/ beside {have}/"):
+        load(tmp_path)
+
+
 def test_ids_that_do_not_exist(city: Path) -> None:
     sample = load(city).splits["train"][0]
     save(sample.label, np.full(HW, 40, dtype=np.uint8))
@@ -88,4 +105,4 @@ def test_test_labels_that_say_nothing_are_left_out(city: Path) -> None:
         save(path, np.ones(HW, dtype=np.uint8))
     data = load(city)
     assert set(data.splits) == {"train", "val"}
-    assert any("labels of test hold nothing that is evaluated (1 frames)" in note for note in data.notes)
+    assert any("labels of test hold nothing that is evaluated (1 frame)" in note for note in data.notes)

@@ -16,6 +16,7 @@ from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.data.base import Dataset, default_palette
 from edgeseg.data.check import check_dataset
 from edgeseg.data.dataset import load_dataset
+from edgeseg.data.inspect import inspect_folder
 from edgeseg.data.store import read_sample
 from edgeseg.data.voc import VOC_CLASSES
 
@@ -145,6 +146,17 @@ def test_a_test_list_without_any_mask_is_left_out(voc: Path) -> None:
     data = load(voc)
     assert set(data.splits) == {"train", "val"}
     assert any("test.txt names 1 images, none of which has a mask" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_an_empty_list_is_named(voc: Path, name: str) -> None:
+    (voc / BASE / f"ImageSets/Segmentation/{name}.txt").write_text("\n", encoding="utf-8")
+    (problem,) = check_dataset(DataSection(dir=str(voc)), seed=0).problems
+    assert problem.file == f"{BASE}/ImageSets/Segmentation/{name}.txt"
+    assert problem.message == "the list names no image; write one name a line, or remove it"
+    assert inspect_folder(voc).num_problems == 1
+    (voc / BASE / f"ImageSets/Segmentation/{name}.txt").unlink()
+    assert check_dataset(DataSection(dir=str(voc)), seed=0).ok
 
 
 def test_two_years_in_one_folder(voc: Path) -> None:

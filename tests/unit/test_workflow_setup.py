@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from typer.testing import CliRunner
 
 from edgeseg.cli.main import app
 from edgeseg.core.config import load_config
+from edgeseg.data.base import Problem
+from edgeseg.data.check import DataReport
 from edgeseg.data.synthetic import write_field
+from edgeseg.workflow.setup import data_report_lines
 
 
 def init(tmp_path: Path, *arguments: str) -> tuple[int, str]:
@@ -63,6 +67,22 @@ def test_data_to_be_mended_point_to_the_check_and_not_to_a_run(tmp_path: Path, s
     assert "edgeseg run" not in said
     assert f"edgeseg data check {tmp_path / 'data'} --set data.layout=coco" in said
     assert (tmp_path / "e.toml").exists()
+
+
+def test_the_check_tells_classes_that_are_rare_from_those_that_are_absent(tmp_path: Path) -> None:
+    names = ("soil", "crop", "weed", *(f"kind {number}" for number in range(9)))
+    report = DataReport(
+        root=tmp_path, name="a", layout="folder", split_rule="", classes=names, num_frames={"train": 3, "val": 1}, frame_sizes={},
+        class_share={"train": (0.99996, 0.00004, 0.0, *[0.0] * 9), "val": (0.5, 0.0, 0.5, *[0.0] * 9), "test": (0.0,) * 12},
+        class_frames={}, ignore_share={}, num_objects={}, notes=(), problems=(), warnings=(),
+    )
+    lines = data_report_lines(report)
+    assert lines[:3] == [f"{tmp_path}: folder layout", "train: 3 frames", "val: 1 frame"]
+    assert "  crop: train under 0.01%, val absent of the labelled pixels" in lines
+    assert "  weed: train absent, val 50.00% of the labelled pixels" in lines  # test holds no labelled pixel
+    assert "  nowhere: kind 0, kind 1, kind 2, kind 3, kind 4, kind 5, kind 6, kind 7 and 1 more" in lines
+    gaps = Problem(file=".", kind="class-gaps", message="masks use the values 0, 128")
+    assert not any("labelled pixels" in line for line in data_report_lines(replace(report, problems=(gaps,))))
 
 
 def test_data_to_verify_on_are_not_sent_to_training(tmp_path: Path) -> None:
