@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX
-from edgeseg.data.base import Palette
+from edgeseg.data.base import Palette, counted
 
 BACKGROUND: Final = "background"
 MAX_CLASSES: Final = 255
@@ -89,4 +89,4 @@ def choose(wanted: tuple[str, ...], known: tuple[str, ...]) -> Choice:
     index_of = tuple(rest if is_background(name) else named.get(name, rest) for name in known)
     left = len(known) - sum(name in known for name in wanted)
     where = "background" if rest != IGNORE_INDEX else "ignored (255)"
-    return Choice(wanted, index_of, f"{len(wanted)} classes chosen; the other {left} of the data are {where}" if left else "")
+    return Choice(wanted, index_of, f"{counted(len(wanted), 'class')} chosen; the rest of the data's ({left}) is {where}" if left else "")

@@ -128,12 +128,12 @@ class CityscapesLayout:
 def _pair(root: Path, split: str, choice: Choice, problems: list[Problem]) -> tuple[Sample, ...]:
     images = {_key(path, _IMAGE): path for path in sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE}.*"))}
     labels = {_key(path, "_gtFine_labelIds"): path for path in sorted((root / "gtFine" / split).glob(f"*/*{_LABEL}"))}
-    if images and not labels:  # a split of which no label can be read: one problem, not one an image
-        others = sorted((root / "gtFine" / split).glob("*/*_labelTrainIds.png"))
-        there = f" ({others[0].name} is there, but train ids are not read: edgeseg makes them of label ids)" if others else ""
+    train_ids = sorted((root / "gtFine" / split).glob("*/*_labelTrainIds.png"))
+    if images and train_ids and not labels:  # one problem, not one an image
         problems.append(Problem(file=f"leftImg8bit/{split}", kind="missing-label",
-                                message=f"{counted(len(images), 'image')}, and gtFine/{split}/ holds no *{_LABEL}{there}; unpack them from "
-                                        "gtFine_trainvaltest.zip, or move the images away"))
+                                message=f"{counted(len(images), 'image')}, and gtFine/{split}/ holds no *{_LABEL} ({train_ids[0].name} "
+                                        "is there, but train ids are not read: edgeseg makes them of label ids); unpack them from "
+                                        "gtFine_trainvaltest.zip"))
         return ()
     for key in sorted(images.keys() - labels.keys()):
         problems.append(Problem(file=relative(root, images[key]), kind="missing-label", message=f"no label gtFine/{split}/{key}{_LABEL}"))

@@ -23,7 +23,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import SPLITS, Problem, Sample, Scan, relative, unsafe_name
+from edgeseg.data.base import SPLITS, Problem, Sample, Scan, counted, relative, unsafe_name
 from edgeseg.data.choice import BACKGROUND, Choice, choose, is_background
 from edgeseg.data.coco_file import CocoFile, CocoImage, read_coco_file
 from edgeseg.data.coco_masks import CocoLabel
@@ -109,7 +109,7 @@ class CocoLayout:
         splits, drawn = complete_splits(splits, section, seed=seed)
         bare = sum(not image.annotations and not image.segments for file in files.values() for image in file.images)
         if bare and not any(file.problems for file in files.values()):  # else annotations were left out
-            notes.append(f"{bare} image{' has' if bare == 1 else 's have'} no annotation: all background")
+            notes.append(f"{counted(bare, 'image')} without annotation: all background")
         notes += [choice.note] if choice.note else []
         return Scan(name=root.resolve().name, splits=splits, split_rule="; ".join(filter(None, (rule, drawn))), classes=choice.classes,
                     names_applied=True, fixed_classes=True, problems=tuple(problems), notes=tuple(notes))

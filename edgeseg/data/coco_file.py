@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.images import MAX_PIXELS
-from edgeseg.data.base import Problem, unsafe_name
+from edgeseg.data.base import Problem, counted, unsafe_name
 from edgeseg.data.coco_masks import Annotation, wrong_with
 
 _TOLD_PER_KIND: Final = 10
@@ -78,7 +78,7 @@ class _Teller:
 
     def all(self) -> list[Problem]:
         more = [(kind, count - _TOLD_PER_KIND) for kind, count in self.counts.items() if count > _TOLD_PER_KIND]
-        return self.told + [Problem(file=self.file, kind=kind, message=f"{count} more problem{'' if count == 1 else 's'} of this kind")
+        return self.told + [Problem(file=self.file, kind=kind, message=f"{counted(count, 'more problem')} of this kind")
                             for kind, count in more]
 
 
@@ -101,8 +101,9 @@ def read_coco_file(path: Path, *, name: str) -> CocoFile:
         return found
     found.categories = _categories(raw["categories"], teller)
     if raw["annotations"] and not raw["categories"]:
-        teller.tell("bad-index", f"lists no categories, so its {len(raw['annotations'])} annotations have no class; get the file again, or "
-                    "export it with its categories")
+        annotations = counted(len(raw["annotations"]), "annotation")
+        teller.tell("bad-index", f"lists no categories, so its {annotations} cannot have a class; get the file again, or export it with "
+                    "its categories")
     images = {image.id: image for image in _images(raw["images"], teller)}
     found.panoptic = any(isinstance(entry, dict) and "segments_info" in entry for entry in raw["annotations"][:1])
     annotate = _panoptic if found.panoptic else _annotations

@@ -11,7 +11,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError
 from edgeseg.core.files import sha256_file, sha256_json
 from edgeseg.core.images import IGNORE_INDEX, IMAGE_SUFFIXES
-from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, default_palette
+from edgeseg.data.base import SPLITS, Dataset, Layout, Palette, Problem, Sample, Scan, counted, default_palette
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.cityscapes import CityscapesLayout
 from edgeseg.data.coco import CocoLayout
@@ -103,7 +103,7 @@ def refuse(root: Path, problems: tuple[Problem, ...]) -> None:
     """Raise `DataError` naming the first problem, if there is one."""
     if problems:
         first = problems[0]
-        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        more = f" (and {counted(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
         raise DataError(f"{first.file}: {first.message}{more}; type: edgeseg data check {root}")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from edgeseg.core.errors import DataError
 from edgeseg.core.images import ClassMap, read_class_map, read_frame
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import Problem, Sample, relative
+from edgeseg.data.base import Problem, Sample, counted, relative
 from edgeseg.data.choice import MAX_CLASSES
 from edgeseg.data.labels import LOSSY_SUFFIXES
 from edgeseg.data.orientation import edge_agreement
@@ -174,7 +174,7 @@ def _examine_colours(root: Path, sample: Sample, mode: str, found: Examined) -> 
         said += "; its three channels are equal: save it as 8-bit gray"
     elif colours is not None:
         smeared = " (lossy compression adds some)" if lossy else ""
-        said += (f"; it has {len(colours)} colour{'' if len(colours) == 1 else 's'}{smeared}: {_hex(colours)}; where they mean classes, "
+        said += (f"; it has {counted(len(colours), 'colour')}{smeared}: {_hex(colours)}; where they mean classes, "
                  "name them all in [data] palette, or in dataset.json")
         found.colours = colours[:_MANY_COLOURS]
     found.problems.append(Problem(file=relative(root, sample.label), kind="colour-mask", message=said))

@@ -18,7 +18,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import DataError
 from edgeseg.core.files import read_json
 from edgeseg.core.images import IMAGE_SUFFIXES
-from edgeseg.data.base import SPLITS, Problem, Scan, relative
+from edgeseg.data.base import SPLITS, Problem, Scan, counted, relative
 from edgeseg.data.folder_masks import Index, Pair, read_masks
 from edgeseg.data.splits import SPLIT_NAMES, complete_splits
 
@@ -142,7 +142,7 @@ def _pair(root: Path, split: str, images: Path, masks: Path, problems: list[Prob
     for have, lack, kind, count in ((images, masks, "missing-label", len(frames)), (masks, images, "missing-image", len(labels))):
         if count and not lack.is_dir():  # a split that was never labelled: one problem, not one a file
             there, absent = relative(root, have), relative(root, lack)
-            message = f"holds {count} files, but there is no {absent}/; add it, or move {there}/ away"
+            message = f"holds {counted(count, 'file')}, but there is no {absent}/; add it, or move {there}/ away"
             problems.append(Problem(file=there, kind=kind, message=message))
             return []
     objects = _objects(frames, labels)
@@ -176,7 +176,8 @@ def _pair_each(root: Path, split: str, folder: Path, problems: list[Problem]) ->
         images, masks = _files(root, path / "images", []), _files(root, path / "masks", [])
         if len(images) != 1 or not masks:
             problems.append(Problem(file=relative(root, path), kind="missing-label" if images else "missing-image",
-                                    message=f"holds {len(images)} images and {len(masks)} masks; expected one image and a mask an object"))
+                                    message=f"holds {counted(len(images), 'image')} and {counted(len(masks), 'mask')}; expected one image "
+                                            "and a mask an object"))
         else:
             prefix = f"{split}/" if split else ""
             pairs.append(Pair(prefix + path.name, split, images[0], path / "masks", tuple(masks)))

@@ -18,7 +18,7 @@ from PIL import Image
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import ClassMap
-from edgeseg.data.base import Palette, Problem, Sample, relative
+from edgeseg.data.base import Palette, Problem, Sample, counted, relative
 from edgeseg.data.choice import BACKGROUND, Choice, choose, is_background
 from edgeseg.data.labels import LOSSY_SUFFIXES, BinaryMask, ColourMask, ObjectFiles, looks_binary
 from edgeseg.data.store import explain_strange, strange_values
@@ -171,7 +171,7 @@ def _read_objects(pairs: Sequence[Pair], index: Index, section: DataSection, pro
                               read_instances=reader.instances, label_files=pair.objects,
                               reading=f"objects {[(path.name, index) for path, index in reader.files]}"))
     count = sum(len(files) for _, files in rows)
-    note = f"{count} masks of one object each; where they overlap the smaller is on top"
+    note = f"{counted(count, 'mask')} of one object each; where they overlap the smaller is on top"
     palette = index.palette if choice is None else choice.palette(index.palette)
     return MasksRead(tuple(samples), classes, palette, names_applied=choice is not None,
                      notes=(note, choice.note) if choice is not None and choice.note else (note,))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.images import IGNORE_INDEX
-from edgeseg.data.base import SPLITS, Sample
+from edgeseg.data.base import SPLITS, Sample, counted
 from edgeseg.data.check import judge_classes
 from edgeseg.data.dataset import named_classes, scan_dataset
 from edgeseg.data.examine import examine, problems_of
@@ -88,7 +88,7 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
     troubles += [problem for problem in judged if problem.kind != "class-absent"]  # only some masks were read
     said = [f"{problem.file}: {problem.message}" for problem in troubles[:5]]
     if len(troubles) > 5:
-        said.append(f"{len(troubles) - 5} more problems; type: edgeseg data check {folder}")
+        said.append(f"{counted(len(troubles) - 5, 'more problem')}; type: edgeseg data check {folder}")
     outside = bool(named) and highest >= len(named)
     if outside:
         said.append(f"masks use the value {highest}, but {len(named)} classes are named (0..{len(named) - 1})")
@@ -102,7 +102,7 @@ def inspect_folder(folder: Path, *, seed: int = 0, section: DataSection | None =
         said.append('no test split: [data] eval_split is "val", so the numbers are those the best checkpoint was chosen by (optimistic)')
     few = len(scan.splits.get("train", ()))
     if 0 < few < 20:
-        said.append(f"only {few} training frames; expect a weak network")
+        said.append(f"only {counted(few, 'training frame')}; expect a weak network")
     size = section.size if section.size != DataSection().size else size
     suggested = replace(section, size=size, resize=resize, classes=section.classes if named or highest < 1 else classes,
                         eval_split="test" if "test" in scan.splits else "val")

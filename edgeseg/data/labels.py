@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeseg.core.errors import DataError
 from edgeseg.core.images import IGNORE_INDEX, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import Palette
+from edgeseg.data.base import Palette, counted
 from edgeseg.data.objects import ObjectMask, instance_label, paint
 
 LOSSY_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".webp"})
@@ -95,11 +95,11 @@ class ColourMask:
         strange = [int(colour) for colour in colours if int(colour) not in index_of]
         if strange:
             counts = {colour: int((packed_HW == colour).sum()) for colour in strange[:4]}
-            shown = ", ".join(f"#{colour:06x} ({count} pixels)" for colour, count in counts.items())
+            shown = ", ".join(f"#{colour:06x} ({counted(count, 'pixel')})" for colour, count in counts.items())
             lossy = "; lossy compression smears colours, masks in colours need PNG" if path.suffix.lower() in LOSSY_SUFFIXES else ""
             shown += ", ..." if len(strange) > 4 else ""
-            raise DataError(f"{path.name}: {len(strange)} colours that no class has: {shown}{lossy}; complete the palette, or name the "
-                            "colour that means ignore in [data] ignore_colour")
+            raise DataError(f"{path.name}: {counted(len(strange), 'colour')} that no class has: {shown}{lossy}; complete the palette, or "
+                            "name the colour that means ignore in [data] ignore_colour")
         table = np.array([index_of[int(colour)] for colour in colours], dtype=np.uint8)
         return np.ascontiguousarray(table[inverse.reshape(packed_HW.shape)])
 

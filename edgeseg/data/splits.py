@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from edgeseg.core.config import DataSection
-from edgeseg.data.base import SPLITS, Sample
+from edgeseg.data.base import SPLITS, Sample, counted
 
 SPLIT_NAMES: Final[dict[str, str]] = {
     "train": "train", "training": "train",
@@ -43,7 +43,8 @@ def draw_splits(samples: Sequence[Sample], section: DataSection, *, seed: int) -
             splits[split], rest, drawn = _draw(rest, share * total / len(rest), split, seed)
             rules.append(f"{split}: {drawn}")
     splits["train"] = tuple(replace(sample, split="train") for sample in rest)
-    rule = f"no splits in the folder; drawn with seed {seed}: {'; '.join(rules) or 'nothing, too few frames'}; train: {len(rest)} frames"
+    drawn = "; ".join(rules) or "nothing, too few frames"
+    rule = f"no splits in the folder; drawn with seed {seed}: {drawn}; train: {counted(len(rest), 'frame')}"
     return {split: splits[split] for split in SPLITS if splits.get(split)}, rule
 
 
@@ -54,4 +55,4 @@ def _draw(samples: Sequence[Sample], share: float, split: str, seed: int) -> tup
     chosen = {sample.id for sample in ranked[:count]}
     taken = tuple(replace(sample, split=split) for sample in samples if sample.id in chosen)
     rest = tuple(sample for sample in samples if sample.id not in chosen)
-    return taken, rest, f"{count} frames by rank of SHA-256('{seed}:id')"
+    return taken, rest, f"{counted(count, 'frame')} by rank of SHA-256('{seed}:id')"

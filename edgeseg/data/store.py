@@ -18,7 +18,7 @@ from PIL import Image
 from edgeseg.core.errors import DataError
 from edgeseg.core.files import atomic_path, sha256_json
 from edgeseg.core.images import IGNORE_INDEX, ClassMap, Frame, read_frame
-from edgeseg.data.base import Sample
+from edgeseg.data.base import Sample, counted
 
 BYTES_PER_PIXEL: Final = 4  # three of the frame, one of the label
 _DECODERS: Final = min(4, os.cpu_count() or 1)
@@ -58,7 +58,7 @@ def strange_values(label_HW: ClassMap, num_classes: int) -> dict[int, int]:
 
 def explain_strange(strange: dict[int, int], num_classes: int) -> str:
     """Put `strange_values` into words."""
-    shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(strange.items())[:5])
+    shown = ", ".join(f"{value} ({counted(count, 'pixel')})" for value, count in list(strange.items())[:5])
     more = f" and {len(strange) - 5} other values" if len(strange) > 5 else ""
     return f"mask values {shown}{more} are outside the classes 0..{num_classes - 1} (255 = ignore)"
 

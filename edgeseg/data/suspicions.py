@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgeseg.core.images import IGNORE_INDEX, Frame
-from edgeseg.data.base import SPLITS, Problem, Sample, relative
+from edgeseg.data.base import SPLITS, Problem, Sample, counted, relative
 from edgeseg.data.choice import is_background
 
 _SIDE: Final = 16
@@ -101,7 +101,7 @@ def imbalance(split_counts: Mapping[str, NDArray[np.int64]], classes: tuple[str,
     if not rare:
         return []
     top = int(share.argmax())
-    shown = ", ".join(f"{classes[i]} {share[i]:.3%} in {int((counts[:, i] > 0).sum())} frames" for i in rare[:4])
+    shown = ", ".join(f"{classes[i]} {share[i]:.3%} in {counted(int((counts[:, i] > 0).sum()), 'frame')}" for i in rare[:4])
     shown += ", ..." if len(rare) > 4 else ""
     return [Problem(file=".", kind="class-imbalance",
                     message=f"{len(rare)} of {len(classes)} classes have less than {_RARE_SHARE:.1%} of train's pixels ({shown}; "

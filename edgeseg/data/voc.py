@@ -22,7 +22,7 @@ from edgeseg.core.config import DataSection
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import IGNORE_INDEX, IMAGE_SUFFIXES, ClassMap, open_image
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan, default_palette, relative, unsafe_name
+from edgeseg.data.base import SPLITS, Palette, Problem, Sample, Scan, counted, default_palette, relative, unsafe_name
 from edgeseg.data.choice import MAX_CLASSES, Choice, choose
 from edgeseg.data.labels import ColourMask
 from edgeseg.data.objects import ObjectMask, instance_label
@@ -115,7 +115,7 @@ class VocLayout:
         notes += left_out
         if not lists:
             bare = len(images.keys() - masks.keys())
-            notes += [f"{bare} images have no mask and are not read"] if bare else []
+            notes += [f"not read: {counted(bare, 'image')} without a mask"] if bare else []
             lists, rule = {"": dict.fromkeys(sorted(masks), "")}, ""
         objects = {path.stem: path for path in _files(base / "SegmentationObject")}
         splits = {}
@@ -207,7 +207,7 @@ def _drop_unlabelled(
     """Leave out a test list of which nothing is labelled: VOC keeps those masks to itself."""
     test = lists.get("test", {})
     if test and not any(name in masks for name in test):
-        note = f"test.txt names {len(test)} images, none of which has a mask: test is left out"
+        note = f"test.txt names {counted(len(test), 'image')}, none of which has a mask: test is left out"
         return {split: lists[split] for split in SPLITS if split in lists and split != "test"}, f"{rule}; without test", [note]
     return {split: lists[split] for split in SPLITS if split in lists}, rule, []
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgeseg.core.config import DataSection
 from edgeseg.core.errors import DataError, InputMissingError
+from edgeseg.data.base import counted
 from edgeseg.data.check import DataReport, check_dataset
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.inspect import inspect_folder
@@ -215,6 +216,11 @@ def test_inspect_says_what_is_wrong_with_masks(field: Path) -> None:
     found = inspect_folder(field)
     assert found.classes == ("background", "object")
     assert any("cut at the middle" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("count", "noun", "said"), [(0, "frame", "0 frames"), (1, "frame", "1 frame"), (2, "class", "2 classes")])
+def test_one_is_no_plural(count: int, noun: str, said: str) -> None:
+    assert counted(count, noun) == said
 
 
 def test_a_test_split_alone_can_be_verified_on(field: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_image_without_annotation_is_background(tmp_path: Path) -> None:
     index = one_image(tmp_path, annotations=[])
     data = load(put(tmp_path, index))
     assert not only(data).read_label(Path()).any()
-    assert "1 image has no annotation: all background" in data.notes
+    assert "1 image without annotation: all background" in data.notes
 
 
 def test_category_0_called_background_is_class_0(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_classes_can_be_chosen(three: Path) -> None:
     np.testing.assert_array_equal(sample.read_label(Path()), (painted(0) == 2).astype(np.uint8))
     assert sample.read_instances is not None
     assert sample.read_instances().classes_N.tolist() == [1]
-    assert any("2 classes chosen; the other 1 of the data are background" in note for note in some.notes)
+    assert any("2 classes chosen; the rest of the data's (1) is background" in note for note in some.notes)
     turned = load(three, classes=("background", "stone", "leaf"))
     np.testing.assert_array_equal(turned.splits["train"][0].read_label(Path()), np.array([0, 2, 1])[painted(0)])
     with pytest.raises(ConfigError, match="no class 'ston'; did you mean 'stone'"):
@@ -260,7 +260,7 @@ def test_what_follows_from_a_wrong_entry_is_not_told_beside_it(tmp_path: Path, c
 def test_a_file_without_categories_says_so_and_nothing_else(tmp_path: Path) -> None:
     report = check_dataset(DataSection(dir=str(put(tmp_path, one_image(tmp_path, categories=[])))), seed=0)
     (problem,) = report.problems
-    assert problem.message.startswith("lists no categories, so its 2 annotations have no class")
+    assert problem.message.startswith("lists no categories, so its 2 annotations cannot have a class")
     assert not report.notes[1:]
 
 

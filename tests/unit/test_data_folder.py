@@ -98,7 +98,7 @@ def test_missing_val_is_drawn_from_train_and_missing_test_is_left_out(folder: Pa
             (folder / kind / split).rmdir()
     data = load_dataset(DataSection(dir=str(folder)), seed=0)
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 3, "val": 1}
-    assert "val: 1 frames by rank" in data.split_rule
+    assert "val: 1 frame by rank" in data.split_rule
 
 
 def test_hash_follows_content_and_not_the_place(folder: Path, tmp_path: Path) -> None:

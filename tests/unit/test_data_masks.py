@@ -75,7 +75,7 @@ def test_a_colour_to_ignore_and_one_nobody_knows(colours: Path) -> None:
     picture = COLOURS[painted(2)]
     picture[0] = (1, 2, 3)
     save(colours / "masks/2.png", picture)
-    with pytest.raises(DataError, match=r"2\.png: 1 colours that no class has: #010203 \(64 pixels\)"):
+    with pytest.raises(DataError, match=r"2\.png: 1 colour that no class has: #010203 \(64 pixels\)"):
         labels(load(colours, palette=HEX, classes=("soil", "leaf", "stone")))
     data = load(colours, palette=HEX, classes=("soil", "leaf", "stone"), ignore_colour="#010203")
     assert (labels(data)["2"][0] == 255).all()
@@ -237,7 +237,7 @@ def test_a_folder_for_each_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels(data)["4"], painted(4) > 0)
     for path in (root / "4/masks").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"^4: holds 1 images and 0 masks"):
+    with pytest.raises(DataError, match=r"^4: holds 1 image and 0 masks"):
         load(root)
     assert not FolderLayout().claims(tmp_path)
     with pytest.raises(InputMissingError, match="stage1 is one: give that folder"):
@@ -319,7 +319,7 @@ def test_the_classes_as_they_are_change_no_hash(indices: Path) -> None:
 def test_what_is_not_chosen_is_ignored_or_background(indices: Path) -> None:
     data = load(indices, classes=("soil", "weed"))
     assert data.classes == ("soil", "weed")
-    assert "2 classes chosen; the other 1 of the data are ignored (255)" in data.notes
+    assert "2 classes chosen; the rest of the data's (1) is ignored (255)" in data.notes
     np.testing.assert_array_equal(labels(data)["2"], np.array([0, 255, 1], dtype=np.uint8)[painted(2)])
     np.testing.assert_array_equal(
         labels(load(indices, classes=("background", "weed")))["2"], np.array([0, 0, 1], dtype=np.uint8)[painted(2)]
@@ -339,7 +339,7 @@ def test_a_value_outside_never_passes_for_a_chosen_class(indices: Path) -> None:
     label = painted(4)
     label[0, 0] = 3
     save(indices / "masks/4.png", label)
-    with pytest.raises(DataError, match=r"4\.png: mask values 3 \(1 pixels\) are outside the classes 0\.\.2"):
+    with pytest.raises(DataError, match=r"4\.png: mask values 3 \(1 pixel\) are outside the classes 0\.\.2"):
         labels(load(indices, classes=("background", *NAMES)))
 
 

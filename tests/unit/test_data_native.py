@@ -102,7 +102,7 @@ def test_coco_splits_by_themselves() -> None:
     data = load(native("coco"))
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 96, "val": 16, "test": 16}
     assert len(data.classes) == 81
-    assert any("2 images have no annotation" in note for note in data.notes)
+    assert any("2 images without annotation" in note for note in data.notes)
 
 
 def test_panoptic() -> None:

@@ -83,7 +83,7 @@ def test_rare_classes_are_one_warning() -> None:
     counts[:, 0] = 100_000
     counts[1, 1], counts[:, 2], counts[:, 255] = 300, 5_000, 10**9
     (warning,) = imbalance({"train": counts, "val": counts}, ("soil", "weed", "crop", "stone"))
-    assert warning.message.startswith("1 of 4 classes have less than 0.1% of train's pixels (weed 0.071% in 1 frames; soil has 95.")
+    assert warning.message.startswith("1 of 4 classes have less than 0.1% of train's pixels (weed 0.071% in 1 frame; soil has 95.")
     assert imbalance({"val": counts}, ("soil", "weed", "crop")) == []
 
 

@@ -97,7 +97,7 @@ def test_masks_in_colours_are_read_by_the_label_map(voc: Path) -> None:
     assert data.palette == ((0, 0, 0), (10, 200, 30), (9, 9, 99))
     np.testing.assert_array_equal(read_sample(data.splits["test"][0], num_classes=3)[1], voided(5))
     save(data.splits["test"][0].label, np.full((*HW, 3), 77, dtype=np.uint8))
-    with pytest.raises(DataError, match=r"f_5\.png: 1 colours that no class has: #4d4d4d \(3072 pixels\)"):
+    with pytest.raises(DataError, match=r"f_5\.png: 1 colour that no class has: #4d4d4d \(3072 pixels\)"):
         read_sample(data.splits["test"][0], num_classes=3)
     assert [problem.kind for problem in check_dataset(DataSection(dir=str(voc)), seed=0).problems] == ["bad-label"]
 
@@ -132,20 +132,20 @@ def test_trainval_alone_is_split_and_no_list_means_every_mask(voc: Path) -> None
     (lists / "val.txt").unlink()
     data = load(voc)
     assert {split: len(samples) for split, samples in data.splits.items()} == {"train": 2, "val": 1, "test": 1}
-    assert "val: 1 frames by rank" in data.split_rule
+    assert "val: 1 frame by rank" in data.split_rule
     for path in lists.iterdir():
         path.unlink()
     (voc / BASE / "SegmentationClass/f_5.png").unlink()
     data = load(voc)
     assert sum(len(samples) for samples in data.splits.values()) == 5
-    assert "1 images have no mask and are not read" in data.notes
+    assert "not read: 1 image without a mask" in data.notes
 
 
 def test_a_test_list_without_any_mask_is_left_out(voc: Path) -> None:
     (voc / BASE / "SegmentationClass/f_5.png").unlink()
     data = load(voc)
     assert set(data.splits) == {"train", "val"}
-    assert any("test.txt names 1 images, none of which has a mask" in note for note in data.notes)
+    assert any("test.txt names 1 image, none of which has a mask" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("name", ["train", "val"])

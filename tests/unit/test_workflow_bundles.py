@@ -103,7 +103,7 @@ def test_data_without_names_are_taken_in_the_order_of_the_bundle(tmp_path: Path)
 def test_what_the_bundle_does_not_know_is_ignored_and_said(tmp_path: Path) -> None:
     outcome = _against(tmp_path, ["red", "green", "blue", "grey"])
     assert outcome.facts["miou"] == 1.0
-    assert "note: 3 classes chosen; the other 1 of the data are ignored (255)" in outcome.lines
+    assert "note: 3 classes chosen; the rest of the data's (1) is ignored (255)" in outcome.lines
 
 
 @pytest.mark.parametrize("named", [["soil", "crop", "weed"], ["red", "green"]])
