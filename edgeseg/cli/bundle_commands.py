@@ -24,7 +24,8 @@ def verify(
     ] = "",
     arithmetic: ArithmeticOpt = "f32",
     ladder: Annotated[
-        bool, typer.Option("--ladder", help="compare torch, onnx, the float bundle and this one rung by rung; BUNDLE may be a run's folder")
+        bool,
+        typer.Option("--ladder", help="compare torch, onnx, fp32, this bundle and --device rung by rung; BUNDLE may be a run's folder"),
     ] = False,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="DIR", help="with --ladder: the checkpoint it was made from, if not in its run")
@@ -36,9 +37,9 @@ def verify(
 
     console = Console(quiet=json)
     if ladder:
-        bundles.refuse_with_ladder(device)
         outcome = parity.verify_ladder(
-            bundle, data=data, config=config, checkpoint=checkpoint, target=target or "host", split=split, arithmetic=arithmetic, ui=console
+            bundle, data=data, config=config, checkpoint=checkpoint, target=target, split=split, arithmetic=arithmetic, device=device,
+            ui=console,
         )
     else:
         bundles.refuse_without_ladder(bundle, checkpoint)

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeseg.report.html import Child, Html, el, join
 from edgeseg.report.page_parts import table, tag
-from edgeseg.report.words import MISSING, equal_share, number, percent
+from edgeseg.report.words import MISSING, equal_share, no_operation, number, percent
 
 _HEADS = ("Rung", ">As the rung below", ">As the lowest", ">Outlines", "Lowest class IoU", ">Scores, dB", ">Cosine", ">mIoU", "Result")
 
@@ -24,7 +24,7 @@ def _ladder(ladder: Mapping[str, Any]) -> Html:
     body = [_rung(rung) for rung in ladder["rungs"]]
     blames = [
         el("p", el("b", f"{rung['name']} fell off"), f" ({', '.join(rung['fallen'])}). First to diverge: ",
-           rung["blame"]["words"] if rung["blame"] else "no operation found; every tensor seen is alike.")
+           rung["blame"]["words"] if rung["blame"] else f"{no_operation(rung.get('elsewhere', ''))}.")
         for rung in ladder["rungs"] if rung["fallen"]
     ]
     notes = el("ul", *(el("li", note) for note in ladder["notes"])) if ladder["notes"] else None

@@ -105,3 +105,10 @@ def threads(row: ResultRow) -> str:
     if row.threads == 0:
         return "not measured"
     return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
+
+
+def no_operation(elsewhere: str) -> str:
+    """Why no operation is to blame for a rung of the parity ladder; `elsewhere` = the device that answered, empty for this machine."""
+    if elsewhere:
+        return f"nothing to look at: the same file answers otherwise on {elsewhere}"
+    return "no operation found; every tensor seen is alike"

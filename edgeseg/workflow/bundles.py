@@ -98,16 +98,6 @@ def verify(
     return replace(found, lines=(*where, *found.lines), facts=facts)
 
 
-def refuse_with_ladder(device: str) -> None:
-    """Refuse what --ladder does not understand.
-
-    Raises:
-        ConfigError: a device was given; torch, onnx and the bundles are compared where torch is.
-    """
-    if device:
-        raise ConfigError("--ladder compares with torch on this machine; leave --device out")
-
-
 def refuse_without_ladder(folder: Path, checkpoint: Path | None) -> None:
     """Refuse what only --ladder understands.
 

@@ -1,4 +1,4 @@
-"""The parity ladder: torch -> onnx -> openvino / tflite -> int8, rung by rung on the same frames, and who is to blame where one falls off.
+"""The parity ladder: torch -> onnx -> openvino / tflite -> int8 -> board, rung by rung on the same frames, and what is to blame for a fall.
 
 Each rung is compared with the one below it and with the lowest: pixels, outlines, IoU of each class, and class scores, which are read out
 of the bundle's own graph (shipped bundles do not give them, so nothing but the file itself is opened). A rung that falls below its limit is
@@ -23,10 +23,12 @@ from edgeseg.core.images import ClassMap, Frame, place, resize_class_map, to_mod
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import agreement, boundary_f1, confusion_matrix, mean_boundary_f1, mean_of, score
 from edgeseg.workflow.bundles import Outcome
+from edgeseg.workflow.parity_board import board_rung
 from edgeseg.workflow.parity_results import LIMITS, RungResult, ladder_lines
 from edgeseg.workflow.parity_rungs import Rungs, find_rungs, ladders_of, refuse_alone
 from edgeseg.workflow.parity_seen import Rung, Seen
 from edgeseg.workflow.parity_torch import TorchRung
+from edgeseg.workflow.places import HERE, Place, find_place
 from edgeseg.workflow.ui import Ui
 from targets.boards import Target, find_target, plan
 from targets.runtimes import open_session
@@ -39,26 +41,30 @@ FILE: Final = "parity.json"
 
 def verify_ladder(
     folder: Path, *, data: Path | None, config: Path | None, checkpoint: Path | None, target: str, split: str = "", arithmetic: str = "f32",
-    only: Collection[str] | None = None, ui: Ui,
+    device: str = "", only: Collection[str] | None = None, ui: Ui,
 ) -> Outcome:
     """Climb the ladder of a bundle, or of every bundle of a run; `passed` where no rung fell off.
 
     Of a run, `only` (hashes of manifests) leaves out bundles that lie there from another configuration. The frames are those of `data`
-    or `config` (the split the float checkpoint was measured on, or `split`), else the golden frames.
+    or `config` (the split the float checkpoint was measured on, or `split`), else the golden frames. With a `device` (name or address)
+    the bundle is one rung more there, executed as `target` would (empty = the device's own); the rungs below stay on this machine.
 
     Raises:
-        ConfigError: nothing to compare with, or a bundle that finds objects.
+        ConfigError: nothing to compare with, or a bundle that finds objects; there is no such device.
+        TargetError: the target or the device cannot run a bundle.
+        DeviceError: the device cannot be used.
         InputMissingError: no such folder.
     """
     folder = require_path(folder, what="bundle")
-    board = find_target(target)
+    place = find_place(device, ui=ui)
+    board = find_target(target or place.target)
     if (folder / "manifest.json").is_file():
-        lines, facts = _ladder(open_bundle(folder), data, config, checkpoint, board, split, arithmetic, ui)
+        lines, facts = _ladder(open_bundle(folder), data, config, checkpoint, board, split, arithmetic, place, ui)
         return Outcome(tuple(lines), facts, facts["passed"])
     bundles = [bundle for bundle in ladders_of(folder) if only is None or bundle.manifest.sha256 in only]
     lines, ladders = [], []
     for bundle in bundles:
-        more, facts = _ladder(bundle, data, config, checkpoint, board, split, arithmetic, ui)
+        more, facts = _ladder(bundle, data, config, checkpoint, board, split, arithmetic, place, ui)
         lines += [f"{bundle.manifest.name}:", *(f"  {line}" for line in more)]
         ladders.append(facts)
     write_json(folder / FILE, {"ladders": ladders})
@@ -75,13 +81,14 @@ def climbed_ladders(run: Path, bundles: Collection[str]) -> list[dict[str, Any]]
 
 
 def _ladder(
-    bundle: Bundle, data: Path | None, config: Path | None, checkpoint: Path | None, target: Target, split: str, arithmetic: str, ui: Ui
+    bundle: Bundle, data: Path | None, config: Path | None, checkpoint: Path | None, target: Target, split: str, arithmetic: str,
+    there: Place, ui: Ui,
 ) -> tuple[list[str], dict[str, Any]]:
     rungs = find_rungs(bundle, checkpoint=checkpoint)
-    if arithmetic == "f32":
+    if arithmetic == "f32" and there.is_here:
         refuse_alone(rungs)
     frames, labels, source = _frames(bundle, data, config, split)
-    results = climb(rungs, frames, labels, target=target, arithmetic=arithmetic, ui=ui)
+    results = climb(rungs, frames, labels, target=target, arithmetic=arithmetic, there=there, ui=ui)
     passed = not any(one.fallen for one in results)
     facts = {
         "bundle": bundle.manifest.name, "bundle_sha256": bundle.manifest.sha256, "frames": source, "num_frames": len(frames),
@@ -120,9 +127,10 @@ def _frames(bundle: Bundle, data: Path | None, config: Path | None, split: str) 
 
 
 def climb(
-    rungs: Rungs, frames: Sequence[Frame], labels: Sequence[ClassMap] | None, *, target: Target, arithmetic: str, ui: Ui
+    rungs: Rungs, frames: Sequence[Frame], labels: Sequence[ClassMap] | None, *, target: Target, arithmetic: str, there: Place = HERE,
+    ui: Ui,
 ) -> list[RungResult]:
-    """Answer every frame on every rung and compare; `frames` and `labels` are at model size.
+    """Answer every frame on every rung and compare; `frames` and `labels` are at model size. `there` = who has the highest rung.
 
     Raises:
         TargetError: this machine cannot run a rung as the target would.
@@ -135,7 +143,7 @@ def climb(
         climbed.append(Rung("torch", "fp32", "torch on the CPU, f32", None, None, _answers(torch.answer, frames, "torch", ui)))
     for name, bundle, bits in _steps(rungs, arithmetic):
         manifest = bundle.manifest
-        how = plan(target if bundle is asked else "host", manifest.format, manifest.precision, precision_hint=bits)
+        how = plan(target if bundle is asked and there.is_here else "host", manifest.format, manifest.precision, precision_hint=bits)
         session = open_session(bundle, how.runtime, how.options)
         try:
             maps = _answers(session.run, frames, name, ui)
@@ -143,6 +151,9 @@ def climb(
             session.close()
         words = f"{how.runtime} x{how.options.num_threads}, {how.options.precision_hint}"
         climbed.append(Rung(name, bits if bits != "f32" else manifest.precision, words, bundle, how, maps))
+    if not there.is_here:
+        last = climbed[-1]
+        climbed.append(board_rung(last.name, last.precision, asked, frames, place=there, target=target.name, arithmetic=arithmetic, ui=ui))
     return [_compare(climbed, index, frames, labels, asked.manifest.classes, torch) for index in range(len(climbed))]
 
 
@@ -189,7 +200,7 @@ def _compare(
         agreement_with_lowest=float(np.mean([agreement(a, b) for a, b in zip(rung.maps, climbed[0].maps, strict=True)])),
         boundary_agreement=mean_of(outlines) if any(one is not None for one in outlines) else None,
         class_iou=dict(zip(classes, iou, strict=True)), miou_labels=miou, fallen=tuple(fallen),
-        blame=seen.blame(index) if fallen else None,
+        blame=seen.blame(index) if fallen else None, elsewhere=rung.elsewhere,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from edgeseg.report.words import no_operation
 from targets.parity import FLOAT_DB, INT8_DB, Blame
 
 
@@ -55,6 +56,8 @@ class RungResult:
     fallen: tuple[str, ...]
     """The measures below their limit."""
     blame: Blame | None
+    elsewhere: str = ""
+    """Name of the device that answered; empty = this machine."""
 
     def to_json(self) -> dict[str, Any]:
         """Give all fields."""
@@ -75,7 +78,7 @@ def ladder_lines(results: Sequence[RungResult], notes: Sequence[str]) -> list[st
         lines.append(f"{one.name} ({one.how}): {one.agreement:.4%} of pixels as {one.compared_with}{outlines}{low}, {logits}{_labels(one)}")
         if one.fallen:
             lines.append(f"  FELL OFF: {', '.join(one.fallen)}")
-            lines.append(f"  first to diverge: {one.blame.words if one.blame else 'no operation found; every tensor seen is alike'}")
+            lines.append(f"  first to diverge: {one.blame.words if one.blame else no_operation(one.elsewhere)}")
     return [*lines, *(f"note: {note}" for note in notes)]
 
 

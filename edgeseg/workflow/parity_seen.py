@@ -33,6 +33,8 @@ class Rung:
     """`None` = torch."""
     plan: Plan | None
     maps: list[ClassMap]
+    elsewhere: str = ""
+    """Name of the device that answered; empty = this machine, where tensors can be looked at."""
 
 
 class Seen:
@@ -79,7 +81,10 @@ class Seen:
         return found
 
     def _known(self, index: int) -> bool:
-        return all(one.bundle is None or one.bundle.manifest.format in OBSERVERS for one in self._climbed[index - 1 : index + 1])
+        return all(
+            one.bundle is None or (one.bundle.manifest.format in OBSERVERS and not one.elsewhere)
+            for one in self._climbed[index - 1 : index + 1]
+        )
 
     def blame(self, index: int) -> Blame | None:
         """The operation at which a rung parts from the one below."""

@@ -15,9 +15,13 @@ from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import Parent
 from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
 from edgeseg.workflow import parity
+from edgeseg.workflow.parity_results import Limit
 from edgeseg.workflow.parity_rungs import Rungs, find_rungs, refuse_alone
+from edgeseg.workflow.places import Place
 from edgeseg.workflow.steps import tree_sha256
 from targets.boards import find_target
+from targets.devices.check import describe
+from targets.devices.local import LocalDevice
 from targets.parity import FLOAT_DB, INT8_DB, OBSERVERS, by_name, by_value
 from targets.parity.compare import EXACT_DB, aligned, cosine, sqnr_db, without_scale
 from targets.runtimes import RuntimeOptions, own_arithmetic
@@ -216,6 +220,23 @@ def test_the_whole_ladder_with_a_fault_on_one_rung(checkpoint: Path, tmp_path: P
     assert any("first to diverge: Add #" in line for line in lines)
     assert lines[-1] == "note: a note"
     assert int8.to_json()["blame"]["op_index"] == int8.blame.op_index
+
+
+def test_a_device_is_the_highest_rung(checkpoint: Path) -> None:
+    """A worker process of this machine is the device: it gets files and sends answers as any other does."""
+    there = Place(LocalDevice(), describe(LocalDevice(), lambda stage, done: None))
+    bundle, frames = quantized("onnx", NAME)[0], frames_of(NAME, 3, first=9000)
+    rungs = Rungs(checkpoint=checkpoint, bundles=(("onnx fp32", exported("onnx", NAME)), ("onnx int8", bundle)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "LIMITS", {**parity.LIMITS, "int8": Limit(agreement=1.1, sqnr_db=0.0)})
+        results = parity.climb(rungs, frames, None, target=find_target("host"), arithmetic="f32", there=there, ui=Quiet())
+    assert [one.name for one in results] == ["torch", "onnx fp32", "onnx int8", "onnx int8 on local"]
+    device = results[-1]
+    assert (device.agreement, device.compared_with, device.logit_sqnr_db) == (1.0, "onnx int8", None)
+    assert device.fallen == ("pixel agreement below 110.0%",)
+    lines = parity.ladder_lines(results, ())
+    assert lines[-1] == "  first to diverge: nothing to look at: the same file answers otherwise on local"
+    assert f"{there.machine.cpu})" in lines[-3]
 
 
 def with_parents(bundle: Bundle, folder: Path, *parents: Parent) -> Bundle:
