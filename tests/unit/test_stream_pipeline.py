@@ -21,10 +21,14 @@ def run(frames: Iterator[int], **steps: object) -> list[int]:
     return list(pipeline.results(frames))
 
 
+OWN_THREADS = ("edgeseg-worker", "edgeseg-feed", "edgeseg-infer")
+"""How the pipeline names its threads. Other tests of this process may have left others, of a training that was broken off."""
+
+
 def no_thread_is_left() -> bool:
     end = time.monotonic() + 5
     while time.monotonic() < end:
-        if not any(thread.name.startswith("edgeseg-") for thread in threading.enumerate()):
+        if not any(thread.name.startswith(OWN_THREADS) for thread in threading.enumerate()):
             return True
         time.sleep(0.01)
     return False
