@@ -175,21 +175,21 @@ def report(
     json: JsonOpt = False,
 ) -> None:
     """Show a run's results: a table here, results.json and report.html in its folder."""
-    from edgeseg.workflow import reporting
+    from edgeseg.workflow import showing
 
-    folder = reporting.find_run(run_)
+    folder = showing.find_run(run_)
     _show(folder, json)
     if open_:
-        reporting.open_page(folder)
+        showing.open_page(folder)
 
 
 def _show(folder: Path, json: bool) -> None:
-    from edgeseg.workflow import reporting
+    from edgeseg.workflow import showing
 
     if json:
-        print_json(reporting.read_rows(folder))
+        print_json(showing.read_rows(folder))
     else:
-        reporting.print_report(folder)
+        showing.print_report(folder)
 
 
 def register(app: typer.Typer) -> None:

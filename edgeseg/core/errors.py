@@ -128,7 +128,7 @@ def vendor_errors(vendor: str) -> Iterator[None]:
     """Turn anything foreign raised inside into `RuntimeFailure`, its cause kept; our own errors pass unchanged."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # SDKs raise what they like; ours and the system's are passed on
         raise_vendor_error(vendor, error)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S: Final = 60.0
 _ASK: Final = '''
+# Any Python, perhaps a broken one: what cannot be told is left empty, whatever it raises, and the rest is told.
 import sys
 sys.path[:] = [folder for folder in sys.path if folder]
 import json, os, platform

@@ -27,7 +27,7 @@ def main() -> None:
     os.dup2(2, 1)  # what an SDK prints goes to stderr
     try:
         line: dict[str, Any] = {"steps_ms": _steps(request)}
-    except Exception as error:
+    except Exception as error:  # all kinds, so that ours need not be imported before the clock runs; the others go on
         from edgeseg.core.errors import EdgesegError
 
         if not isinstance(error, EdgesegError):

@@ -133,7 +133,7 @@ class CheckedSession:
             raise DataError(f"out is {out.dtype} {list(out.shape)}; expected a writeable C-contiguous array uint8 {list(self._map_shape)}")
         try:
             execute(np.ascontiguousarray(frame_HWC), (out,))
-        except Exception as error:
+        except Exception as error:  # SDKs raise what they like; ours and the system's are passed on
             raise_vendor_error(self._vendor, error)
         return out
 
@@ -219,7 +219,7 @@ def load_errors(vendor: str, bundle: Bundle) -> Iterator[None]:
         yield
     except (EdgesegError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # SDKs raise what they like
         raise RuntimeFailure(
             f"{vendor} cannot load {_where(bundle)} ({telling_line(error)}); copy or export the bundle again, or upgrade {vendor}"
         ) from error

@@ -149,7 +149,7 @@ def _open(ort: Any, bundle: Bundle, options: RuntimeOptions, session_options: An
             )
     except EdgesegError:  # of the folder that keeps the engines
         raise
-    except Exception as error:
+    except Exception as error:  # its kinds have no common base; on the CPU `load_errors` says what it is
         if options.provider == "cpu":
             raise
         raise TargetError(

@@ -51,18 +51,23 @@ def test_only_fp32_of_its_own_format_is_halved(format: str, tmp_path: Path) -> N
         FP16[format](int8, tmp_path)
 
 
-def test_weights_that_fp16_cannot_hold_stay(tmp_path: Path) -> None:
+def with_a_large_weight(format: str, folder: Path) -> tuple[Bundle, str]:
+    """The fp32 bundle, the first convolution's weights times 1e12; and their name."""
     import onnx
 
-    bundle = exported("onnx", "fast_scnn")
+    bundle = exported(format, "fast_scnn")
     model = onnx.load(str(bundle.model_path))
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1e12), weight.name))
-    (tmp_path / "large").mkdir()
-    onnx.save(model, tmp_path / "large" / bundle.manifest.entry)
-    made = FP16["onnx"](Bundle(tmp_path / "large", bundle.manifest), tmp_path)
-    assert made.scheme["kept_fp32"] == [conv.input[1]]
+    folder.mkdir()
+    onnx.save(model, folder / bundle.manifest.entry)
+    return Bundle(folder, bundle.manifest), str(weight.name)
+
+
+def test_weights_that_fp16_cannot_hold_stay(tmp_path: Path) -> None:
+    bundle, name = with_a_large_weight("onnx", tmp_path / "large")
+    assert FP16["onnx"](bundle, tmp_path).scheme["kept_fp32"] == [name]
 
 
 def test_tensorrt_computes_in_fp16_by_the_file_alone(tmp_path: Path) -> None:
@@ -76,17 +81,11 @@ def test_tensorrt_computes_in_fp16_by_the_file_alone(tmp_path: Path) -> None:
     assert TensorProto.FLOAT16 in kinds.values()
     assert TensorProto.FLOAT not in kinds.values()
     check_model(bundle)
-    plain = exported("tensorrt", "fast_scnn")
-    model = onnx.load(str(plain.model_path))
-    conv = next(node for node in model.graph.node if node.op_type == "Conv")
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == conv.input[1])
-    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1e12), weight.name))
-    (tmp_path / "large").mkdir()
-    onnx.save(model, tmp_path / "large" / plain.manifest.entry)
-    made = FP16["tensorrt"](Bundle(tmp_path / "large", plain.manifest), tmp_path)
-    assert made.scheme["kept_fp32"] == [weight.name]
+    large, name = with_a_large_weight("tensorrt", tmp_path / "large")
+    made = FP16["tensorrt"](large, tmp_path)
+    assert made.scheme["kept_fp32"] == [name]
     stored = {tensor.name: tensor.data_type for tensor in onnx.load(str(tmp_path / made.entry)).graph.initializer}
-    assert stored[weight.name] == TensorProto.FLOAT
+    assert stored[name] == TensorProto.FLOAT
     assert sum(kind == TensorProto.FLOAT for kind in stored.values()) <= 2  # and its bias
 
 
