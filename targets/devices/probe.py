@@ -51,7 +51,7 @@ facts = {
 }
 print("edgeseg-board " + json.dumps(facts))
 '''
-"""Its first two lines keep what lies in the home folder there from being imported; Python 2.6 has no -I."""
+"""Its first two statements keep what lies in the home folder there from being imported; Python 2.6 has no -I."""
 
 
 @dataclass(frozen=True, kw_only=True)
