@@ -120,12 +120,22 @@ class Board:
         return not self.processes()
 
     def pull_the_plug(self) -> None:
-        """Kill sshd and everything it started, at once."""
+        """Kill sshd and everything it started, at once: all are stopped first, so that none is born meanwhile; and killed is not yet gone."""
         assert self._daemon is not None
-        for pid in [self._daemon.pid, *_below(self._daemon.pid)]:
+        stopped: set[int] = set()
+        while born := {self._daemon.pid, *_below(self._daemon.pid), *self.processes()} - stopped:
+            for pid in born:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped |= born
+        for pid in stopped:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._daemon.wait()
+        deadline = time.monotonic() + 60
+        while there := [pid for pid in stopped if _runs(pid)]:
+            assert time.monotonic() < deadline, f"killed, and still there: {there}"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop sshd and whatever is left."""
@@ -216,6 +226,14 @@ class Proxy:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process is there; one that only waits for its parent to ask how it ended is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _below(pid: int) -> list[int]:
