@@ -120,7 +120,7 @@ class Board:
         return not self.processes()
 
     def pull_the_plug(self) -> None:
-        """Kill sshd and everything it started, at once: all are stopped first, so that none is born meanwhile; and killed is not yet gone."""
+        """Kill sshd and everything it started: all are stopped first, so that none is born meanwhile; and killed is not yet gone."""
         assert self._daemon is not None
         stopped: set[int] = set()
         while born := {self._daemon.pid, *_below(self._daemon.pid), *self.processes()} - stopped:
