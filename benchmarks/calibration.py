@@ -25,8 +25,8 @@ from edgeseg.core.images import Frame, place, read_frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import confusion_matrix
 from edgeseg.data.store import read_sample
-from edgeseg.workflow.calibrating import choose, classes_of
-from edgeseg.workflow.pictures import at_model_size
+from edgeseg.workflow.bundle.pictures import at_model_size
+from edgeseg.workflow.compress.calibrating import choose, classes_of
 from quantization import QUANTIZERS
 from quantization.ladder import as_bundle
 from targets.boards import plan
@@ -40,7 +40,7 @@ def confusions(bundle: Bundle, run: Run) -> NDArray[np.int64]:
     session, found = open_session(bundle, how.runtime, how.options), []
     contract = manifest.contract
     for frame, label in run.labelled:
-        placement = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+        placement = contract.place((frame.shape[0], frame.shape[1]))
         answers = [as_class_map(session.run(part)) for part in to_model(frame, placement)]
         found.append(confusion_matrix(to_frame(answers, placement), label, num_classes=len(manifest.classes)))
     session.close()

@@ -33,8 +33,8 @@ from edgeseg.models import build, count_parameters
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.evaluate import evaluate, torch_predictor
 from edgeseg.training.loop import fit
-from edgeseg.workflow.learning import contract_of
-from edgeseg.workflow.teaching import load_teacher
+from edgeseg.workflow.learn.learning import contract_of
+from edgeseg.workflow.learn.teaching import load_teacher
 
 FIELD: Final = """
 [data]

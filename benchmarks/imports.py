@@ -44,8 +44,8 @@ from edgeseg.core.metrics import agreement
 from edgeseg.core.vendors import quiet, versions
 from edgeseg.data.synthetic import CLASSES, PALETTE, write_field
 from edgeseg.models import MEAN_RGB, STD_RGB, build
-from edgeseg.workflow.bundling import own_answer
-from edgeseg.workflow.importing import ImportRequest, import_model
+from edgeseg.workflow.bundle.bundling import own_answer
+from edgeseg.workflow.bundle.importing import ImportRequest, import_model
 from edgeseg.workflow.ui import Silent
 from edgeseg.workflow.zoo_worker import settle
 from exporters import EXPORTERS

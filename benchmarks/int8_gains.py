@@ -30,7 +30,7 @@ from edgeseg.core.manifest import Contract
 from edgeseg.core.vendors import quiet, versions
 from edgeseg.models import Network
 from edgeseg.models.blocks import initialise
-from edgeseg.workflow.bundling import own_answer
+from edgeseg.workflow.bundle.bundling import own_answer
 from exporters import EXPORTERS
 from quantization import QUANTIZERS
 from targets.boards import plan

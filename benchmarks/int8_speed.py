@@ -51,7 +51,7 @@ def asked(format: str, network: str) -> float:
 def made(networks: list[str], size_hw: tuple[int, int], formats: list[str], folder: Path) -> Iterator[tuple[str, Bundle, Bundle]]:
     """Export and quantize each network in each format: its name, fp32, int8."""
     from edgeseg.models import build
-    from edgeseg.workflow.bundling import own_answer
+    from edgeseg.workflow.bundle.bundling import own_answer
     from edgeseg.workflow.zoo_worker import contract_of, settle
     from exporters import EXPORTERS
     from quantization import QUANTIZERS

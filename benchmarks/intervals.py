@@ -22,7 +22,7 @@ from benchmarks.int8_accuracy import facts, open_finished
 from edgeseg.core.errors import InputMissingError
 from edgeseg.core.files import write_json
 from edgeseg.core.stats import small_sample_factor
-from edgeseg.workflow.reference import read_confusions
+from edgeseg.workflow.learn.reference import read_confusions
 
 Array = NDArray[np.float64]
 WAYS = ("percentile", "stretched", "bca")

@@ -34,7 +34,7 @@ from edgeseg.data.instance_store import InstanceStore
 from edgeseg.data.store import FrameStore, read_sample
 from edgeseg.models.start import start
 from edgeseg.training.loop import fit
-from edgeseg.workflow.learning import contract_of
+from edgeseg.workflow.learn.learning import contract_of
 
 NUM_IMAGES: Final = 8
 LIMITS: Final = {"semantic": ("mIoU", 0.9), "instance": ("AP50", 0.8)}

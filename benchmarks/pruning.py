@@ -31,12 +31,12 @@ from edgeseg.data.synthetic import write_field
 from edgeseg.models import Network, channel_shapes, count_macs
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.evaluate import evaluate, torch_predictor
+from edgeseg.workflow.compress.network_latency import NetworkTimer
+from edgeseg.workflow.compress.pruning import prune
 from edgeseg.workflow.context import RunContext, open_run
-from edgeseg.workflow.learning import FineTuning, RunData, contract_of, fit_checkpoint, prepare_data, train
-from edgeseg.workflow.network_latency import NetworkTimer
-from edgeseg.workflow.pruning import prune
+from edgeseg.workflow.learn.learning import FineTuning, RunData, contract_of, fit_checkpoint, prepare_data, train
+from edgeseg.workflow.learn.teaching import learning_values
 from edgeseg.workflow.steps import StepResult, Steps, tools
-from edgeseg.workflow.teaching import learning_values
 from edgeseg.workflow.ui import Silent
 from targets.machine import describe_machine
 

@@ -26,11 +26,13 @@ from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
 from edgeseg.core.metrics import score
 from edgeseg.core.vendors import quiet, versions
-from edgeseg.workflow import bundling, learning, pruning
+from edgeseg.workflow.bundle import bundling
+from edgeseg.workflow.compress import pruning
+from edgeseg.workflow.compress.qat import quantization_aware
+from edgeseg.workflow.compress.rescue import choose_frames
 from edgeseg.workflow.context import RunContext, open_run
-from edgeseg.workflow.qat import quantization_aware
-from edgeseg.workflow.reference import evaluate_float, model_inputs
-from edgeseg.workflow.rescue import choose_frames
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.learn.reference import evaluate_float, model_inputs
 from quantization import QUANTIZERS, Int8Plan
 from quantization.carry import carry, load_ranges
 from quantization.ladder import as_bundle

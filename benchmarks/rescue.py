@@ -27,9 +27,9 @@ from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
 from edgeseg.core.vendors import quiet
 from edgeseg.data.store import read_sample
-from edgeseg.workflow.climbing import Climb, climb
-from edgeseg.workflow.judging import Limits, hold_back, judge_by_labels
-from edgeseg.workflow.pictures import at_model_size
+from edgeseg.workflow.bundle.pictures import at_model_size
+from edgeseg.workflow.compress.climbing import Climb, climb
+from edgeseg.workflow.compress.judging import Limits, hold_back, judge_by_labels
 from quantization import QUANTIZERS, choose_calibration
 from quantization.ladder import as_bundle
 

@@ -33,11 +33,12 @@ def verify(
     json: JsonOpt = False,
 ) -> None:
     """Check a bundle: its bytes, its golden frames, and with --data or --config its mIoU and goals; exit 1: one missed, 3: undecided."""
-    from edgeseg.workflow import bundles, parity
+    from edgeseg.workflow import bundles
+    from edgeseg.workflow.parity.ladder import verify_ladder
 
     console = Console(quiet=json)
     if ladder:
-        outcome = parity.verify_ladder(
+        outcome = verify_ladder(
             bundle, data=data, config=config, checkpoint=checkpoint, target=target, split=split, arithmetic=arithmetic, device=device,
             ui=console,
         )
@@ -84,7 +85,7 @@ def bench(
     json: JsonOpt = False,
 ) -> None:
     """Measure a bundle on this machine or on a device: latency percentiles by part, start, memory, power; or two against each other."""
-    from edgeseg.workflow import benching
+    from edgeseg.workflow.measure import benching
 
     scenarios = benching.Scenarios(offline=offline, streams=streams, fps=fps, cold=cold)
     request = benching.BenchRequest(

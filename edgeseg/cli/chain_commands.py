@@ -109,7 +109,7 @@ def train(
     """Train the network of the config; the checkpoint with the best validation score is kept."""
     console, overrides = Console(quiet=json), tuple(set_ or ())
     if devices > 1:
-        from edgeseg.workflow.together import launch
+        from edgeseg.workflow.learn.together import launch
 
         code = launch(
             config, overrides, devices=devices, max_restarts=3 if max_restarts is None else max_restarts,
@@ -156,7 +156,7 @@ def quantize(
             )
         _step("quantize", source, set_, json)
         return
-    from edgeseg.workflow.quantizing import quantize_bundle
+    from edgeseg.workflow.compress.quantizing import quantize_bundle
 
     if set_:
         raise typer.BadParameter("--set changes a run's config; with a bundle use --frames, --data and --out.")
@@ -175,7 +175,7 @@ def report(
     json: JsonOpt = False,
 ) -> None:
     """Show a run's results: a table here, results.json and report.html in its folder."""
-    from edgeseg.workflow import showing
+    from edgeseg.workflow.show import showing
 
     folder = showing.find_run(run_)
     _show(folder, json)
@@ -184,7 +184,7 @@ def report(
 
 
 def _show(folder: Path, json: bool) -> None:
-    from edgeseg.workflow import showing
+    from edgeseg.workflow.show import showing
 
     if json:
         print_json(showing.read_rows(folder))

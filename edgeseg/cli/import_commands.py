@@ -40,8 +40,8 @@ def import_(
     json: JsonOpt = False,
 ) -> None:
     """Make a bundle of a model that was trained elsewhere: the contract goes into its graph, and its answers are compared."""
-    from edgeseg.workflow.import_options import request_of
-    from edgeseg.workflow.importing import import_model
+    from edgeseg.workflow.bundle.import_options import request_of
+    from edgeseg.workflow.bundle.importing import import_model
 
     request = request_of(
         model=model, out=out, data=data, classes=classes, input=input_, output=output, mean=mean, scale=scale, order=order, layout=layout,

@@ -28,7 +28,7 @@ def tune(
     json: JsonOpt = False,
 ) -> None:
     """Find the fastest settings of a bundle on a board by measuring; bench and predict then use them."""
-    from edgeseg.workflow import tuning
+    from edgeseg.workflow.measure import tuning
 
     console = Console(quiet=json)
     outcome = tuning.tune(

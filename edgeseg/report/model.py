@@ -430,7 +430,7 @@ class ReportData:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Facts about the run that are neither configuration nor version (calibration frames and their hash, for example)."""
     parity: tuple[Mapping[str, Any], ...] = ()
-    """Parity ladders of bundles, as `edgeseg.workflow.parity` writes them; empty = not climbed."""
+    """Parity ladders of bundles, as `edgeseg.workflow.parity.ladder` writes them; empty = not climbed."""
     ladders: tuple[LadderFacts, ...] = ()
     """How int8 of each format was made."""
     calibration: Mapping[str, Any] = field(default_factory=dict)

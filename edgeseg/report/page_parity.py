@@ -13,7 +13,7 @@ _HEADS = ("Rung", ">As the rung below", ">As the lowest", ">Outlines", "Lowest c
 
 
 def parity_section(ladders: Sequence[Mapping[str, Any]]) -> Html:
-    """A table a ladder; `ladders` as `edgeseg.workflow.parity` writes them."""
+    """A table a ladder; `ladders` as `edgeseg.workflow.parity.ladder` writes them."""
     if not ladders:
         return el("p", "Not climbed; type: edgeseg run --ladder", class_="muted")
     return join(_ladder(ladder) for ladder in ladders)

@@ -18,7 +18,7 @@ from edgeseg.core.config import DataSection, GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, EdgesegError, require_path
 from edgeseg.core.manifest import LEAST_INT8_SHARE, Reference
 from edgeseg.core.metrics import score
-from edgeseg.workflow.bundle_accuracy import Labelled, measure_classes, measure_objects
+from edgeseg.workflow.check.bundle_accuracy import Labelled, measure_classes, measure_objects
 from edgeseg.workflow.places import find_place
 from edgeseg.workflow.ui import Ui
 from targets.boards import find_target, measured_on, plan
@@ -132,7 +132,7 @@ def _golden_only(bundle: Bundle, share: float, runtime: str) -> Outcome:
 
 
 def _labelled_samples(bundle: Bundle, section: DataSection, *, seed: int, wanted: str) -> tuple[Dataset, tuple[Sample, ...], str]:
-    from edgeseg.workflow.labelled import load_labelled
+    from edgeseg.workflow.bundle.labelled import load_labelled
 
     manifest = bundle.manifest
     dataset = load_labelled(section, manifest.classes, seed=seed)
@@ -181,7 +181,7 @@ def float_confusions(bundle: Bundle) -> NDArray[np.int64] | None:
     folder, reference = bundle.folder.resolve().parent.parent / "reference", bundle.manifest.reference
     if not isinstance(reference, Reference) or not (folder / "score.json").is_file():
         return None
-    from edgeseg.workflow.reference import read_confusions
+    from edgeseg.workflow.learn.reference import read_confusions
 
     found = read_confusions(folder)
     measured = score(found.sum(axis=0))

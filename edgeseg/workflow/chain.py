@@ -11,21 +11,26 @@ from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
 from edgeseg.core.manifest import why_not_made
-from edgeseg.workflow import bundling, instance_verifying, learning, measuring, parity, reporting, verifying
-from edgeseg.workflow.bundling import SealedBundle
-from edgeseg.workflow.calibrating import choose_of_run
+from edgeseg.workflow.bundle import bundling
+from edgeseg.workflow.bundle.bundling import SealedBundle
+from edgeseg.workflow.check import instance_verifying, verifying
+from edgeseg.workflow.check.elsewhere import verify_there
+from edgeseg.workflow.check.verifying import Verified
+from edgeseg.workflow.compress.calibrating import choose_of_run
+from edgeseg.workflow.compress.halving import halve_all
+from edgeseg.workflow.compress.pruning import prune
 from edgeseg.workflow.context import RunContext, open_run
-from edgeseg.workflow.elsewhere import verify_there
-from edgeseg.workflow.halving import halve_all
-from edgeseg.workflow.instance_reference import FloatInstances, evaluate_float_instances
-from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.learn.instance_reference import FloatInstances, evaluate_float_instances
+from edgeseg.workflow.learn.learning import RunData
+from edgeseg.workflow.learn.reference import FloatReference, evaluate_float
+from edgeseg.workflow.learn.together import Crew, gathered, in_group, refuse_group
+from edgeseg.workflow.measure import measuring
+from edgeseg.workflow.parity.ladder import verify_ladder
 from edgeseg.workflow.places import HERE, Place, open_places
-from edgeseg.workflow.pruning import prune
-from edgeseg.workflow.reference import FloatReference, evaluate_float
+from edgeseg.workflow.show import reporting
 from edgeseg.workflow.steps import StepResult
-from edgeseg.workflow.together import Crew, gathered, in_group, refuse_group
 from edgeseg.workflow.ui import Ui
-from edgeseg.workflow.verifying import Verified
 from targets.boards import find_target
 
 
@@ -87,7 +92,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
         if ladder:
             resolved = ctx.folder / "edgeseg.toml"
             made = {one.bundle.bundle.manifest.sha256 for one in verified}
-            held = parity.verify_ladder(
+            held = verify_ladder(
                 ctx.folder, data=None, config=resolved, checkpoint=None, target="host", split=data.eval_split, only=made, ui=ui
             ).passed
             if not held:

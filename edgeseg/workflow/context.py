@@ -17,7 +17,7 @@ from edgeseg.workflow.ui import Ui
 
 if TYPE_CHECKING:
     from edgeseg.training.loop import TrainProgress
-    from edgeseg.workflow.together import Crew
+    from edgeseg.workflow.learn.together import Crew
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 

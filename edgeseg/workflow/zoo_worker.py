@@ -28,7 +28,7 @@ from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import agreement
 from edgeseg.models import Network, build, count_macs, count_parameters, normalise
 from edgeseg.training.evaluate import torch_predictor
-from edgeseg.workflow.bundling import own_answer
+from edgeseg.workflow.bundle.bundling import own_answer
 
 NUM_TESTED: Final = 4
 """Frames, the last of those given, that answers are compared on; the others settle the norms and calibrate int8."""

@@ -12,9 +12,10 @@ from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import FORMATS
 from edgeseg.data.synthetic import write_field
-from edgeseg.workflow import benching, bundles
-from edgeseg.workflow.importing import ImportRequest, import_model
-from edgeseg.workflow.quantizing import quantize_bundle
+from edgeseg.workflow import bundles
+from edgeseg.workflow.bundle.importing import ImportRequest, import_model
+from edgeseg.workflow.compress.quantizing import quantize_bundle
+from edgeseg.workflow.measure import benching
 from edgeseg.workflow.ui import Silent
 from exporters.imported import SOURCES
 from quantization import QUANTIZERS

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import ConfigError
 from edgeseg.data.synthetic import write_field
-from edgeseg.workflow.importing import ImportRequest, import_model
-from edgeseg.workflow.quantizing import quantize_bundle
+from edgeseg.workflow.bundle.importing import ImportRequest, import_model
+from edgeseg.workflow.compress.quantizing import quantize_bundle
 from edgeseg.workflow.ui import Silent
 
 

@@ -20,7 +20,7 @@ from edgeseg.pruning import Pruner, layer_shapes
 from edgeseg.pruning.prune import macs
 from edgeseg.training.checkpoint import CheckpointMeta, load_checkpoint, save_checkpoint
 from edgeseg.training.evaluate import torch_predictor
-from edgeseg.workflow.bundling import own_answer
+from edgeseg.workflow.bundle.bundling import own_answer
 from edgeseg.workflow.zoo_worker import settle
 from exporters import EXPORTERS
 

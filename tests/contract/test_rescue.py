@@ -14,9 +14,9 @@ from torch import nn
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, EdgesegError, TrainingError
 from edgeseg.models import fold
-from edgeseg.workflow.climbing import Climb, Climbed, FineTuned, climb
-from edgeseg.workflow.judging import Limits, judge_by_agreement, judge_by_labels
-from edgeseg.workflow.ladder_words import kept_lines
+from edgeseg.workflow.compress.climbing import Climb, Climbed, FineTuned, climb
+from edgeseg.workflow.compress.judging import Limits, judge_by_agreement, judge_by_labels
+from edgeseg.workflow.compress.ladder_words import kept_lines
 from exporters import EXPORTERS
 from quantization.ladder import Judge, Judged, as_bundle
 

@@ -11,10 +11,12 @@ import pytest
 from chain_tools import write_tiny_project
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.workflow import bundling, chain, learning
-from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow import chain
+from edgeseg.workflow.bundle import bundling
+from edgeseg.workflow.bundle.bundling import SealedBundle
+from edgeseg.workflow.compress.judging import judge_by_labels
 from edgeseg.workflow.context import open_run
-from edgeseg.workflow.judging import judge_by_labels
+from edgeseg.workflow.learn import learning
 from edgeseg.workflow.ui import Silent
 from quantization.ladder import Judge, Judged
 
@@ -87,7 +89,7 @@ def hopeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return worse
 
-    monkeypatch.setattr("edgeseg.workflow.rescue.judge_by_labels", judge)
+    monkeypatch.setattr("edgeseg.workflow.compress.rescue.judge_by_labels", judge)
 
 
 def folders(made: SealedBundle) -> list[str]:
@@ -139,7 +141,7 @@ def test_how_int8_is_made_is_no_part_of_the_float_bundle(quantize: Callable[...,
 def test_a_network_that_cannot_be_fine_tuned_is_told_first_and_has_its_bundle(
     quantize: Callable[..., tuple[SealedBundle, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeseg.workflow.rescue.why_not", lambda _: "no way")
+    monkeypatch.setattr("edgeseg.workflow.compress.rescue.why_not", lambda _: "no way")
     made, lines = quantize("quantize.rescue=qat", "quantize.qat_epochs=2", "goals.miou_drop=0.0", "goals.class_drop=0.0")
     assert lines.index("note: onnx: fine-tuning for int8 is not possible: no way") < next(
         i for i, line in enumerate(lines) if line.startswith("rescue-onnx: done")

@@ -53,7 +53,8 @@ def test_tuned_settings_are_found_used_and_said(
     error = said(capsys, "predict", folder, tmp_path / "a.png", "--out", tmp_path / "out", "--force", code=2)
     assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 2; ")
     assert error.count("\n") == 1
-    monkeypatch.setattr("edgeseg.workflow.tuning.find_settings", lambda *_, **more: pytest.fail("minutes were spent before it was said"))
+    too_late = "minutes were spent before it was said"
+    monkeypatch.setattr("edgeseg.workflow.measure.tuning.find_settings", lambda *_, **more: pytest.fail(too_late))
     error = said(capsys, "tune", folder, "--quick", code=2)
     assert error.startswith(f"edgeseg: {kept}: not a file of tuned settings of schema 2; ")
     kept.unlink()

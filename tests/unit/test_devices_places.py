@@ -12,13 +12,13 @@ import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.core.errors import ConfigError, DeviceError, EdgesegError, MissingExtraError, RuntimeFailure, TargetError
-from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.bundle.bundling import SealedBundle
+from edgeseg.workflow.check.elsewhere import There, verify_there
+from edgeseg.workflow.check.verifying import Verified
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.elsewhere import There, verify_there
 from edgeseg.workflow.places import Place, find_place, open_places
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.ui import Silent
-from edgeseg.workflow.verifying import Verified
 from targets.devices import DEVICES, Device, DeviceOptions, Job, LocalDevice, Progress
 from targets.devices.inventory import load_inventory
 

@@ -10,7 +10,7 @@ import pytest
 from edgeseg.core.errors import DataError
 from edgeseg.core.images import Frame
 from edgeseg.core.instances import InstanceLabel
-from edgeseg.workflow.calibrating import ENOUGH, CalibrationChoice, choose, classes_of, covers_words
+from edgeseg.workflow.compress.calibrating import ENOUGH, CalibrationChoice, choose, classes_of, covers_words
 from quantization.calibration import Look, choose_calibration, choose_covering, covered, look_at
 
 CLASSES = ("ground", "plant", "stone")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import ConfigError
 from edgeseg.models import MODELS, build, fold
-from edgeseg.workflow.qat import why_not
+from edgeseg.workflow.compress.qat import why_not
 from edgeseg.workflow.steps import StepResult
 from quantization.qat import FakeQuantized, check_unfolds, settle, unfold, watched
 from quantization.qat.fake import fake_activations, fake_weights, grid

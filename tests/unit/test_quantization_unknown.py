@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 
 from edgeseg.core.errors import EdgesegError, RuntimeFailure
-from edgeseg.workflow.judging import judge_by_agreement
+from edgeseg.workflow.compress.judging import judge_by_agreement
 from quantization import QUANTIZERS
 
 

@@ -12,8 +12,8 @@ from edgeseg.report.circumstances import Circumstances
 from edgeseg.report.model import ResultRow
 from edgeseg.report.page import render_page
 from edgeseg.report.page_circumstances import circumstances_section
-from edgeseg.workflow.circumstances import circumstances
-from edgeseg.workflow.reporting import _not_available
+from edgeseg.workflow.show.circumstances import circumstances
+from edgeseg.workflow.show.reporting import _not_available
 from targets.telemetry import Column, Trace
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from edgeseg.report.ladder import RUNG_NAMES, ladder_facts
 from edgeseg.report.page_ladder import ladder_section
-from edgeseg.workflow.climbing import RUNGS
-from edgeseg.workflow.ladder_words import kept_lines, unmet_words
+from edgeseg.workflow.compress.climbing import RUNGS
+from edgeseg.workflow.compress.ladder_words import kept_lines, unmet_words
 
 
 def ladder(*, reached: bool = True) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.manifest import Parent
 from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
-from edgeseg.workflow import parity
-from edgeseg.workflow.parity_results import Limit
-from edgeseg.workflow.parity_rungs import Rungs, find_rungs, refuse_alone
+from edgeseg.workflow.parity import ladder
+from edgeseg.workflow.parity.results import Limit
+from edgeseg.workflow.parity.rungs import Rungs, find_rungs, refuse_alone
 from edgeseg.workflow.places import Place
 from edgeseg.workflow.steps import tree_sha256
 from targets.boards import find_target
@@ -118,7 +118,7 @@ CLIPPED = {"onnx": clip_onnx, "openvino": clip_openvino, "tflite": clip_tflite}
 
 
 def torch_tensors(format: str) -> list[tuple[str, np.ndarray]]:
-    from edgeseg.workflow.parity_torch import TorchRung
+    from edgeseg.workflow.parity.torch_rung import TorchRung
 
     rung = TorchRung.__new__(TorchRung)
     rung._net, rung._contract = trained(NAME), CASES[NAME].contract
@@ -187,10 +187,10 @@ def test_bf16_is_blamed_on_the_runtime(checkpoint: Path) -> None:
         pytest.skip("OpenVINO computes in f32 on this processor")
     rungs = Rungs(checkpoint=checkpoint, bundles=(("openvino fp32", exported("openvino", NAME)),))
     frames = frames_of(NAME, 2, first=9000)
-    limits = {**parity.LIMITS, own: parity.LIMITS["fp32"]}
+    limits = {**ladder.LIMITS, own: ladder.LIMITS["fp32"]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "LIMITS", limits)
-        results = parity.climb(rungs, frames, None, target=find_target("host"), arithmetic=own, ui=Quiet())
+        patch.setattr(ladder, "LIMITS", limits)
+        results = ladder.climb(rungs, frames, None, target=find_target("host"), arithmetic=own, ui=Quiet())
     assert [one.name for one in results] == ["torch", "openvino fp32", f"openvino fp32 in {own}"]
     assert results[1].fallen == ()
     assert results[2].fallen
@@ -203,7 +203,7 @@ def test_the_whole_ladder_with_a_fault_on_one_rung(checkpoint: Path, tmp_path: P
     wrong = changed(quantized("onnx", NAME)[0], tmp_path / "b", clip_onnx)
     rungs = Rungs(checkpoint=checkpoint, bundles=(("onnx fp32", exported("onnx", NAME)), ("onnx int8", wrong)), notes=("a note",))
     frames = frames_of(NAME, 3, first=9000)
-    results = parity.climb(rungs, frames, None, target=find_target("host"), arithmetic="f32", ui=Quiet())
+    results = ladder.climb(rungs, frames, None, target=find_target("host"), arithmetic="f32", ui=Quiet())
     assert [one.name for one in results] == ["torch", "onnx fp32", "onnx int8"]
     exact, int8 = results[1], results[2]
     assert exact.agreement is not None
@@ -215,7 +215,7 @@ def test_the_whole_ladder_with_a_fault_on_one_rung(checkpoint: Path, tmp_path: P
     assert int8.fallen
     assert int8.blame is not None
     assert "range clipped" in int8.blame.words
-    lines = parity.ladder_lines(results, rungs.notes)
+    lines = ladder.ladder_lines(results, rungs.notes)
     assert any("FELL OFF" in line for line in lines)
     assert any("first to diverge: Add #" in line for line in lines)
     assert lines[-1] == "note: a note"
@@ -228,13 +228,13 @@ def test_a_device_is_the_highest_rung(checkpoint: Path) -> None:
     bundle, frames = quantized("onnx", NAME)[0], frames_of(NAME, 3, first=9000)
     rungs = Rungs(checkpoint=checkpoint, bundles=(("onnx fp32", exported("onnx", NAME)), ("onnx int8", bundle)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "LIMITS", {**parity.LIMITS, "int8": Limit(agreement=1.1, sqnr_db=0.0)})
-        results = parity.climb(rungs, frames, None, target=find_target("host"), arithmetic="f32", there=there, ui=Quiet())
+        patch.setattr(ladder, "LIMITS", {**ladder.LIMITS, "int8": Limit(agreement=1.1, sqnr_db=0.0)})
+        results = ladder.climb(rungs, frames, None, target=find_target("host"), arithmetic="f32", there=there, ui=Quiet())
     assert [one.name for one in results] == ["torch", "onnx fp32", "onnx int8", "onnx int8 on local"]
     device = results[-1]
     assert (device.agreement, device.compared_with, device.logit_sqnr_db) == (1.0, "onnx int8", None)
     assert device.fallen == ("pixel agreement below 110.0%",)
-    lines = parity.ladder_lines(results, ())
+    lines = ladder.ladder_lines(results, ())
     assert lines[-1] == "  first to diverge: nothing to look at: the same file answers otherwise on local"
     assert f"{there.machine.cpu})" in lines[-3]
 
@@ -278,12 +278,12 @@ def test_another_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None
 
 
 def test_every_arithmetic_has_a_limit() -> None:
-    assert {one for one in PRECISION_HINTS if one != "f32"} <= set(parity.LIMITS)
+    assert {one for one in PRECISION_HINTS if one != "f32"} <= set(ladder.LIMITS)
 
 
 def test_what_is_neither_a_bundle_nor_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"is no bundle .* and no run"):
-        parity.verify_ladder(tmp_path, data=None, config=None, checkpoint=None, target="host", ui=Quiet())
+        ladder.verify_ladder(tmp_path, data=None, config=None, checkpoint=None, target="host", ui=Quiet())
 
 
 def test_measures_of_distance() -> None:
@@ -314,8 +314,8 @@ def test_what_only_the_ladder_understands_is_refused_without_it(tmp_path: Path) 
 def test_ladders_that_are_kept_are_read_back_by_bundle(tmp_path: Path) -> None:
     from edgeseg.core.files import write_json
 
-    assert parity.climbed_ladders(tmp_path, {"a"}) == []
-    (tmp_path / parity.FILE).write_text("torn {")
-    assert parity.climbed_ladders(tmp_path, {"a"}) == []
-    write_json(tmp_path / parity.FILE, {"ladders": [{"bundle_sha256": "a"}, {"bundle_sha256": "b"}]})
-    assert parity.climbed_ladders(tmp_path, {"a"}) == [{"bundle_sha256": "a"}]
+    assert ladder.climbed_ladders(tmp_path, {"a"}) == []
+    (tmp_path / ladder.FILE).write_text("torn {")
+    assert ladder.climbed_ladders(tmp_path, {"a"}) == []
+    write_json(tmp_path / ladder.FILE, {"ladders": [{"bundle_sha256": "a"}, {"bundle_sha256": "b"}]})
+    assert ladder.climbed_ladders(tmp_path, {"a"}) == [{"bundle_sha256": "a"}]

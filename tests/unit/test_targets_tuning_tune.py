@@ -19,7 +19,7 @@ from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, InputMissingError, RuntimeFailure, TargetError
-from edgeseg.workflow.tuning import result_lines
+from edgeseg.workflow.measure.tuning import result_lines
 from targets.boards import Plan, plan
 from targets.devices import Job, LocalDevice
 from targets.measure.jobs.tune import TURN_CALLS, _times

@@ -21,7 +21,7 @@ from edgeseg.models.outputs import Outputs
 from edgeseg.training.distill import DISTILLERS, frozen, taught_loss
 from edgeseg.training.ranks import SINGLE, Ranks
 from edgeseg.training.task import SemanticTask, TaskContext
-from edgeseg.workflow.teaching import learning_values, load_teacher, teacher_sha256
+from edgeseg.workflow.learn.teaching import learning_values, load_teacher, teacher_sha256
 
 T = 3.0
 

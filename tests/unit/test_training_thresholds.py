@@ -139,8 +139,8 @@ def test_the_step_is_done_once_a_checkpoint_and_only_where_asked_for(tmp_path: P
 
     from edgeseg.models import build
     from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
-    from edgeseg.workflow import learning
     from edgeseg.workflow.context import open_run
+    from edgeseg.workflow.learn import learning
     from edgeseg.workflow.steps import StepResult
     from edgeseg.workflow.ui import Silent
 

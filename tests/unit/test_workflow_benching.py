@@ -12,8 +12,8 @@ import pytest
 from tiny_models import tiny_bundle
 
 from edgeseg.core.errors import ConfigError, RuntimeFailure, TargetError
-from edgeseg.workflow import benching
-from edgeseg.workflow.benching import Against, BenchRequest, Scenarios, bench, versus
+from edgeseg.workflow.measure import benching
+from edgeseg.workflow.measure.benching import Against, BenchRequest, Scenarios, bench, versus
 from edgeseg.workflow.places import HERE
 from edgeseg.workflow.ui import Silent
 from targets.boards import plan

@@ -19,9 +19,10 @@ from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import patient_lock
 from edgeseg.core.manifest import Reference
 from edgeseg.data.dataset import load_dataset
-from edgeseg.workflow import benching, bundles
+from edgeseg.workflow import bundles
+from edgeseg.workflow.bundle.labelled import load_labelled
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.labelled import load_labelled
+from edgeseg.workflow.measure import benching
 from edgeseg.workflow.ui import Silent
 from targets.runtimes import Session, open_session
 

@@ -10,7 +10,8 @@ from chain_tools import write_tiny_project
 
 from edgeseg.core.errors import DataError
 from edgeseg.core.images import read_frame, write_frame
-from edgeseg.workflow import chain, learning
+from edgeseg.workflow import chain
+from edgeseg.workflow.learn import learning
 from edgeseg.workflow.ui import Silent
 
 

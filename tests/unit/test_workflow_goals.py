@@ -13,8 +13,8 @@ from edgeseg.core.errors import goals_exit_code
 from edgeseg.report.model import ResultRow
 from edgeseg.report.recommend import mark
 from edgeseg.report.words import verdict_word
-from edgeseg.workflow.goals import judge_rows
-from edgeseg.workflow.measuring import gain_words
+from edgeseg.workflow.measure.measuring import gain_words
+from edgeseg.workflow.show.goals import judge_rows
 from targets.judging import Finding, judge_accuracy
 
 ROW = ResultRow(

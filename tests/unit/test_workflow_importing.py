@@ -18,11 +18,11 @@ from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import BundleError, ConfigError, EdgesegError, InputMissingError
 from edgeseg.core.vendors import quiet
 from edgeseg.data.synthetic import write_field
-from edgeseg.workflow import climbing, quantizing
-from edgeseg.workflow.climbing import Climbed
-from edgeseg.workflow.import_options import request_of
-from edgeseg.workflow.importing import ImportRequest, import_model
-from edgeseg.workflow.quantizing import quantize_bundle
+from edgeseg.workflow.bundle.import_options import request_of
+from edgeseg.workflow.bundle.importing import ImportRequest, import_model
+from edgeseg.workflow.compress import climbing, quantizing
+from edgeseg.workflow.compress.climbing import Climbed
+from edgeseg.workflow.compress.quantizing import quantize_bundle
 from edgeseg.workflow.ui import Silent
 from targets.runtimes import RuntimeOptions, open_session
 

@@ -17,7 +17,7 @@ from edgeseg.models import MODELS
 from edgeseg.report.model import ObjectPicture, ResultRow
 from edgeseg.workflow import bundles
 from edgeseg.workflow.chain import check_task
-from edgeseg.workflow.learning import contract_of
+from edgeseg.workflow.learn.learning import contract_of
 from edgeseg.workflow.ui import Silent
 
 

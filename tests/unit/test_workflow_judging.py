@@ -10,7 +10,7 @@ import tiny_models
 
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import DataError
-from edgeseg.workflow.judging import MOST_HELD_BACK, Limits, hold_back, judge_by_agreement, judge_by_labels, judged_on, limits_of
+from edgeseg.workflow.compress.judging import MOST_HELD_BACK, Limits, hold_back, judge_by_agreement, judge_by_labels, judged_on, limits_of
 from quantization.ladder import Judged
 
 IDS = [f"frame{index:03}" for index in range(100)]

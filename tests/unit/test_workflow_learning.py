@@ -15,10 +15,11 @@ from edgeseg.core.errors import ConfigError, InputMissingError, MissingExtraErro
 from edgeseg.core.files import read_json
 from edgeseg.models.encoders import build_encoder
 from edgeseg.training.ranks import Ranks
-from edgeseg.workflow import chain, learning
+from edgeseg.workflow import chain
 from edgeseg.workflow.context import open_run
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.learn.together import Crew
 from edgeseg.workflow.steps import StepResult
-from edgeseg.workflow.together import Crew
 from edgeseg.workflow.ui import Silent
 
 ONLY_EXPORT = frozenset({"check", "export"})

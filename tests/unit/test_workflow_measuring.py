@@ -10,9 +10,10 @@ import pytest
 from chain_tools import write_tiny_project
 from tiny_models import tiny_bundle
 
-from edgeseg.workflow import learning, measuring
-from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.bundle.bundling import SealedBundle
 from edgeseg.workflow.context import open_run
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.measure import measuring
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.ui import Silent
 from targets.measure.result import MEASURING

@@ -12,7 +12,7 @@ from edgeseg.core.errors import ConfigError
 from edgeseg.core.images import read_class_map
 from edgeseg.data.dataset import photographs
 from edgeseg.data.synthetic import write_field
-from edgeseg.workflow.pictures import open_pictures, spread
+from edgeseg.workflow.bundle.pictures import open_pictures, spread
 
 
 @pytest.mark.parametrize(("total", "wanted", "expected"), [

@@ -17,13 +17,14 @@ from edgeseg.core.files import read_json
 from edgeseg.models import build
 from edgeseg.pruning import LayerShape, Pruner
 from edgeseg.pruning.prune import macs
-from edgeseg.workflow import learning, measuring
+from edgeseg.workflow.compress.latency_table import Axes, LatencyTable, axes_of, measure_table, point_name
+from edgeseg.workflow.compress.network_latency import NetworkTimer, precision_of
+from edgeseg.workflow.compress.pruning import epochs_of, prune
+from edgeseg.workflow.compress.pruning_latency import LatencyGoal, cut_to
 from edgeseg.workflow.context import open_run
-from edgeseg.workflow.latency_table import Axes, LatencyTable, axes_of, measure_table, point_name
-from edgeseg.workflow.measuring import gain_words, method_words, pruning_gain
-from edgeseg.workflow.network_latency import NetworkTimer, precision_of
-from edgeseg.workflow.pruning import epochs_of, prune
-from edgeseg.workflow.pruning_latency import LatencyGoal, cut_to
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.measure import measuring
+from edgeseg.workflow.measure.measuring import gain_words, method_words, pruning_gain
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.ui import Silent
 from targets.boards import plan

@@ -13,9 +13,9 @@ from edgeseg.core.errors import TrainingError
 from edgeseg.core.files import read_json
 from edgeseg.models import fold
 from edgeseg.training.checkpoint import load_checkpoint
-from edgeseg.workflow import learning
+from edgeseg.workflow.compress.qat import quantization_aware
 from edgeseg.workflow.context import open_run
-from edgeseg.workflow.qat import quantization_aware
+from edgeseg.workflow.learn import learning
 from edgeseg.workflow.steps import StepResult
 from edgeseg.workflow.ui import Silent
 from quantization.carry import load_ranges

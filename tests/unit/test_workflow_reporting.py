@@ -13,7 +13,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.config import parse_config
 from edgeseg.core.files import write_json
 from edgeseg.core.images import ClassMap, Frame
-from edgeseg.workflow import reporting
+from edgeseg.workflow.show import reporting
 from targets.runtimes import RuntimeOptions
 
 

@@ -13,11 +13,11 @@ from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import sha256_file
 from edgeseg.core.images import write_frame
 from edgeseg.data.dataset import Dataset, Sample
-from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.bundle.bundling import SealedBundle
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.learn.learning import RunData
+from edgeseg.workflow.measure.run_tuning import tuned_plan
 from edgeseg.workflow.places import HERE
-from edgeseg.workflow.run_tuning import tuned_plan
 from edgeseg.workflow.steps import StepResult, Steps
 from edgeseg.workflow.ui import Silent
 from targets.boards import Plan, find_target

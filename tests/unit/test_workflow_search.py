@@ -21,7 +21,7 @@ from edgeseg.core.files import is_locked, lock, patient_lock
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.synthetic import write_field
 from edgeseg.workflow.bundles import Outcome
-from edgeseg.workflow.learning import RunData
+from edgeseg.workflow.learn.learning import RunData
 from edgeseg.workflow.search import command, speed
 from edgeseg.workflow.search import worker as loop
 from edgeseg.workflow.search.front import Limits, Value, choose, nearest, pareto, shortfall

@@ -9,7 +9,7 @@ import pytest
 
 from edgeseg.core.errors import ConfigError
 from edgeseg.training.ranks import Ranks
-from edgeseg.workflow.together import Crew, has_checkpoint, launch
+from edgeseg.workflow.learn.together import Crew, has_checkpoint, launch
 from edgeseg.workflow.ui import Silent
 
 

@@ -18,11 +18,11 @@ from edgeseg.core.config import Config, load_config
 from edgeseg.core.errors import BusyError, ConfigError
 from edgeseg.core.files import is_locked, patient_lock, sweep_temporaries
 from edgeseg.core.lazy import require
-from edgeseg.workflow import learning
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.context import RunContext, run_folder
-from edgeseg.workflow.learning import contract_of
-from edgeseg.workflow.measuring import frame_files
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.learn.learning import contract_of
+from edgeseg.workflow.measure.measuring import frame_files
 from edgeseg.workflow.search.front import Limits
 from edgeseg.workflow.search.journal import open_study
 from edgeseg.workflow.search.results import best_path, check_best, conclude

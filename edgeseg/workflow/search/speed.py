@@ -20,10 +20,10 @@ from edgeseg.core.errors import TargetError
 from edgeseg.core.files import atomic_folder, patient_lock, read_json, write_json
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract
-from edgeseg.workflow.bundling import EXPORT_TOOLS, QUANTIZE_TOOLS, own_answer
-from edgeseg.workflow.learning import RunData, contract_of
-from edgeseg.workflow.pictures import spread
-from edgeseg.workflow.reference import model_inputs
+from edgeseg.workflow.bundle.bundling import EXPORT_TOOLS, QUANTIZE_TOOLS, own_answer
+from edgeseg.workflow.bundle.pictures import spread
+from edgeseg.workflow.learn.learning import RunData, contract_of
+from edgeseg.workflow.learn.reference import model_inputs
 from edgeseg.workflow.steps import Steps, tools
 from edgeseg.workflow.ui import Ui
 from targets.boards import Plan, find_target, measured_on, plan

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeseg.core.config import Config
 from edgeseg.core.files import patient_lock, sweep_temporaries, write_text
-from edgeseg.workflow import bundling, learning, verifying
-from edgeseg.workflow.bundling import SealedBundle
+from edgeseg.workflow.bundle import bundling
+from edgeseg.workflow.bundle.bundling import SealedBundle
+from edgeseg.workflow.check import verifying
+from edgeseg.workflow.compress.pruning import prune
 from edgeseg.workflow.context import RunContext
-from edgeseg.workflow.learning import RunData
-from edgeseg.workflow.pruning import prune
-from edgeseg.workflow.reference import evaluate_float
+from edgeseg.workflow.learn import learning
+from edgeseg.workflow.learn.learning import RunData
+from edgeseg.workflow.learn.reference import evaluate_float
 from edgeseg.workflow.search.front import Limits, Value
 from edgeseg.workflow.search.space import Point, trial_config
 from edgeseg.workflow.search.speed import Place, Speed, Stopwatch, tools_of, untrained

@@ -1,0 +1,1 @@
+"""From labelled images to the float checkpoint, and what that checkpoint answers."""
