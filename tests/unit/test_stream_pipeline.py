@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from waiting_tools import comes_true
 
 from targets.stream.pipeline import Pipeline
 
@@ -26,12 +27,7 @@ OWN_THREADS = ("edgeseg-worker", "edgeseg-feed", "edgeseg-infer")
 
 
 def no_thread_is_left() -> bool:
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        if not any(thread.name.startswith(OWN_THREADS) for thread in threading.enumerate()):
-            return True
-        time.sleep(0.01)
-    return False
+    return comes_true(lambda: not any(thread.name.startswith(OWN_THREADS) for thread in threading.enumerate()))
 
 
 def test_results_come_in_order_though_workers_overtake_each_other() -> None:

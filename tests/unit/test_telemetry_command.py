@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from waiting_tools import comes_true, has_ended, runs
 
 from edgeseg.core.errors import ConfigError
 from targets.boards import find_target
@@ -49,7 +50,7 @@ def refused(command: str) -> str:
 def test_watts_a_line_become_energy() -> None:
     recorder = Recorder([power_command("sh -c 'while :; do echo 4.5; echo \"5.5 W\"; sleep 0.01; done'"), "memory"], period_s=0.05)
     recorder.start()
-    time.sleep(0.3)
+    assert comes_true(lambda: _fresh(recorder) >= 5)
     trace = recorder.stop()
     assert trace.sensors["power-command"] == ("meter_w",)
     assert all(value is not None and 4.5 <= value <= 5.5 for value in trace.values["meter_w"])
@@ -73,9 +74,16 @@ def test_a_reading_is_the_mean_of_the_lines_since_the_last_one(tmp_path: Path) -
     os.close(end)
 
 
+def _fresh(recorder: Recorder) -> int:
+    """How many new readings of the meter it has by now."""
+    sampler = recorder._sampler
+    assert sampler is not None
+    return len(sampler._times_s) - len(sampler._held.get("meter_w", []))
+
+
 def _failure(probe: Probe) -> str:
-    """Read until that fails (at most 10 s); give the reason."""
-    until = time.monotonic() + 10
+    """Read until that fails (at most 60 s); give the reason."""
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
             probe.read()
@@ -86,8 +94,8 @@ def _failure(probe: Probe) -> str:
 
 
 def _until(probe: Probe, value: float) -> float:
-    """Read until the lines written have gone through the pipe (at most 5 s)."""
-    until = time.monotonic() + 5
+    """Read until the lines written have gone through the pipe (at most 60 s)."""
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         got = probe.read()["meter_w"]
         if got == value:
@@ -109,7 +117,7 @@ def test_a_meter_on_the_network_is_a_command_too() -> None:
         thread.start()
         probe = opened(python(f"import socket, time\n"
                               f"for line in socket.create_connection(('127.0.0.1', {port})).makefile():\n    print(line, end='')\n"
-                              f"time.sleep(30)"))
+                              f"time.sleep(600)"))
         assert probe.read() == {"meter_w": 7.25}
         probe.close()
         thread.join()
@@ -123,9 +131,9 @@ def test_a_meter_that_ends_has_no_more_answers() -> None:
 
 
 def test_a_meter_that_falls_silent_becomes_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOLD_S", 0.05)
-    probe = opened("sh -c 'echo 4; exec sleep 30'")
+    probe = opened("sh -c 'echo 4; exec sleep 600'")
     assert probe.read() == {"meter_w": 4.0}
+    monkeypatch.setattr(module, "HOLD_S", 0.05)
     time.sleep(0.1)
     with pytest.raises(ValueError, match="printed nothing for"):
         probe.read()
@@ -140,20 +148,22 @@ def test_commands_that_are_no_meters_are_refused_and_nothing_else_is_taken(monke
     assert "printed no number within" in refused("sleep 30")
 
 
-def test_nonsense_between_the_numbers_is_a_gap_with_its_text() -> None:
-    probe = opened("sh -c 'echo 4; sleep 0.2; echo error 7; exec sleep 30'")
+def test_nonsense_between_the_numbers_is_a_gap_with_its_text(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    probe = opened(f"sh -c 'echo 4; while [ ! -e {shlex.quote(str(go))} ]; do sleep 0.02; done; echo error 7; exec sleep 600'")
     assert probe.read() == {"meter_w": 4.0}
+    go.touch()
     assert _failure(probe) == "it printed 'error 7', not watts"
     probe.close()
 
 
 def test_no_meter_is_left_behind() -> None:
     probe = opened(python("import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-                          "print(os.getpid(), flush=True)\ntime.sleep(60)"))
+                          "print(os.getpid(), flush=True)\ntime.sleep(600)"))
     pid = int(probe.read()["meter_w"])
     assert os.getsid(pid) == os.getsid(0), "the terminal's: what sudo was allowed holds"
     probe.close()
-    assert _ended(pid), "one that ignores SIGTERM is killed"
+    assert has_ended(pid), "one that ignores SIGTERM is killed"
 
 
 def test_a_meter_that_talks_on_stderr_goes_on() -> None:
@@ -165,24 +175,25 @@ def test_a_meter_that_talks_on_stderr_goes_on() -> None:
 
 def test_what_a_meter_started_ends_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    probe = opened(f"sh -c 'sleep 77 & echo $! > {shlex.quote(str(note))}; echo 4; wait'")
-    assert _lives(int(note.read_text(encoding="utf-8")))
+    probe = opened(f"sh -c 'sleep 600 & echo $! > {shlex.quote(str(note))}; echo 4; wait'")
+    assert runs(int(note.read_text(encoding="utf-8")))
     probe.close()
-    assert _ended(int(note.read_text(encoding="utf-8")))
+    assert has_ended(int(note.read_text(encoding="utf-8")))
 
 
 def test_a_meter_is_started_once_and_measures_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "LOOK_S", {True: 0.1})
     monkeypatch.setattr(surroundings, "REST_S", {True: 0.3})
-    starts, busy = tmp_path / "starts", tmp_path / "busy"
-    meter = python(f"import os, time\nopen({str(starts)!r}, 'a').write('x')\nwhile True:\n"
-                   f"    print(15 if os.path.exists({str(busy)!r}) else 5, flush=True)\n    time.sleep(0.01)")
+    starts, busy, noticed = tmp_path / "starts", tmp_path / "busy", tmp_path / "noticed"
+    meter = python(f"import os, time\nopen({str(starts)!r}, 'a').write('x')\nwhile not os.path.exists({str(busy)!r}):\n"
+                   f"    print(5, flush=True)\n    time.sleep(0.01)\nprint(15, flush=True)\nopen({str(noticed)!r}, 'w').close()\n"
+                   f"while True:\n    print(15, flush=True)\n    time.sleep(0.01)")
     with closing(surroundings.Watch(find_target("host"), time.perf_counter_ns, True, meter, period_s=0.05)) as watch:
         seen = watch.rest()
         busy.touch()
-        time.sleep(0.3)
+        assert comes_true(noticed.exists)
         with watch.around(seen):
-            time.sleep(1.5)
+            assert comes_true(lambda: _fresh(watch.recorder) >= 30)
     assert starts.read_text(encoding="utf-8") == "x"
     found = seen.facts([10**8] * 10)
     assert found["energy"] is not None, found["energy_absent"]
@@ -201,9 +212,12 @@ def test_a_kept_meter_says_nothing_of_the_time_nobody_read(tmp_path: Path, monke
     first.close()
     go.touch()
     pipe, waiting = kept._probe._out, array("i", [0])  # type: ignore[union-attr]
-    while waiting[0] < 50_000:
-        time.sleep(0.01)
+
+    def is_full() -> bool:
         fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        return waiting[0] >= 50_000
+
+    assert comes_true(is_full)
     again = kept.sensor.open(ROOT)
     assert not isinstance(again, Absent)
     again.read()
@@ -230,36 +244,17 @@ time.sleep(600)
     assert measuring.stdout.readline() == b"open\n"
     pids = _pids(note)
     assert len(pids) == 2
-    assert all(map(_lives, pids))
+    assert all(map(runs, pids))
     kill(measuring.pid, signal.SIGKILL)
     measuring.wait()
     measuring.stdout.close()
-    assert all(map(_ended, pids))
+    assert all(map(has_ended, pids))
 
 
 def _pids(note: Path) -> list[int]:
-    """Wait until the numbers are written (at most 10 s)."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        if note.exists() and note.read_text(encoding="utf-8").endswith("\n"):
-            return [int(word) for word in note.read_text(encoding="utf-8").split()]
-        time.sleep(0.02)
-    return []
-
-
-def _ended(pid: int) -> bool:
-    """Wait until it has (at most 10 s)."""
-    until = time.monotonic() + 10
-    while _lives(pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not _lives(pid)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    """Wait until the numbers are written."""
+    assert comes_true(lambda: note.exists() and note.read_text(encoding="utf-8").endswith("\n"))
+    return [int(word) for word in note.read_text(encoding="utf-8").split()]
 
 
 @pytest.mark.parametrize("command", ["", "   ", "echo 'unfinished"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from waiting_tools import comes_true
 
 from targets.telemetry import Absent, Column, Energy, FrameEnergy, Gap, Recorder, Sensor, Trace, energy, energy_per_frame, measure_idle
 
@@ -99,14 +100,15 @@ def test_frames_without_an_answer() -> None:
         assert word in found.why
 
 
-def stepping(busy: list[bool]) -> Sensor:
-    """15 W while `busy` holds something, else 5 W."""
+def stepping(busy: list[bool], asked: list[bool]) -> Sensor:
+    """15 W while `busy` holds something, else 5 W; `asked` gets an entry each time it has been asked."""
 
     class Power:
         columns = (WHOLE,)
 
         def read(self) -> dict[str, float]:
-            return {"VDD_IN_w": 15.0 if busy else 5.0}
+            asked.append(bool(busy))
+            return {"VDD_IN_w": 15.0 if asked[-1] else 5.0}
 
         def close(self) -> None:
             pass
@@ -117,14 +119,15 @@ def stepping(busy: list[bool]) -> Sensor:
 def test_what_was_drawn_before_and_after_the_loop_is_not_in_it() -> None:
     """The first sample of a recorder is taken before the loop and the last one after it."""
     busy: list[bool] = []
-    recorder = Recorder([stepping(busy)], period_s=0.02)
+    asked: list[bool] = []
+    recorder = Recorder([stepping(busy, asked)], period_s=0.02)
     idle = measure_idle(recorder, 0.1)
     recorder.start()
     busy.append(True)
     start_ns = time.perf_counter_ns()
-    time.sleep(0.8)
-    end_ns = time.perf_counter_ns()
-    time.sleep(0.05)  # a sample that was begun before the end reads after it
+    assert comes_true(lambda: sum(asked) >= 30)
+    end_ns, by_then = time.perf_counter_ns(), len(asked)
+    assert comes_true(lambda: len(asked) >= by_then + 2)  # a sample that was begun before the end reads after it
     busy.clear()
     trace = recorder.stop()
     assert (trace.values["VDD_IN_w"][0], trace.values["VDD_IN_w"][-1]) == (5.0, 5.0)
