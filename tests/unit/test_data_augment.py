@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,15 +111,24 @@ def test_hue_keeps_luma_and_turns_green_towards_red_or_blue() -> None:
     np.testing.assert_allclose(full_turn, np.eye(3, 4), atol=1e-9)
 
 
+def least_s(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):
+        start = time.thread_time()
+        call()
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
 def test_a_default_crop_is_cheap() -> None:
     frame = np.random.default_rng(0).integers(0, 255, (360, 480, 3), dtype=np.uint8)
     label = np.zeros((360, 480), dtype=np.uint8)
-    times = []
-    for number in range(30):
-        start = time.process_time()
-        augment(frame, label, crop_hw=(256, 320), section=AugmentSection(), rng=rng(number))
-        times.append(time.process_time() - start)
-    assert sorted(times)[15] < 6e-3
+    picture = Image.fromarray(frame)
+    crops, resizes = [], []
+    for number in range(21):  # the least of three each: a busy machine makes any of them longer
+        crops.append(least_s(lambda number=number: augment(frame, label, crop_hw=(256, 320), section=AugmentSection(), rng=rng(number))))
+        resizes.append(least_s(lambda: picture.resize((320, 256), Image.Resampling.BICUBIC)))
+    assert sorted(crops)[10] < 3 * sorted(resizes)[10]  # about as long as Pillow takes to resize alone
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +191,9 @@ def test_epoch_order_is_a_permutation() -> None:
 def test_a_consumer_that_stops_early_leaves_no_thread(store: FrameStore) -> None:
     import threading
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stream = batches(store, seed=0, epoch=0, batch_size=1, crop_hw=(32, 40), section=STILL, model_hw=(60, 75), resize="stretch",
                      num_workers=2)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before

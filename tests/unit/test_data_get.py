@@ -84,7 +84,7 @@ def site() -> Iterator[Site]:
 
 
 def fetch(site: Site, folder: Path, **options: object) -> Path:
-    return download(site.url, folder / "set.zip", sleep=lambda _: None, stall_s=1.0, **options)  # type: ignore[arg-type]
+    return download(site.url, folder / "set.zip", **{"sleep": lambda _: None, "stall_s": 60.0, **options})  # type: ignore[arg-type]
 
 
 def test_whole(site: Site, tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_a_stall_is_given_up_and_tried_again(site: Site, tmp_path: Path) -> None
     def stall(number: int, handler: BaseHTTPRequestHandler) -> bool:
         if number == 1:
             send(handler, site, stop=10_000)
-            release.wait(10)
+            release.wait(60)
             return True
         return False
 
     site.behave = stall
     try:
-        assert fetch(site, tmp_path).read_bytes() == PAYLOAD
+        assert fetch(site, tmp_path, stall_s=4.0).read_bytes() == PAYLOAD
     finally:
         release.set()
     assert site.seen == [None, "bytes=10000-"]
@@ -248,7 +248,7 @@ def source(site: Site, tmp_path: Path) -> Source:
 
 
 def get(source: Source, out: Path, *, accept: bool = True) -> Path:
-    return get_dataset("isbi2012", out, accept_license=accept, source=source, stall_s=1.0, sleep=lambda _: None)
+    return get_dataset("isbi2012", out, accept_license=accept, source=source, stall_s=60.0, sleep=lambda _: None)
 
 
 def test_leaves_a_data_set_that_loads(source: Source, tmp_path: Path) -> None:

@@ -59,12 +59,16 @@ def test_colour_baseline_finds_what_colour_can_tell() -> None:
 
 
 def test_a_frame_is_drawn_quickly() -> None:
-    times = []
-    for index in range(12):
-        start = time.process_time()
-        draw_field(seed=0, split="train", index=index)
-        times.append(time.process_time() - start)
-    assert sorted(times)[6] < 0.08  # about 0.02 when the machine is idle
+    def seconds(index: int) -> float:
+        """The least of three: a busy machine makes any of them longer."""
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            draw_field(seed=0, split="train", index=index)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    assert sorted(map(seconds, range(9)))[4] < 0.08  # about 0.02 when the machine is idle
 
 
 def test_only_its_own_folders_are_replaced(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +135,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("out")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with reserved_port() as port:
+        two_processes(port, paths, root, out)
+    return torch.load(out / "found.pt"), out
+
+
+@contextmanager
+def reserved_port() -> Iterator[str]:
+    """A port that nobody else is given; who asks for it by number and may share it, as PyTorch's store, can listen there."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield str(reserved.getsockname()[1])
+
+
+def two_processes(port: str, paths: str, root: Path, out: Path) -> None:
     processes = []
     for rank in range(2):
         environment = {**os.environ, "PYTHONPATH": paths, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
@@ -144,9 +158,8 @@ def found(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
         command = [sys.executable, "-c", "import test_training_ranks as t; t.child()", str(root), str(out)]
         processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in processes:
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=500)
         assert process.returncode == 0, stderr
-    return torch.load(out / "found.pt"), out
 
 
 def test_a_step_of_two_processes_is_the_step_of_one(root: Path, found: tuple[dict[str, Any], Path]) -> None:
