@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+from edgeseg.core.stats import ABOVE_0
 from targets import machine_state as state
 
 NOT_AVAILABLE: Final = state.NOT_AVAILABLE
@@ -32,7 +33,7 @@ class Machine:
     arch: str
     board: str
     """Model of the board from the device tree, else of the computer from DMI."""
-    cores: int
+    cores: Annotated[int, ABOVE_0]
     """Processors this process may use (its affinity), not those that exist."""
     cores_total: int
     memory_bytes: int | None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from edgeseg.core.early_stopping import early_stopping
 
@@ -22,6 +21,10 @@ def nearest_rank(values: Sequence[float], percent: float) -> float:
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
+ABOVE_0: Final = "above 0"
+"""Said of a number that others are divided by, in the type of a field: `Annotated[float, ABOVE_0]`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatencyStats:
     """Times of single frames, in milliseconds."""
@@ -33,7 +36,7 @@ class LatencyStats:
     """Nearest-rank 90th percentile; never interpolated."""
     p99_ms: float
     max_ms: float
-    fps: float
+    fps: Annotated[float, ABOVE_0]
     """Frames per second of the measured loop: frames divided by the sum of their times."""
     p90_early_stopping_ms: float | None = None
     """MLPerf's estimate of p90, which is not too small with 99 % confidence; `None` = fewer than 64 frames, or not evaluated."""
@@ -104,6 +107,8 @@ def student_quantile(degrees: int, percent: float = 50 + 50 * CONFIDENCE) -> flo
         return math.tan(math.pi * (p - 0.5))
     if degrees == 2:
         return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    from statistics import NormalDist  # not loaded by who runs a bundle
+
     z = NormalDist().inv_cdf(p)
     terms = ((z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384)
     return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
@@ -117,4 +122,6 @@ def small_sample_factor(num_frames: int) -> float:
     Raises:
         ValueError: fewer than two frames.
     """
+    from statistics import NormalDist
+
     return student_quantile(num_frames - 1) / NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * math.sqrt(num_frames / (num_frames - 1))

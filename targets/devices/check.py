@@ -13,7 +13,7 @@ from targets.devices import Device, Job, Progress
 from targets.devices.address import parse_ssh
 from targets.devices.inventory import Entry
 from targets.devices.probe import BoardFacts, ask, refuse_what_cannot
-from targets.devices.words import nonsense
+from targets.devices.received import received
 from targets.machine import Machine
 from targets.telemetry.describe import SensorStatus
 
@@ -53,14 +53,6 @@ class Site:
         sensors = [status.to_json() for status in self.sensors]
         return {**asdict(self), "machine": self.machine.to_json(), "ways": sorted(self.ways), "sensors": sensors}
 
-    @classmethod
-    def from_worker(cls, raw: Mapping[str, Any]) -> Site:
-        """Rebuild from what the job gave."""
-        ways = frozenset((format, runtime, provider) for format, runtime, provider in raw["ways"])
-        sensors = tuple(SensorStatus(**status) for status in raw["sensors"])
-        machine = Machine(**raw["machine"])
-        return cls(**{**raw, "machine": machine, "ways": ways, "targets": tuple(raw["targets"]), "sensors": sensors})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
@@ -84,10 +76,7 @@ def describe(device: Device, on_progress: Progress) -> Site:
     """
     job = Job({"job": "describe"})
     raw = device.run(job, what=f"looking at {device.name}", timeout_s=_DESCRIBE_S, on_progress=on_progress)
-    try:
-        return Site.from_worker(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise nonsense(device.name, "no description of itself") from error
+    return received(Site, raw, device.name)
 
 
 def check(entry: Entry, on_progress: Progress) -> Checked:

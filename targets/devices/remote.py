@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import DeviceError, EdgesegError, require_path
@@ -15,7 +16,8 @@ from edgeseg.core.instances import Answer, read_instances
 from edgeseg.core.manifest import Manifest
 from targets.boards import MeasuredOn, Plan, Target, Wishes, find_target
 from targets.devices.base import Device, Job, Progress
-from targets.devices.words import field, nonsense, plain
+from targets.devices.received import received
+from targets.devices.words import nonsense, plain
 from targets.machine import Machine
 from targets.measure.bench import side
 
@@ -23,17 +25,26 @@ TIMEOUT_S: Final = 4 * 3600.0
 _OUT: Final = "answers"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Answered:
+    """The result of job `answer`."""
+
+    num_answers: int
+    runtime: str
+    settings: Mapping[str, str]
+    versions: Mapping[str, str]
+    machine: Machine
+    measured_on: MeasuredOn
+
+
 class GivenAnswers:
     """A `Session` that says again, one by one and in the same order, what the device said: of the frames, then of the golden frames."""
 
-    def __init__(self, folder: Path, raw: Mapping[str, Any], manifest: Manifest, device: str) -> None:
-        """Take the files of `folder` as job `answer` wrote them, for a bundle of `manifest`; `raw` = its result."""
+    def __init__(self, folder: Path, said: _Answered, manifest: Manifest, device: str) -> None:
+        """Take the files of `folder` as job `answer` wrote them, for a bundle of `manifest`; `said` = its result."""
         self._device, self._manifest = device, manifest
-        self.settings: Mapping[str, str] = dict(raw["settings"])
-        self.runtime: str = raw["runtime"]
-        self.versions: Mapping[str, str] = dict(raw["versions"])
-        self.machine = Machine(**raw["machine"])
-        self.measured_on = MeasuredOn(**raw["measured_on"])
+        self.settings, self.runtime, self.versions, self.machine = said.settings, said.runtime, said.versions, said.machine
+        self.measured_on = said.measured_on
         """Where the answers come from."""
         self._files = iter(sorted(folder.iterdir()))
 
@@ -90,11 +101,7 @@ def answers_on(
             on_progress=on_progress, into=Path(name),
         )
         folder = Path(name) / _OUT
-        count, said = sum(1 for _ in folder.iterdir()), field(raw, "num_answers", int, device.name)
-        if count != said:
-            raise DeviceError(f"{device.name} says it gave {said} answers and {count} arrived; run the same command again")
-        try:
-            answers = GivenAnswers(folder, raw, bundle.manifest, device.name)
-        except (KeyError, TypeError, ValueError) as error:
-            raise nonsense(device.name, "no settings or no machine") from error
-        yield answers
+        count, said = sum(1 for _ in folder.iterdir()), received(_Answered, raw, device.name)
+        if count != said.num_answers:
+            raise DeviceError(f"{device.name} says it gave {said.num_answers} answers and {count} arrived; run the same command again")
+        yield GivenAnswers(folder, said, bundle.manifest, device.name)

@@ -26,6 +26,7 @@ from targets.devices.check import Site
 from targets.devices.inventory import Entry
 from targets.devices.line import CHUNK_BYTES
 from targets.devices.probe import BoardFacts, ask, refuse_what_cannot
+from targets.devices.received import received
 from targets.devices.ssh import BOARD_FOLDER, BOARD_PYTHON, quoted_path, who
 from targets.devices.times import Times, within
 from targets.devices.wheels import collect_wheels, edgeseg_wheel
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 EXTRAS: Final = ("pi", "pi-legacy", "intel", "onnx", "jetson")
 """Extras that bring a runtime to a board."""
+MORE_EXTRAS: Final = ("opencv",)
+"""Extras that go beside a runtime."""
 _BY_RUNTIME: Final = {"litert": "pi", "openvino": "intel", "onnxruntime": "onnx", "tensorrt": "jetson"}
 _LEAST_FREE_BYTES: Final = 300 << 20
 """Python, numpy, Pillow and the smallest runtime, installed."""
@@ -71,7 +74,7 @@ def set_up(
 
     Args:
         entry: the board.
-        extras: of edgeseg; empty = what the entry's target or the board itself suggests.
+        extras: of edgeseg; without one that brings a runtime, what the entry's target or the board itself suggests comes along.
         offline: collect all wheels here and send them, in place of the board's own index.
         python: command or path there that the environment is made with.
         folder: of the board; may begin with `~/`.
@@ -87,7 +90,8 @@ def set_up(
     entry.open()
     name = entry.name or entry.address
     facts = asyncio.run(_look(entry, python, name))
-    chosen, why = (tuple(extras), "as asked for") if extras else fitting_extra(entry, facts)
+    chosen, why = (tuple(extras), "as asked for") if set(extras) & set(EXTRAS) else fitting_extra(entry, facts)
+    chosen = tuple(dict.fromkeys((*chosen, *extras)))
     with tempfile.TemporaryDirectory(prefix="edgeseg-wheels-") as work:
         on_progress("making the wheel of edgeseg", 0.0)
         (Path(work) / "edgeseg").mkdir()
@@ -103,13 +107,9 @@ def set_up(
             "files": [{"name": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)} for path in (wheel.path, *others)],
         }
         result = asyncio.run(_install(entry, python, name, order, [wheel.path, *others], on_progress))
-    try:
-        site = Site.from_worker(result["described"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise nonsense(name, "no description of itself") from error
     return SetUp(
-        site=site, facts=facts, python=field(result, "python", str, name), extras=chosen, why_extras=why, wheel=wheel.how,
-        num_wheels=len(others) if offline else None,
+        site=received(Site, field(result, "described", dict, name), name), facts=facts, python=field(result, "python", str, name),
+        extras=chosen, why_extras=why, wheel=wheel.how, num_wheels=len(others) if offline else None,
     )
 
 
@@ -120,8 +120,8 @@ def _refuse(entry: Entry, extras: Sequence[str]) -> None:
         raise ConfigError(f"{entry.label} has a Python of its own in the inventory ({entry.python}); install edgeseg there yourself, or "
                           "remove the device and add it without --python")
     for extra in extras:
-        if extra not in EXTRAS:
-            raise ConfigError(f"--extra {extra}: one of {', '.join(EXTRAS)}")
+        if extra not in (*EXTRAS, *MORE_EXTRAS):
+            raise ConfigError(f"--extra {extra}: one of {', '.join((*EXTRAS, *MORE_EXTRAS))}")
 
 
 async def _look(entry: Entry, python: str, name: str) -> BoardFacts:

@@ -6,7 +6,6 @@ A board may be another machine than one thinks, or broken: whatever it says ends
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
@@ -18,6 +17,8 @@ GREETING: Final = "edgeseg-board"
 LEAST_PYTHON: Final = (3, 10)
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal would obey instead of showing it, and what is no character at all."""
+_MOST: Final = 2.0 ** 64
+"""No number that a board has to tell is larger; nor is what JSON does not have, NaN and infinity."""
 _OURS: Final = (GoalMissed.__name__, GoalUndecided.__name__)
 """Goals are judged here: no board can say that one was missed."""
 
@@ -36,7 +37,7 @@ def nonsense(name: str, what: str) -> DeviceError:
 
 
 def parsed(data: bytes | str, name: str) -> dict[str, Any]:
-    """Give the JSON object of a line; all its texts are `plain`.
+    """Give the JSON object of a line; all its texts are `plain`, all its numbers finite and of a size that can be meant.
 
     Raises:
         DeviceError: it is none.
@@ -82,7 +83,7 @@ def worker_line(message: Mapping[str, Any], name: str) -> dict[str, Any]:
     line = field(message, "worker", dict, name)
     if "stage" in line:
         done = line.get("done")
-        if not isinstance(done, (int, float)) or not math.isfinite(done):
+        if not isinstance(done, (int, float)):
             raise nonsense(name, "no done")
         return {"stage": field(line, "stage", str, name), "done": done}
     if "error" in line:
@@ -93,6 +94,8 @@ def worker_line(message: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _plain_values(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
         return plain(value)
+    if isinstance(value, (int, float)) and not abs(value) <= _MOST:
+        raise ValueError("no number that can be meant")
     if isinstance(value, list):
         return [_plain_values(one) for one in value]
     if isinstance(value, dict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from edgeseg.core.bundle import Bundle
 from targets.runtimes.base import RuntimeOptions
@@ -65,6 +65,47 @@ class ExecutedPrecision:
             "not_int8": [{**asdict(layer), "share": self.share_of(layer)} for layer in self.layers if layer.precision != INT8],
             "layers": [asdict(layer) for layer in self.layers], "head": [asdict(layer) for layer in self.head],
         }
+
+
+class LayerFacts(TypedDict):
+    """`ExecutedLayer` as JSON."""
+
+    name: str
+    kind: str
+    precision: str
+    macs: int
+    reason: str
+
+
+class FloatLayerFacts(LayerFacts):
+    """One that is not int8."""
+
+    share: float
+
+
+class GainFacts(TypedDict):
+    """See `targets.executed.gains.without_gain`."""
+
+    kind: str
+    share: float
+    gain: float
+    version: str
+
+
+class _Facts(TypedDict):
+    share_int8: float | None
+    source: str
+    macs: int
+    macs_head: int
+    not_int8: list[FloatLayerFacts]
+    layers: list[LayerFacts]
+    head: list[LayerFacts]
+
+
+class ExecutedFacts(_Facts, total=False):
+    """What `targets.executed.executed_facts` gives."""
+
+    without_gain: list[GainFacts]
 
 
 NOT_VISIBLE: Final = "not visible"

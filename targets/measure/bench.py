@@ -13,6 +13,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import InputMissingError, require_path
 from targets.boards import Plan, Target, Wishes, find_target, plan
 from targets.devices import Device, Job, LocalDevice
+from targets.devices.received import received
 from targets.measure.loop import Progress
 from targets.measure.process import run_worker
 from targets.measure.result import BenchResult, SpeedRatio
@@ -60,7 +61,7 @@ def bench(
                    **side(place, target, how)}
         raw = device.run(Job(request, {place: bundle.folder, **files}), what=f"measuring {bundle.manifest.name}{_with(how)}",
                          timeout_s=timeout_s or longest_s(quick, minutes), on_progress=on_progress)
-    return BenchResult.from_worker({**raw, "device": device.address})
+    return received(BenchResult, {**raw, "device": device.address}, device.name)
 
 
 def compare(
@@ -87,7 +88,7 @@ def compare(
             job, what=f"comparing {a.manifest.name} with {b.manifest.name}",
             timeout_s=timeout_s or longest_s(quick), on_progress=on_progress,
         )
-    return SpeedRatio.from_worker(raw)
+    return received(SpeedRatio, raw, device.name)
 
 
 def sweep(

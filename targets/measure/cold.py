@@ -16,9 +16,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from edgeseg.core.errors import RuntimeFailure, TargetError
+from edgeseg.core.stats import ABOVE_0
 from targets.boards import Plan
 from targets.measure.loop import Progress
 from targets.measure.process import same_error
@@ -45,7 +46,7 @@ class Starts:
     """Import of the SDK, checking the bundle, loading the model."""
     first_answer_ms: float
     """A file read, resized, answered and brought to frame size."""
-    total_ms: float
+    total_ms: Annotated[float, ABOVE_0]
     totals_ms: tuple[float, ...]
     """In order."""
 
@@ -115,16 +116,6 @@ def measure_cold(bundle: str, file: str, how: Plan, rounds: int, on_progress: Pr
                 if len(starts[kind]) == number:
                     starts[kind].append(start(kind))
     return Cold(without=_summary(starts["without"]), cached=_summary(starts["cached"]) if starts["cached"] else None, no_cache=no_cache)
-
-
-def from_worker(raw: Mapping[str, Any]) -> Cold:
-    """Rebuild from what `asdict` gave on the other side of the pipe."""
-
-    def starts(one: Mapping[str, Any]) -> Starts:
-        return Starts(**{**one, "totals_ms": tuple(one["totals_ms"])})
-
-    return Cold(without=starts(raw["without"]), cached=None if raw["cached"] is None else starts(raw["cached"]), no_cache=raw["no_cache"],
-                quick=raw["quick"])
 
 
 def _summary(starts: Sequence[Mapping[str, float]]) -> Starts:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from edgeseg.core.stats import LatencyStats, latency_stats
+from edgeseg.core.stats import ABOVE_0, LatencyStats, latency_stats
 from targets.measure.loop import Clock, Progress, StepTimes
 
 Sleep = Callable[[float], None]
@@ -21,7 +21,7 @@ Sleep = Callable[[float], None]
 class Paced:
     """What a fixed rate came to."""
 
-    fps: float
+    fps: Annotated[float, ABOVE_0]
     frames: int
     seconds: float
     late: int

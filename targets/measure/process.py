@@ -112,7 +112,8 @@ def run_worker(
             assert worker.stdout is not None
             _send(worker, {**request, "parent_pid": os.getpid()})
             for text in worker.stdout:
-                lines.take(json.loads(text))
+                if text.endswith("\n"):  # else it was killed while it wrote; how it ended says more
+                    lines.take(json.loads(text))
             code = worker.wait()
         finally:
             timer.cancel()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
-from edgeseg.core.stats import LatencyStats
+from edgeseg.core.stats import ABOVE_0, LatencyStats
 from targets.boards.base import MeasuredOn
+from targets.executed.base import ExecutedFacts
 from targets.machine import Machine
+from targets.measure.drift import Drift
+from targets.telemetry.energy import FrameEnergy
+from targets.telemetry.trace import Trace
+from targets.telemetry.verdict import ThrottlingVerdict
 
 MEASURING: Final = 2
 """Part of the key of every step that keeps what is shown: benches, ratios, tuned settings. Raise it when the code that measures changes
@@ -39,6 +44,16 @@ FULL: Final = Limits(
 QUICK: Final = Limits(
     min_frames=50, min_seconds=1, warmup_window=8, warmup_max_frames=96, warmup_max_seconds=4, min_pairs=24, block_seconds=0.04,
 )
+
+
+class LoadFacts(TypedDict):
+    """See `targets.measure.surroundings.load_facts`."""
+
+    load_average_before: float | None
+    load_average_after: float | None
+    others_before: float | None
+    others_during: float | None
+    stolen_during: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,48 +114,47 @@ class BenchResult:
     measured_on: MeasuredOn
     device: str = "local"
     """How the machine was reached: `local`, `ssh://user@host`."""
-    executed: Mapping[str, Any] | None = None
+    executed: Annotated[Mapping[str, Any], ExecutedFacts] | None = None
     """What the runtime executes in which precision (`targets.executed.ExecutedPrecision.to_json`); `None` where it shows nothing."""
     as_others: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     """`inference` and `end_to_end` -> tool -> its p50, p90, p99 of the same samples (`edgeseg.core.percentiles`). This and what follows is
     not in results of before it was recorded; all of it is JSON values."""
-    trace: Mapping[str, Any] | None = None
+    trace: Annotated[Mapping[str, Any], Trace] | None = None
     """What the sensors saw during the measured loop (`targets.telemetry.Trace.to_json`)."""
     pss_bytes: int | None = None
     """Resident memory of the process after the loop, pages shared with other processes counted by their share."""
-    windows: Sequence[Sequence[float]] = ()
+    windows: Sequence[tuple[float, float]] = ()
     """[second of the trace, median milliseconds of `end_to_end`] of each piece of the measured loop."""
-    throttling: Mapping[str, Any] | None = None
+    throttling: Annotated[Mapping[str, Any], ThrottlingVerdict] | None = None
     """Burst against sustained speed (`targets.telemetry.ThrottlingVerdict.to_json`)."""
-    drift: Mapping[str, Any] | None = None
+    drift: Annotated[Mapping[str, Any], Drift] | None = None
     """How the windows moved (`targets.measure.drift.Drift.to_json`); `None` = too few of them."""
-    energy: Mapping[str, Any] | None = None
+    energy: Annotated[Mapping[str, Any], FrameEnergy] | None = None
     """`per_frame_j` with the power at rest taken off, and the rest of `targets.telemetry.FrameEnergy`."""
     energy_absent: str = ""
     """Why there is no energy."""
-    load: Mapping[str, float | None] | None = None
+    load: Annotated[Mapping[str, float | None], LoadFacts] | None = None
     """Load average before and after; shares of all processors that other programs took before and during, and the host of a virtual one."""
+
+    def __post_init__(self) -> None:
+        """What went on around the loop is known in all its parts or in none (`ValueError`)."""
+        if self.trace is not None and (self.throttling is None or self.load is None):
+            raise ValueError("what its sensors saw, and not what that means")
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""
         return {**asdict(self), "machine": self.machine.to_json(), "measured_on": self.measured_on.words,
                 "is_target": self.measured_on.is_target, "settings": dict(self.settings), "versions": dict(self.versions)}
 
-    @classmethod
-    def from_worker(cls, raw: Mapping[str, Any]) -> BenchResult:
-        """Rebuild from what `asdict` gave on the other side of the pipe."""
-        stats = {name: LatencyStats(**raw[name]) for name in ("inference", "decode", "resize", "resize_back", "end_to_end")}
-        return cls(**{**raw, **stats, "machine": Machine(**raw["machine"]), "measured_on": MeasuredOn(**raw["measured_on"])})
-
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedRatio:
     """How much faster B is than A, from blocks of both in turn, so that what slows the machine slows both."""
 
-    ratio: float
+    ratio: Annotated[float, ABOVE_0]
     """Median over the pairs of (A's block median / B's block median): above 1, B is faster."""
-    low: float
-    high: float
+    low: Annotated[float, ABOVE_0]
+    high: Annotated[float, ABOVE_0]
     """95 % percentile bootstrap over the pairs of blocks (Efron 1979)."""
     blocks: int
     """Pairs of blocks."""
@@ -160,8 +174,3 @@ class SpeedRatio:
         """Give all of it as JSON values."""
         return {**asdict(self), "b_is_faster": self.b_is_faster,
                 "measured_on": self.measured_on.words, "is_target": self.measured_on.is_target}
-
-    @classmethod
-    def from_worker(cls, raw: Mapping[str, Any]) -> SpeedRatio:
-        """Rebuild from what `asdict` gave on the other side of the pipe."""
-        return cls(**{**raw, "measured_on": MeasuredOn(**raw["measured_on"])})

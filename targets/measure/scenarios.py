@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.stats import LatencyStats
 from targets.boards import Plan, Target, Wishes
 from targets.devices import Device, Job
+from targets.devices.received import received
 from targets.measure import cold
 from targets.measure.bench import as_files, longest_s, side
 from targets.measure.loop import Progress
@@ -36,8 +36,7 @@ class Setup:
 
 def measure_offline(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup) -> Offline:
     """Take frames as fast as it goes, as many at once as the options have `streams`."""
-    raw = _run("offline", {"": (bundle, how)}, frames, setup, {})
-    return Offline(**{**raw, "latency": LatencyStats(**raw["latency"])})
+    return received(Offline, _run("offline", {"": (bundle, how)}, frames, setup, {}), setup.device.name)
 
 
 def try_open(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup) -> None:
@@ -47,13 +46,13 @@ def try_open(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes,
 
 def measure_paced(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup, *, fps: float) -> Paced:
     """Let frames come at a fixed rate."""
-    raw = _run("paced", {"": (bundle, how)}, frames, setup, {"fps": fps})
-    return Paced(**{**raw, "latency": None if raw["latency"] is None else LatencyStats(**raw["latency"])})
+    return received(Paced, _run("paced", {"": (bundle, how)}, frames, setup, {"fps": fps}), setup.device.name)
 
 
 def measure_cold(bundle: Bundle, frames: Sequence[bytes | Path], how: Plan | Wishes, setup: Setup) -> cold.Cold:
     """Start from nothing, again and again, with the runtime's caches and without."""
-    return cold.from_worker(_run("cold", {"": (bundle, how)}, frames[:1], setup, {}, cold.longest_s(setup.quick)))
+    raw = _run("cold", {"": (bundle, how)}, frames[:1], setup, {}, cold.longest_s(setup.quick))
+    return received(cold.Cold, raw, setup.device.name)
 
 
 def measure_versus(
@@ -61,7 +60,7 @@ def measure_versus(
 ) -> Versus:
     """Compare A with itself, then with B, in interleaved blocks on the same processors."""
     raw = _run("versus", {"a": (a, how_a), "b": (b, how_b)}, frames, setup, {})
-    return Versus.from_worker({**raw, "device": setup.device.address})
+    return received(Versus, {**raw, "device": setup.device.address}, setup.device.name)
 
 
 def _run(

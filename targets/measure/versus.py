@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 
-from edgeseg.core.stats import nearest_rank
+from edgeseg.core.stats import ABOVE_0, nearest_rank
 from targets.boards.base import MeasuredOn
 from targets.machine import Machine
 from targets.measure.loop import Clock, Progress, StepTimes, bootstrap_ratio
-from targets.measure.result import Limits
+from targets.measure.result import Limits, LoadFacts
+from targets.runtimes.options import RuntimeOptions
 
 SETTLE_FRAMES: Final = 2
 SETTLE_NS: Final = 5_000_000
@@ -39,10 +40,10 @@ NO_DIFFERENCE: Final = "no difference"
 class PairedRatio:
     """Time of the first over time of the second, block by block: above 1, the second is faster."""
 
-    ratio: float
+    ratio: Annotated[float, ABOVE_0]
     """Median over the pairs."""
-    low: float
-    high: float
+    low: Annotated[float, ABOVE_0]
+    high: Annotated[float, ABOVE_0]
     """95 % percentile bootstrap over the pairs of blocks (Efron 1979)."""
 
     @property
@@ -65,7 +66,7 @@ class Side:
     format: str
     precision: str
     runtime: str
-    options: Mapping[str, Any]
+    options: Annotated[Mapping[str, Any], RuntimeOptions]
     settings: Mapping[str, str]
     """What the session pinned."""
     versions: Mapping[str, str]
@@ -93,7 +94,7 @@ class Versus:
     """Processors that both were held to; `None` = this system cannot."""
     steady: bool
     """False: a warm-up ended at its bound with medians still moving by more than 3 %."""
-    load: Mapping[str, float | None]
+    load: Annotated[Mapping[str, float | None], LoadFacts]
     quick: bool
     machine: Machine
     measured_on: MeasuredOn
@@ -118,15 +119,6 @@ class Versus:
         """Give all of it as JSON values."""
         return {**asdict(self), "machine": self.machine.to_json(), "measured_on": self.measured_on.words,
                 "is_target": self.measured_on.is_target, "verdict": self.verdict}
-
-    @classmethod
-    def from_worker(cls, raw: Mapping[str, Any]) -> Versus:
-        """Rebuild from what `asdict` gave on the other side of the pipe."""
-        ratios = {name: PairedRatio(**raw[name]) for name in ("null_inference", "null_end_to_end", "inference", "end_to_end")}
-        return cls(**{
-            **raw, **ratios, "a": Side(**raw["a"]), "b": Side(**raw["b"]), "cpus": None if raw["cpus"] is None else tuple(raw["cpus"]),
-            "machine": Machine(**raw["machine"]), "measured_on": MeasuredOn(**raw["measured_on"]),
-        })
 
 
 class BlockTimes(NamedTuple):

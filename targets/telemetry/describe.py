@@ -60,7 +60,7 @@ def _describe(sensor: Sensor, root: Path) -> SensorStatus:
 
 
 def _words(name: str, value: float) -> str:
-    unit = next(unit for unit in UNITS if name.endswith(f"_{unit}"))
+    unit = next((unit for unit in UNITS if name.endswith(f"_{unit}")), "")  # another machine said the name
     what = name.removesuffix(f"_{unit}")
     if unit == "bytes":
         return f"{what} {value / 2**20:.0f} MiB"

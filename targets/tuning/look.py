@@ -7,6 +7,7 @@ from typing import Final
 
 from targets.boards.base import MeasuredOn, Plan
 from targets.devices import Device, Job
+from targets.devices.received import received
 from targets.machine import Machine
 from targets.measure.loop import Progress
 from targets.tuning.knobs import Board
@@ -25,6 +26,17 @@ class Look:
     board: Board
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """The result of job `tune-look`."""
+
+    machine: Machine
+    smt: bool
+    version: str | None
+    arithmetic: str
+    measured_on: MeasuredOn
+
+
 def look_at(device: Device, *, target: str, how: Plan, on_progress: Progress) -> Look:
     """Ask a device what it is and has.
 
@@ -33,8 +45,8 @@ def look_at(device: Device, *, target: str, how: Plan, on_progress: Progress) ->
     """
     request = {"job": "tune-look", "target": target, "runtime": how.runtime, "options": asdict(how.options)}
     raw = device.run(Job(request), what=f"looking at {device.name}", timeout_s=LOOK_TIMEOUT_S, on_progress=on_progress)
-    machine = Machine(**raw["machine"])
+    seen = received(_Seen, raw, device.name)
     return Look(
-        machine=machine, measured_on=MeasuredOn(**raw["measured_on"]), version=raw["version"] or "",
-        board=Board(cores=machine.cores, smt=raw["smt"], arithmetic=raw["arithmetic"]),
+        machine=seen.machine, measured_on=seen.measured_on, version=seen.version or "",
+        board=Board(cores=seen.machine.cores, smt=seen.smt, arithmetic=seen.arithmetic),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import RuntimeFailure
+from edgeseg.core.stats import ABOVE_0
 from targets.devices import Device, Job
+from targets.devices.received import received
+from targets.devices.words import nonsense
 from targets.measure.loop import Progress, bootstrap_ratio
 from targets.measure.result import FULL, QUICK
 from targets.runtimes import RuntimeOptions
@@ -19,6 +22,40 @@ CALL_LIMIT_S: Final = 60.0
 """A call that takes longer is ended."""
 MAX_FRAMES: Final = 16
 _SLACK_S: Final = 120.0
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A setting that job `tune-try` could open."""
+
+    golden: float
+    same: float
+    settings: Mapping[str, str]
+    cost_ms: Annotated[float, ABOVE_0]
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """One that it could not, and why."""
+
+    refused: str
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """The result of job `tune-try`."""
+
+    rows: tuple[_Answered | _Refused, ...]
+
+
+@dataclass(frozen=True)
+class _Raced:
+    """The result of job `tune-race`."""
+
+    costs: tuple[tuple[Annotated[float, ABOVE_0], ...], ...]
+
+
+T = TypeVar("T")
 
 
 class Turns:
@@ -47,8 +84,10 @@ class Turns:
         `answers` of a row is the share that is as sealed (in f32) and as with the first setting, which is what is asked for; `same` is the
         share as with the first setting alone. Golden frames tell of that only where fewer came out as sealed than with the first.
         """
-        left, result = self._run("tune-try", range(len(self._options)), "trying settings", needed=True)
-        self.tried = dict(zip(left, result["rows"], strict=True))
+        left, result = self._run(_Tried, "tune-try", range(len(self._options)), "trying settings", needed=True)
+        if result is None or len(result.rows) != len(left) or not isinstance(result.rows[0], _Answered):
+            raise nonsense(self._device.name, "not an answer for each setting")
+        self.tried = dict(zip(left, map(asdict, result.rows), strict=True))
         compared = ("golden", "same") if self._options[0].precision_hint == "f32" else ("same",)
         for row in self.tried.values():
             if "refused" not in row:
@@ -58,21 +97,27 @@ class Turns:
     def race(self, settings: Sequence[int], blocks: int) -> dict[int, list[float]]:
         """See `targets.tuning.search.Race`."""
         self._round += 1
-        left, result = self._run("tune-race", settings, f"round {self._round}, {len(settings)} settings", **self._lengths(blocks))
-        return dict(zip(left, result["costs"], strict=True)) if left else {}
+        return self._raced(settings, f"round {self._round}, {len(settings)} settings", blocks)
 
     def check(self, best: int, pairs: int) -> tuple[float, float, float] | None:
         """Cost of the default over that of `best`, median over pairs of blocks, with its interval; `None` where `best` breaks now."""
-        left, result = self._run("tune-race", [0, best], "check", needed=True, **self._lengths(pairs))
-        return bootstrap_ratio(*result["costs"]) if len(left) == 2 else None
+        costs = self._raced([0, best], "check", pairs, needed=True)
+        return bootstrap_ratio(costs[0], costs[best]) if len(costs) == 2 else None
 
-    def _lengths(self, blocks: int) -> dict[str, Any]:
-        return {"blocks": blocks, "block_s": self._limits.block_seconds, "warm_up_s": self._limits.block_seconds * 4}
+    def _raced(self, settings: Sequence[int], stage: str, blocks: int, *, needed: bool = False) -> dict[int, list[float]]:
+        """Cost of each block of each setting that came through."""
+        lengths = {"blocks": blocks, "block_s": self._limits.block_seconds, "warm_up_s": self._limits.block_seconds * 4}
+        left, result = self._run(_Raced, "tune-race", settings, stage, needed=needed, **lengths)
+        if result is None:
+            return {}
+        if [len(costs) for costs in result.costs] != [blocks] * len(left):
+            raise nonsense(self._device.name, "not a cost for each block")
+        return {number: list(costs) for number, costs in zip(left, result.costs, strict=True)}
 
     def _run(
-        self, job: str, settings: Sequence[int], stage: str, *, needed: bool = False, **more: Any  # noqa: ANN401 - JSON values
-    ) -> tuple[list[int], dict[str, Any]]:
-        """Run a job over settings, again without each that breaks it. Gives those that came through.
+        self, kind: type[T], job: str, settings: Sequence[int], stage: str, *, needed: bool = False, **more: Any,  # noqa: ANN401 - JSON
+    ) -> tuple[list[int], T | None]:
+        """Run a job over settings, again without each that breaks it. Gives those that came through, and the result where there are some.
 
         Raises:
             RuntimeFailure: the first of them breaks it and is `needed`, or nobody knows which it was.
@@ -81,16 +126,18 @@ class Turns:
 
         def on_progress(said: str, done: float) -> None:
             nonlocal at
-            word, _, number = said.partition(" ")
-            at = int(number) if word == "setting" else at
-            self._on_progress(stage if word == "setting" else said, done)
+            found = next((number for number in left if said == f"setting {number}"), None)
+            at = at if found is None else found
+            self._on_progress(said if found is None else stage, done)
 
         while left:
             raw = [(number, asdict(self._options[number])) for number in left]
             request = {"job": job, **self._request, "settings": raw, **more}
             try:
-                return left, self._device.run(Job(request, self._uploads), what=self._what, timeout_s=self._patience_s(len(left), more),
-                                              on_progress=on_progress)
+                result = self._device.run(
+                    Job(request, self._uploads), what=self._what, timeout_s=self._patience_s(len(left), more), on_progress=on_progress,
+                )
+                return left, received(kind, result, self._device.name)
             except RuntimeFailure as error:
                 if at not in left or (needed and at == settings[0]):
                     raise
@@ -98,7 +145,7 @@ class Turns:
                 self.broken[at] = f"a call did not come back within {CALL_LIMIT_S:.0f} s" if hung else str(error)
                 left.remove(at)
                 at = -1
-        return [], {}
+        return [], None
 
     def _patience_s(self, count: int, more: Mapping[str, Any]) -> float:
         """A bound that only a dead device reaches: what hangs is ended there (`CALL_LIMIT_S`)."""

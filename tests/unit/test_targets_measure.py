@@ -23,6 +23,7 @@ from edgeseg.core.errors import BundleError, InputMissingError, RuntimeFailure, 
 from edgeseg.core.images import ClassMap, Frame, write_frame
 from edgeseg.core.manifest import Contract
 from edgeseg.core.stats import nearest_rank
+from targets.devices.received import received
 from targets.measure.bench import bench, compare
 from targets.measure.loop import StepTimes, Stream, bootstrap_ratio, measure_stream, warm_up
 from targets.measure.process import run_worker
@@ -303,4 +304,4 @@ def test_result_comes_back_whole(null_bundle: Bundle) -> None:
     from dataclasses import asdict
 
     result = bench(null_bundle, frames_of(null_bundle), quick=True)
-    assert BenchResult.from_worker(json.loads(json.dumps(asdict(result)))) == result
+    assert received(BenchResult, json.loads(json.dumps(asdict(result))), "board") == result

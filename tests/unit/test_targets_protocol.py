@@ -19,6 +19,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, RuntimeFailure
 from targets.boards import Plan, find_target, plan
 from targets.devices import LocalDevice
+from targets.devices.received import received
 from targets.measure import bench as bench_room
 from targets.measure.bench import bench
 from targets.measure.cold import measure_cold
@@ -37,7 +38,9 @@ from targets.measure.scenarios import measure_versus as versus_of
 from targets.measure.surroundings import share_of_others
 from targets.measure.versus import PairedRatio, Versus, run_pairs
 from targets.runtimes import RuntimeOptions
-from targets.telemetry import Column, LatencyWindow, Trace
+from targets.telemetry.base import Column
+from targets.telemetry.trace import Trace
+from targets.telemetry.verdict import LatencyWindow
 
 MS = 1_000_000
 
@@ -365,7 +368,7 @@ def test_a_result_of_before_still_loads(null_bundle: Bundle, frames: list[bytes 
     for part in ("inference", "end_to_end"):
         for name in ("p90_early_stopping_ms", "p99_early_stopping_ms"):
             del raw[part][name]
-    old = BenchResult.from_worker(raw)
+    old = received(BenchResult, raw, "board")
     assert (old.trace, old.energy, old.inference.p90_early_stopping_ms) == (None, None, None)
     json.dumps(old.to_json(), allow_nan=False)
 
