@@ -75,7 +75,7 @@ def cache_folder(root: str, runtime: str, facts: Mapping[str, str]) -> Path:
         OutputError: the disk is full.
     """
     folder = Path(root).expanduser().resolve() / runtime / sha256_json(dict(facts))[:32]
-    with _told(folder):
+    with told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         check_own(folder)
@@ -94,7 +94,7 @@ def intact(folder: Path) -> Iterator[None]:
         NoPermissionError, OutputError: it cannot be locked or written.
     """
     with ExitStack() as held:
-        with _told(folder):
+        with told(folder):
             held.enter_context(patient_lock(folder / _LOCK, holder="edgeseg"))
             noted = _noted(folder / _HASHES)
             whole = {}
@@ -105,15 +105,15 @@ def intact(folder: Path) -> Iterator[None]:
                 else:
                     file.unlink()
         yield
-        with _told(folder):
+        with told(folder):
             found = {file.name: whole.get(file.name) or sha256_file(file) for file in _kept_files(folder)}
             if found != noted:
                 write_json(folder / _HASHES, found)
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Let an `OSError` leave as ours and with the folder's name: that of a lock or a write names no file."""
+def told(folder: Path) -> Iterator[None]:
+    """Let an `OSError` (disk full, no permission) leave as ours and with the folder's name: that of a lock or a write names no file."""
     try:
         yield
     except OSError as error:

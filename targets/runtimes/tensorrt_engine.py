@@ -17,7 +17,7 @@ from typing import Any, Final
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import RuntimeFailure, TargetError
 from edgeseg.core.files import read_json, write_bytes, write_json
-from targets.runtimes.cache import check_own
+from targets.runtimes.cache import check_own, told
 
 _ENGINE, _FACTS = "model.engine", "engine.json"
 RECIPE: Final = "1"
@@ -33,15 +33,22 @@ def kept_or_built(folder: Path, facts: Mapping[str, str], build: Callable[[], by
         NoPermissionError: others may write to what is kept.
         OutputError: the disk is full.
     """
-    engine = _read(folder, facts)
+    with told(folder):
+        engine = _read(folder, facts)
     if engine is not None:
         return engine, False
     engine = build()
-    drop(folder)
-    write_bytes(folder / _ENGINE, engine)
-    (folder / _ENGINE).chmod(0o600)
-    write_json(folder / _FACTS, {"engine_sha256": hashlib.sha256(engine).hexdigest(), "facts": dict(facts)})  # last: without it, no engine
-    (folder / _FACTS).chmod(0o600)
+    with told(folder):
+        drop(folder)
+        try:
+            write_bytes(folder / _ENGINE, engine)
+            (folder / _ENGINE).chmod(0o600)
+            # last: without it, no engine
+            write_json(folder / _FACTS, {"engine_sha256": hashlib.sha256(engine).hexdigest(), "facts": dict(facts)})
+            (folder / _FACTS).chmod(0o600)
+        except BaseException:
+            drop(folder)  # an engine without facts is never used, and fills the disk
+            raise
     return engine, True
 
 

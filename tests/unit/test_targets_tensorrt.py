@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from sshd_tools import small_disk
 from tiny_models import strongest_channel, tiny_bundle, tiny_frame
 
 import targets.runtimes.tensorrt as room
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import MissingExtraError, NoPermissionError, RuntimeFailure, TargetError
+from edgeseg.core.errors import MissingExtraError, NoPermissionError, OutputError, RuntimeFailure, TargetError
 from targets.runtimes import CheckedSession, RuntimeOptions, open_session
 from targets.runtimes import cuda as cuda_room
 from targets.runtimes import onnxruntime as onnxruntime_room
@@ -272,6 +273,27 @@ def test_an_engine_that_others_may_write_is_refused(bundle: Bundle, trt: StandIn
     engine.chmod(0o666)
     with pytest.raises(NoPermissionError, match="is not this user's alone to write"):
         opened(bundle)
+
+
+def test_a_full_disk_is_said_and_nothing_stays_half_written(
+    bundle: Bundle, trt: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page, pages = 4096, 32
+    with small_disk(tmp_path / "cache", page * pages) as cache:
+        monkeypatch.setenv("EDGESEG_CACHE", str(cache))
+        rest, free, told = cache / "rest", 0, 0
+        while True:
+            rest.write_bytes(bytes(page * (pages - free)))
+            try:
+                assert engine_was(bundle) == "built now"
+                break
+            except OutputError as error:
+                assert "disk full while writing the cache" in str(error)
+            assert not [path for pattern in ("*.engine", "engine.json", "*.tmp") for path in cache.rglob(pattern)]
+            rest.unlink()
+            free, told = free + 1, told + 1
+        assert told >= 3  # neither the facts, nor the engine, nor its hash
+        assert engine_was(bundle) == "kept"
 
 
 def test_an_engine_with_other_answers_is_not_used_and_not_kept(bundle: Bundle, trt: StandIn, tmp_path: Path) -> None:
