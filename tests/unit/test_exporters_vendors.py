@@ -47,3 +47,12 @@ def test_openvino_cannot_reach_its_telemetry() -> None:
         "import openvino.tools.ovc.convert_impl as impl; assert impl.tm.__name__.endswith('telemetry_stub'), impl.tm"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_openvino_brings_its_converter_for_who_makes_models_alone() -> None:
+    code = (
+        "from edgeseg.core.lazy import require; import sys; "
+        "assert not hasattr(require('openvino', extra='intel'), 'convert_model') and 'openvino.tools.ovc' not in sys.modules; "
+        "assert require('openvino', extra='export').convert_model is sys.modules['openvino.tools.ovc'].convert_model"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
