@@ -21,7 +21,8 @@ import numpy as np
 from edgeseg.core.files import write_json
 from targets.machine import describe_machine
 from targets.measure.loop import bootstrap_ratio
-from targets.telemetry import SENSORS, Recorder
+from targets.telemetry.recorder import Recorder
+from targets.telemetry.sensors import SENSORS
 
 ASKED_SHARE = 0.01
 

@@ -19,7 +19,8 @@ from targets.machine import NOT_AVAILABLE, Machine, describe_machine
 from targets.runtimes import RUNTIMES
 from targets.runtimes.base import installed_version
 from targets.runtimes.tensorrt import INSTALL as TENSORRT_FIX
-from targets.telemetry import GENERIC, describe_sensors
+from targets.telemetry.describe import describe_sensors
+from targets.telemetry.sensors import GENERIC
 
 VersionOf = Callable[[str], "str | None"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,6 +151,8 @@ def seal_bundle(
     `answer(bundle)` opens the (still temporary) bundle and gives the runtime's name with version and a function from a
     frame at model size to its answer. `target` appears complete or not at all.
     """
+    import shutil  # not loaded by who runs a bundle
+
     with atomic_folder(target) as folder:
         for name in model.files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

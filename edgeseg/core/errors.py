@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +164,8 @@ def users_path(path: str) -> str:
 
 def _temporary_folder() -> str:
     """The system's place for temporary files; empty where nothing can be written in any."""
+    import tempfile  # not loaded by who sees no error
+
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:

@@ -22,14 +22,16 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import atomic_path
+
+if TYPE_CHECKING:
+    from PIL import Image  # 3 MB, loaded where a file is read or written, or a size changed: frames of a camera need neither
 
 Frame = NDArray[np.uint8]
 """uint8, [H, W, 3], RGB."""
@@ -77,6 +79,8 @@ def open_image(source: Path | bytes, *, name: str, scale_of: ScaleOf | None = No
     Raises:
         DataError: damaged, or larger than `MAX_PIXELS`.
     """
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -182,6 +186,8 @@ def write_class_map(
 
     Compressed by run lengths alone: of a class map that is smaller than zlib's default and takes a third of the time.
     """
+    from PIL import Image
+
     image = Image.fromarray(class_map_HW)
     if palette:
         image = image.convert("L")
@@ -192,12 +198,16 @@ def write_class_map(
 
 def write_frame(path: Path, frame_HWC: Frame) -> None:
     """Write a frame as PNG, atomically."""
+    from PIL import Image
+
     with atomic_path(path) as temporary:
         Image.fromarray(frame_HWC).save(temporary, format="PNG")
 
 
 def write_jpeg(path: Path, frame_HWC: Frame, *, sync_name: bool = True) -> None:
     """Write a picture for people to look at as JPEG (quality 90, colours at full resolution), atomically; never a mask."""
+    from PIL import Image
+
     with atomic_path(path, sync_name=sync_name) as temporary:
         Image.fromarray(frame_HWC).save(temporary, format="JPEG", quality=90, subsampling=0)
 
@@ -206,6 +216,8 @@ def resize_frame(frame_HWC: Frame, height: int, width: int) -> Frame:
     """Bilinear with a support that grows when shrinking (Pillow's antialiased filter), same result on every machine."""
     if frame_HWC.shape[:2] == (height, width):
         return frame_HWC
+    from PIL import Image
+
     return np.asarray(Image.fromarray(frame_HWC).resize((width, height), Image.Resampling.BILINEAR))
 
 
@@ -213,6 +225,8 @@ def resize_class_map(class_map_HW: ClassMap, height: int, width: int) -> ClassMa
     """Nearest neighbour: a label is never interpolated."""
     if class_map_HW.shape == (height, width):
         return class_map_HW
+    from PIL import Image
+
     return np.asarray(Image.fromarray(class_map_HW).resize((width, height), Image.Resampling.NEAREST))
 
 
@@ -297,6 +311,8 @@ def _window(picture: Picture, win: Window) -> Frame:
     if isinstance(pixels, np.ndarray):
         part = pixels if whole else pixels[win.top : win.top + win.height, win.left : win.left + win.width]
         return resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width)
+    from PIL import Image
+
     cut = pixels if whole else pixels.crop((win.left, win.top, win.left + win.width, win.top + win.height))
     size = (win.m_width, win.m_height)
     return np.asarray(cut if cut.size == size else cut.resize(size, Image.Resampling.BILINEAR))

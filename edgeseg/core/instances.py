@@ -8,7 +8,6 @@ Legend: N = objects labelled, K = objects found, H/W = rows/columns of the frame
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -102,6 +101,8 @@ _FILES: Final = {"boxes": ("<f4", (4,)), "scores": ("<f4", ()), "classes": ("<i8
 
 def write_instances(path: Path, found: Instances) -> None:
     """Write an .npz of four plain arrays, atomically; same objects, same bytes (numpy's own savez stamps the time of day)."""
+    import zipfile  # not loaded by who writes none
+
     arrays = {"boxes": found.boxes_K4, "scores": found.scores_K, "classes": found.classes_K, "masks": found.masks_Khw}
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, (dtype, _) in _FILES.items():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
+from typing import IO
 
 
 @contextmanager
@@ -19,10 +17,12 @@ def quiet() -> Iterator[None]:
 
     If the block raises, what was held back goes to the log `edgeseg.vendor` at level DEBUG.
     """
+    import logging  # not loaded by who runs a bundle
+
     _flush()
     disabled = logging.root.manager.disable
     saved = [os.dup(1), os.dup(2)]
-    with tempfile.TemporaryFile() as held:
+    with _held_back() as held:
         try:
             os.dup2(held.fileno(), 1)
             os.dup2(held.fileno(), 2)
@@ -45,6 +45,15 @@ def quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
+def _held_back() -> IO[bytes]:
+    """A file without a name: in memory where the system has that, since a board's disk may be full or read-only."""
+    if sys.platform == "linux":
+        return os.fdopen(os.memfd_create("edgeseg-held-back"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -53,6 +62,8 @@ def _flush() -> None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions by package name; a package that is absent is left out."""
+    from importlib.metadata import PackageNotFoundError, version  # not loaded by who runs a bundle
+
     found = {}
     for package in packages:
         try:

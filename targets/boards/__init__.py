@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +27,8 @@ def find_target(name: str) -> Target:
     """Give the target of this name, or raise `ConfigError` with the nearest one."""
     if name in TARGETS:
         return TARGETS[name]
+    import difflib  # not loaded by who errs in nothing
+
     near = difflib.get_close_matches(name, TARGETS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(TARGETS)}"
     raise ConfigError(f"target '{name}' is unknown; {hint}")

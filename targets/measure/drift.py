@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from targets.telemetry import LatencyWindow
-from targets.telemetry.verdict import LEAST_WINDOWS
+from targets.telemetry.verdict import LEAST_WINDOWS, LatencyWindow
 
 EDGE: Final = 2
 """Windows that must lie on either side of a step."""

@@ -11,20 +11,13 @@ from typing import Any, Final
 from targets.boards import Target
 from targets.measure.drift import drift
 from targets.measure.loop import Clock
-from targets.telemetry import (
-    Absent,
-    KeptMeter,
-    Recorder,
-    Sensor,
-    Trace,
-    energy_per_frame,
-    has_power,
-    latency_windows,
-    measure_idle,
-    pss_bytes,
-    throttling_verdict,
-)
-from targets.telemetry.recorder import PERIOD_S
+from targets.telemetry.base import Absent, Sensor
+from targets.telemetry.command import KeptMeter
+from targets.telemetry.energy import energy_per_frame, has_power
+from targets.telemetry.recorder import PERIOD_S, Recorder, measure_idle
+from targets.telemetry.trace import Trace
+from targets.telemetry.usage import pss_bytes
+from targets.telemetry.verdict import latency_windows, throttling_verdict
 
 LOOK_S: Final = {False: 1.0, True: 0.5}
 """Seconds in which other programs are watched before anything is measured; by `quick`."""

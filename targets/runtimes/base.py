@@ -8,7 +8,8 @@ Legend: H/W = rows/columns at model size, K = slots of an instance model.
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -232,8 +233,27 @@ def _where(bundle: Bundle) -> str:
 def installed_version(*distributions: str) -> str | None:
     """Version of the first of these distributions that is installed, without importing it."""
     for name in distributions:
+        if version := _version_in_folder_names(name):
+            return version
+    from importlib import metadata  # 2 MB, which a process that only runs a network has no other use for
+
+    for name in distributions:
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
+    return None
+
+
+def _version_in_folder_names(distribution: str) -> str | None:
+    """What the folder's name says, NAME-VERSION.dist-info (PyPA, "Recording installed projects"); `None` = ask `importlib.metadata`."""
+    start, end = distribution.replace("-", "_") + "-", ".dist-info"
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - names are enough
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith(start) and name.endswith(end):
+                return name[len(start):-len(end)]
     return None

@@ -8,7 +8,6 @@ hashes are kept.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import stat
@@ -16,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Final
 
 from edgeseg.core.errors import ConfigError, NoPermissionError, explain_os_error
-from edgeseg.core.files import cache_root, patient_lock, read_json, sha256_file, sha256_json, write_json
+from edgeseg.core.files import cache_root, patient_lock, read_json, sha256_bytes, sha256_file, sha256_json, write_json
 from targets.runtimes.base import RuntimeOptions, installed_version
 
 _PROBE_BYTES: Final = 1 << 20
@@ -55,6 +53,7 @@ def keeping(runtime: str, options: RuntimeOptions, environment: Mapping[str, str
 def _usable_root(environment: Mapping[str, str]) -> Path:
     """Give the cache's folder once something was written and locked there; `ConfigError` where that does not go."""
     import fcntl  # POSIX only; imported here so that the module loads anywhere
+    from tempfile import TemporaryFile  # not loaded by who keeps nothing
 
     root = cache_root(environment)
     try:
@@ -164,4 +163,4 @@ def processor_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
     except OSError:
         lines = []
     kept = sorted({line for line in lines if line.partition(":")[0].strip() in _PROCESSOR})
-    return {"arch": platform.machine(), "processor_sha256": hashlib.sha256("\n".join(kept).encode()).hexdigest()}
+    return {"arch": platform.machine(), "processor_sha256": sha256_bytes("\n".join(kept).encode())}

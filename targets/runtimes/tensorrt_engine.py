@@ -8,7 +8,6 @@ The build follows NVIDIA's documentation of TensorRT 10 and 11 and has not been 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import RuntimeFailure, TargetError
-from edgeseg.core.files import read_json, write_bytes, write_json
+from edgeseg.core.files import read_json, sha256_bytes, write_bytes, write_json
 from targets.runtimes.cache import check_own, told
 
 _ENGINE, _FACTS = "model.engine", "engine.json"
@@ -44,7 +43,7 @@ def kept_or_built(folder: Path, facts: Mapping[str, str], build: Callable[[], by
             write_bytes(folder / _ENGINE, engine)
             (folder / _ENGINE).chmod(0o600)
             # last: without it, no engine
-            write_json(folder / _FACTS, {"engine_sha256": hashlib.sha256(engine).hexdigest(), "facts": dict(facts)})
+            write_json(folder / _FACTS, {"engine_sha256": sha256_bytes(engine), "facts": dict(facts)})
             (folder / _FACTS).chmod(0o600)
         except BaseException:
             drop(folder)  # an engine without facts is never used, and fills the disk
@@ -71,7 +70,7 @@ def _read(folder: Path, facts: Mapping[str, str]) -> bytes | None:
         said = read_json(folder / _FACTS)
     except ValueError:
         return None
-    whole = {"engine_sha256": hashlib.sha256(engine).hexdigest(), "facts": dict(facts)}
+    whole = {"engine_sha256": sha256_bytes(engine), "facts": dict(facts)}
     return engine if said == whole else None
 
 

@@ -7,7 +7,6 @@ the flags and the clock are asked of it.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +54,8 @@ class _Vcgencmd:
 
 
 def _ask(program: Path, *arguments: str) -> str:
+    import subprocess  # not loaded by who only names the sensor
+
     try:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,5 +38,7 @@ def find_sensors(sensors: Sequence[str | Sensor]) -> list[Sensor]:
 def _by_name(name: str) -> Sensor:
     if name in SENSORS:
         return SENSORS[name]
+    import difflib  # not loaded by who errs in nothing
+
     near = difflib.get_close_matches(name, SENSORS, n=1)
     raise ConfigError(f"sensor '{name}' is unknown; {f'did you mean {near[0]!r}?' if near else 'one of ' + ', '.join(SENSORS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -134,3 +135,20 @@ def test_where_caches_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 4_000_000)  # as a container may set any number
     with pytest.raises(ConfigError, match="set EDGESEG_CACHE to a folder"):
         files.cache_root({})
+
+
+def test_pythons_own_sha256_and_that_of_openssl_give_the_same(tmp_path: Path) -> None:
+    data = bytes(range(256)) * ((5 << 20) // 256)
+    (tmp_path / "large").write_bytes(data)
+    (tmp_path / "small").write_bytes(data[:100_001])
+    (tmp_path / "empty").write_bytes(b"")
+    code = """
+        import sys
+        from pathlib import Path
+        from edgeseg.core.files import sha256_bytes, sha256_file
+        print(sha256_file(Path("empty")), sha256_file(Path("small")), "_hashlib" in sys.modules)
+        print(sha256_file(Path("large")), sha256_file(Path("small")), sha256_bytes(b""))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    large, small, empty = (hashlib.sha256(part).hexdigest() for part in (data, data[:100_001], b""))
+    assert done.stdout.split() == [empty, small, "False", large, small, empty]

@@ -14,7 +14,8 @@ from edgeseg.report.page import render_page
 from edgeseg.report.page_circumstances import circumstances_section
 from edgeseg.workflow.show.circumstances import circumstances
 from edgeseg.workflow.show.reporting import _not_available
-from targets.telemetry import Column, Trace
+from targets.telemetry.base import Column
+from targets.telemetry.trace import Trace
 
 
 def bench_json(**changes: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.metadata
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import NoPermissionError, OutputError, TargetError
 from edgeseg.core.files import sha256_file
 from targets.runtimes import RuntimeOptions, cache, onnxruntime, open_session
+from targets.runtimes.base import installed_version
 from targets.runtimes.cache import cache_folder, intact, keeping, processor_facts
 from targets.runtimes.cuda import Cuda
 
@@ -236,3 +238,14 @@ def test_no_gpu_is_said_before_an_sdk_is_asked() -> None:
         pytest.skip("there is an NVIDIA driver here")
     with pytest.raises(TargetError, match="there is no NVIDIA driver here"):
         Cuda()
+
+
+def test_the_version_is_that_of_the_record_whatever_its_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_version("no-such-package", "numpy") == importlib.metadata.version("numpy") == np.__version__
+    (tmp_path / "some_sdk_extra-7.dist-info").mkdir()
+    (tmp_path / "some_sdk-1.2+cu12.dist-info").mkdir()
+    (tmp_path / "old_sdk-3.1.egg-info").mkdir()
+    (tmp_path / "old_sdk-3.1.egg-info" / "PKG-INFO").write_text("Metadata-Version: 1.2\nName: old-sdk\nVersion: 3.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "absent")
+    assert [installed_version(name) for name in ("some-sdk", "old-sdk", "sdk")] == ["1.2+cu12", "3.1", None]

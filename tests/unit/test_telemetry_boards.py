@@ -13,10 +13,13 @@ from board_trees import intel, jetson_orin_nano, raspberry_pi_4, raspberry_pi_5,
 
 from edgeseg.core.errors import ConfigError
 from targets.boards import TARGETS
-from targets.telemetry import GENERIC, SENSORS, Absent, SensorStatus, describe_sensors, energy, find_sensors, pss_bytes
-from targets.telemetry.base import UNITS
+from targets.telemetry.base import UNITS, Absent
+from targets.telemetry.describe import SensorStatus, describe_sensors
+from targets.telemetry.energy import energy
 from targets.telemetry.raspberry_pi import decode_throttled
 from targets.telemetry.recorder import Sampler
+from targets.telemetry.sensors import GENERIC, SENSORS, find_sensors
+from targets.telemetry.usage import pss_bytes
 
 Tree = Callable[[Path], Path]
 TREES: dict[str, Tree] = {"raspberry-pi-4": raspberry_pi_4, "raspberry-pi-5": raspberry_pi_5, "jetson-orin-nano": jetson_orin_nano,

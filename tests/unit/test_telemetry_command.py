@@ -23,9 +23,11 @@ from waiting_tools import comes_true, has_ended, runs
 from edgeseg.core.errors import ConfigError
 from targets.boards import find_target
 from targets.measure import surroundings
-from targets.telemetry import Absent, Energy, KeptMeter, Probe, Recorder, energy, power_command
 from targets.telemetry import command as module
-from targets.telemetry.base import Held
+from targets.telemetry.base import Absent, Held, Probe
+from targets.telemetry.command import KeptMeter, power_command
+from targets.telemetry.energy import Energy, energy
+from targets.telemetry.recorder import Recorder
 
 ROOT = Path("/")
 
@@ -235,7 +237,7 @@ def test_no_meter_outlives_a_killed_measurement(kill: Callable[[int, int], None]
     measuring = subprocess.Popen([sys.executable, "-c", f"""
 import time
 from pathlib import Path
-from targets.telemetry import power_command
+from targets.telemetry.command import power_command
 probe = power_command({meter!r}).open(Path("/"))
 print("open", flush=True)
 time.sleep(600)

@@ -9,7 +9,10 @@ from dataclasses import replace
 import pytest
 from waiting_tools import comes_true
 
-from targets.telemetry import Absent, Column, Energy, FrameEnergy, Gap, Recorder, Sensor, Trace, energy, energy_per_frame, measure_idle
+from targets.telemetry.base import Absent, Column, Sensor
+from targets.telemetry.energy import Energy, FrameEnergy, energy, energy_per_frame
+from targets.telemetry.recorder import Recorder, measure_idle
+from targets.telemetry.trace import Gap, Trace
 
 WHOLE = Column(name="VDD_IN_w", role="power", covers="the module's input")
 PART = Column(name="VDD_SOC_w", role="power")

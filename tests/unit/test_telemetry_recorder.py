@@ -14,9 +14,11 @@ from board_trees import jetson_orin_nano, raspberry_pi_4, raspberry_pi_5, write
 from waiting_tools import comes_true
 
 from targets.boards import TARGETS
-from targets.telemetry import SENSORS, Column, Recorder, Sensor, Trace, find_sensors, measure_idle, throttling_verdict
-from targets.telemetry.base import Reading
-from targets.telemetry.recorder import Sampler
+from targets.telemetry.base import Column, Reading, Sensor
+from targets.telemetry.recorder import Recorder, Sampler, measure_idle
+from targets.telemetry.sensors import SENSORS, find_sensors
+from targets.telemetry.trace import Trace
+from targets.telemetry.verdict import throttling_verdict
 
 
 class Seconds:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from targets.telemetry import Column, LatencyWindow, Trace, chart_series, latency_windows, throttling_verdict
+from targets.telemetry.base import Column
+from targets.telemetry.trace import Trace
+from targets.telemetry.verdict import LatencyWindow, chart_series, latency_windows, throttling_verdict
 
 FLAGS = Column(name="pi_throttled_bits", kind="flags", role="throttle")
 EVENTS = Column(name="oc3_events", kind="counter", role="throttle")

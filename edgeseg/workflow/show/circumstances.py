@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from edgeseg.report.circumstances import Circumstances, Series
-from targets.telemetry import LatencyWindow, Trace, chart_series
+from targets.telemetry.trace import Trace
+from targets.telemetry.verdict import LatencyWindow, chart_series
 
 _MOST_POINTS: Final = 120
 

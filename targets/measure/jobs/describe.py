@@ -13,8 +13,8 @@ from targets.machine import describe_machine
 from targets.measure.loop import Clock, Progress
 from targets.own_code import code_sha256
 from targets.runtimes import RUNTIMES
-from targets.telemetry import SENSORS
 from targets.telemetry.describe import describe_sensors
+from targets.telemetry.sensors import SENSORS
 
 
 def describe(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from targets.measure.result import Limits
 from targets.measure.surroundings import LOOK_S, load_average, load_facts
 from targets.measure.versus import BlockTimes, Side, Versus, run_pairs
 from targets.runtimes import Session, open_session
-from targets.telemetry import Recorder, measure_idle
+from targets.telemetry.recorder import Recorder, measure_idle
 
 
 @dataclass
