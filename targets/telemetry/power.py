@@ -7,7 +7,7 @@ hwmon gives mV, mA and uW (docs.kernel.org/hwmon/sysfs-interface, hwmon/ina3221)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +26,14 @@ from targets.telemetry.base import (
     unique,
 )
 
-_WHOLE: Final = {
-    "VDD_IN": "the module's input (VDD_IN)", "POM_5V_IN": "the module's input (POM_5V_IN)",
-}
-"""Labels of rails that feed all the others, on Jetson modules. VIN_SYS_5V0 of an AGX Orin is not among them: VDD_GPU_SOC and VDD_CPU_CV lie
-beside it (github.com/rbonghi/jetson_stats/issues/344)."""
+_WHOLE: Final[tuple[tuple[str, ...], ...]] = (("VDD_IN",), ("POM_5V_IN",), ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
+"""Labels of the rails that together are all a Jetson module takes in; those it has besides lie behind them.
+
+VDD_IN of Orin NX, Orin Nano, Xavier NX and TX2 is "Total Module Power", and POM_5V_IN that of a Nano. An AGX Orin has no such rail: its GPU
+and SoC, its CPU and CV cores, and the 5 V that all else gets are measured one by one, and "VDDQ_VDD2_1V8AO power is also included in
+VIN_SYS_5V0 power" (Jetson Linux Developer Guide r35.4.1, Jetson Orin series, Software-Based Power Consumption Modeling). An AGX Xavier has
+none, and no sum: its guide does not say that the six rails it measures are all (Product Design Guide DG-09840-001, 5.6.2).
+"""
 _NO_RAIL: Final = ("NC", "Reserved")
 _INA3221_CHANNELS: Final = ("1", "2", "3")
 """Its in4 to in7 are voltages of shunts, its curr4 the sum of the three."""
@@ -61,17 +64,21 @@ class _Rails:
 
 def _open_rails(root: Path) -> Probe | Absent:
     found: dict[Column, tuple[Path, ...]] = {}
+    labels: dict[str, str] = {}
     for chip in numbered(root / "sys/class/hwmon", "hwmon*"):
         kind = text_or(chip / "name", chip.name)
         for label, files in _rails_of(chip, kind):
-            name = unique(column_name(label if label in _WHOLE or kind == "ina3221" else f"{kind}_{label}"), "w", found)
-            found[Column(name=name, role="power", covers=_WHOLE.get(label, ""))] = files
+            name = unique(column_name(label if kind == "ina3221" or (label,) in _WHOLE else f"{kind}_{label}"), "w", found)
+            found[Column(name=name, role="power")] = files
+            labels[name] = label
     probe = _Rails(tuple(found), {column.name: files for column, files in found.items()})
-    answers = {name for name, reading in probe.read().items() if not isinstance(reading, str)}
+    answers = {name: labels[name] for name, reading in probe.read().items() if not isinstance(reading, str)}
     if not answers:
         return Absent("no hwmon power monitor (INA3221, INA2xx) answers")
-    columns = tuple(column for column in probe.columns if column.name in answers)
-    return _Rails(columns, {column.name: found[column] for column in columns})
+    whole = next((labels for labels in _WHOLE if all(label in answers.values() for label in labels)), ())
+    covers = f"the module's input ({' + '.join(whole)})"
+    columns = tuple(replace(column, covers=covers if answers[column.name] in whole else "") for column in found if column.name in answers)
+    return _Rails(columns, {name: probe.files[name] for name in answers})
 
 
 def _rails_of(chip: Path, kind: str) -> list[tuple[str, tuple[Path, ...]]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from targets.telemetry.energy import energy
 from targets.telemetry.raspberry_pi import decode_throttled
 from targets.telemetry.recorder import Sampler
 from targets.telemetry.sensors import GENERIC, SENSORS, find_sensors
+from targets.telemetry.trace import Trace
 from targets.telemetry.usage import pss_bytes
 
 Tree = Callable[[Path], Path]
@@ -218,17 +218,38 @@ def test_this_machine_can_be_asked() -> None:
     assert all(status.readings or status.why for status in found.values())
 
 
-def test_the_5_v_rail_of_a_jetson_agx_orin_is_not_the_whole_of_it(tmp_path: Path) -> None:
-    """Its GPU and CPU rails lie beside it."""
-    chip = "sys/class/hwmon/hwmon1"
-    write(tmp_path, {f"{chip}/name": "ina3221", **{
-        f"{chip}/{name}": value for number, label in enumerate(("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), start=1)
-        for name, value in ((f"in{number}_label", label), (f"in{number}_input", "5000"), (f"curr{number}_input", "1000"))}})
-    sampler = Sampler(find_sensors(["power-rails", "rapl"]), tmp_path, time.perf_counter_ns)
+def agx_orin(root: Path, *, without: str = "") -> Trace:
+    """Two samples of a tree like an AGX Orin's: three rails and, on a second chip, one that lies behind the third."""
+    first, second = "sys/class/hwmon/hwmon3", "sys/class/hwmon/hwmon4"
+    write(root, {
+        f"{first}/name": "ina3221", f"{second}/name": "ina3221", f"{second}/in1_label": "NC", f"{second}/in1_input": "0",
+        f"{second}/curr1_input": "0", f"{second}/in2_label": "VDDQ_VDD2_1V8AO", f"{second}/in2_input": "4968",
+        f"{second}/curr2_input": "400", f"{first}/in7_label": "sum of shunt voltages", f"{first}/in7_input": "760",
+        f"{first}/curr4_input": "360",
+        **{f"{first}/{name}": value
+           for number, label, mv, ma in ((1, "VDD_GPU_SOC", 20000, 500), (2, "VDD_CPU_CV", 20000, 100), (3, "VIN_SYS_5V0", 5000, 1000))
+           for name, value in ((f"in{number}_label", label), (f"in{number}_input", str(mv)), (f"curr{number}_input", str(ma)))
+           if label != without},
+    })
+    now = iter(range(0, 10**12, 10**9))
+    sampler = Sampler(find_sensors(["power-rails", "rapl"]), root, lambda: next(now))
     sampler.sample()
     sampler.sample()
-    trace = sampler.close()
-    assert trace.values["VIN_SYS_5V0_w"] == (5.0, 5.0)
+    return sampler.close()
+
+
+def test_the_rails_of_a_jetson_agx_orin_are_added_up(tmp_path: Path) -> None:
+    """GPU with SoC, CPU with CV, and 5 V for the rest, which holds VDDQ: that one is not added."""
+    trace = agx_orin(tmp_path)
+    assert trace.values["VDDQ_VDD2_1V8AO_w"][0] == pytest.approx(1.9872)
     found = energy(trace)
+    assert not isinstance(found, Absent)
+    assert found.mean_w == pytest.approx(10 + 2 + 5)
+    assert found.covers == "the module's input (VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0)"
+
+
+@pytest.mark.parametrize("without", ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"])
+def test_two_of_the_three_rails_of_a_jetson_agx_orin_are_not_the_whole_of_it(tmp_path: Path, without: str) -> None:
+    found = energy(agx_orin(tmp_path, without=without))
     assert isinstance(found, Absent)
     assert found.why.endswith("(virtual machines have none); power-rails: no rail of the whole machine)")
