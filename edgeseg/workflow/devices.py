@@ -122,7 +122,7 @@ def _another_target(checked: Checked) -> TargetError | None:
     if site is None or not _is_claimed(entry) or entry.target in site.targets:
         return None
     return TargetError(f"NOT THE TARGET: the inventory says that {entry.label} is a {entry.target}, and it is {_targets(site)}; type: "
-                       f"edgeseg devices remove {entry.name}, and add it as what it is")
+                       f"{_added_anew(entry, site)}")
 
 
 def _is_claimed(entry: Entry) -> bool:
@@ -142,10 +142,15 @@ def _settings(site: Site, entry: Entry) -> str:
         return ""
     if not entry.is_ssh or not site.targets:
         return "; settings of host are used"
-    first = f"edgeseg devices remove {entry.name}, then: " if entry.name else ""
-    again = f"edgeseg devices add {entry.name or 'NAME'} {entry.address} --target {site.targets[0]}"
-    again += "".join(f" --{name} {quote(value)}" for name, value in (("python", entry.python), ("identity", entry.identity)) if value)
-    return f"; settings of host are used; for its own, type: {first}{again}"
+    return f"; settings of host are used; for its own, type: {_added_anew(entry, site)}"
+
+
+def _added_anew(entry: Entry, site: Site) -> str:
+    """The command that puts a board into the inventory as what it is."""
+    first = f"edgeseg devices remove {entry.name} && " if entry.name else ""
+    given = (("target", site.targets[0] if site.targets else ""), ("python", entry.python), ("identity", entry.identity))
+    return (f"{first}edgeseg devices add {entry.name or 'NAME'} {quote(entry.address)}"
+            + "".join(f" --{name} {quote(value)}" for name, value in given if value))
 
 
 def _check_lines(checked: Checked) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,11 @@ def test_a_board_that_is_another_target_than_the_inventory_says(capsys: pytest.C
     assert json.loads(said.out)["is_target"] is False
     assert json.loads(said.out)["problem"] is None
     assert "NOT THE TARGET: the inventory says that nano (local) is a jetson-orin-nano, and it is " in said.err.splitlines()[-1]
-    assert "type: edgeseg devices remove nano, and add it as what it is" in said.err.splitlines()[-1]
+    last = said.err.splitlines()[-1]
+    assert "type: edgeseg devices remove nano && edgeseg devices add nano local" in last
+    for command in last.rpartition("type: ")[2].split(" && "):
+        assert run(shlex.split(command)[1:]) == 0, "what it says can be typed"
+    assert run(["devices", "check", "nano", "--json"]) == 0
 
 
 def test_an_emulated_board_is_no_wrong_one() -> None:
@@ -92,7 +97,7 @@ def test_check_says_whose_settings_are_used() -> None:
     add = "edgeseg devices add pi ssh://pi@pi5 --target raspberry-pi-5"
     known = Entry(name="pi", address="ssh://pi@pi5")
     for entry, words in (
-        (known, f"raspberry-pi-5; settings of host are used; for its own, type: edgeseg devices remove pi, then: {add}"),
+        (known, f"raspberry-pi-5; settings of host are used; for its own, type: edgeseg devices remove pi && {add}"),
         (replace(known, python="~/venv/bin/python", identity="/home/me/my key"),
          f"{add} --python '~/venv/bin/python' --identity '/home/me/my key'"),
         (Entry(name="", address="ssh://pi5"), "for its own, type: edgeseg devices add NAME ssh://pi5 --target raspberry-pi-5"),
