@@ -21,7 +21,7 @@ from benchmarks.int8_accuracy import Run, facts, open_finished
 from edgeseg.core.bootstrap import intervals
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.files import write_json
-from edgeseg.core.images import Frame, place, read_frame, to_frame, to_model
+from edgeseg.core.images import Frame, read_frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import confusion_matrix
 from edgeseg.data.store import read_sample

@@ -43,7 +43,7 @@ from benchmarks.bare import BARE, Call
 from benchmarks.int8_speed import made
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
-from edgeseg.core.images import Frame, picture_to_model, place, read_picture
+from edgeseg.core.images import Frame, picture_to_model, read_picture
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import versions
 from targets.boards import plan
@@ -196,7 +196,7 @@ def from_files(bundle: Bundle, session: Session, folder: Path, suffix: str, roun
 
     def decode(path: Path) -> list[Frame]:
         picture = read_picture(path)
-        return picture_to_model(picture, place(picture.frame_hw, (contract.height, contract.width), contract.resize))
+        return picture_to_model(picture, contract.place(picture.frame_hw))
 
     bare = BARE[bundle.manifest.format][1](bundle, 1, [frame for path in paths[:len(bundle.manifest.golden)] for frame in decode(path)[:1]])
     cpu_ms: dict[str, list[float]] = {"decode": [], "infer": [], "pipeline": []}

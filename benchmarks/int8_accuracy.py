@@ -15,7 +15,7 @@ import numpy as np
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import Config, load_config
 from edgeseg.core.errors import InputMissingError
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import SegmentationScore, confusion_matrix, score
 from edgeseg.core.vendors import versions
@@ -69,7 +69,7 @@ def measure(bundle: Bundle, labelled: Sequence[tuple[Frame, ClassMap]], *, runti
     session = open_session(bundle, runtime or how.runtime, how.options)
     try:
         for frame, label in labelled:
-            placement = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+            placement = contract.place((frame.shape[0], frame.shape[1]))
             answers = [as_class_map(session.run(part)) for part in to_model(frame, placement)]
             total += confusion_matrix(to_frame(answers, placement), label, num_classes=num_classes)
     finally:

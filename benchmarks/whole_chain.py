@@ -29,7 +29,7 @@ from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import load_config
 from edgeseg.core.errors import ConfigError, EdgesegError
 from edgeseg.core.files import read_json, write_json
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import confusion_matrix, score
 from edgeseg.core.vendors import quiet, versions
@@ -107,7 +107,7 @@ def ours(bundle: Bundle, arithmetic: str) -> tuple[Answer, dict[str, Any]]:
     contract = manifest.contract
 
     def answer(frame: Frame) -> ClassMap:
-        placement = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+        placement = contract.place((frame.shape[0], frame.shape[1]))
         return to_frame([as_class_map(session.run(part)) for part in to_model(frame, placement)], placement)
 
     return answer, {"bundle": manifest.name, "bundle_sha256": manifest.sha256, "format": manifest.format, "precision": manifest.precision,

@@ -41,6 +41,7 @@ _TOOLS: Final = {
     "litert-torch": ("export", "TFLite export"),
     "ai-edge-quantizer": ("export", "TFLite int8"),
     "av": ("video", "predict on videos"),
+    "opencv-python-headless": ("opencv", "bundles with resizer opencv"),
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edgeseg.core.images import ClassMap, Frame, Placement, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, Placement, to_frame, to_model
 from edgeseg.core.instances import Answer, InstanceLabel, Instances, as_class_map, as_instances
 from edgeseg.core.manifest import Contract
 from edgeseg.core.paste import Patch, clip_boxes, paste, to_frame_boxes
@@ -32,7 +32,7 @@ def find_instances(session: Session, contract: Contract, frame_HWC: Frame) -> In
     Raises:
         ConfigError: resize policy `tile`.
     """
-    placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+    placement = contract.place((frame_HWC.shape[0], frame_HWC.shape[1]))
     (model_frame,) = to_model(frame_HWC, placement)
     return to_frame_boxes(as_instances(session.run(model_frame)), placement)
 

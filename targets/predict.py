@@ -26,8 +26,8 @@ from edgeseg.core.images import (
     Picture,
     Placement,
     jpeg_scale,
+    need_resizer,
     picture_to_model,
-    place,
     to_frame,
     to_model,
     write_class_map,
@@ -113,7 +113,7 @@ class Predicted:
 def predict_frame(session: Session, bundle: Bundle, frame_HWC: Frame) -> ClassMap:
     """Answer one frame of any size with a semantic model: uint8 [H, W] at frame size."""
     contract = bundle.manifest.contract
-    placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+    placement = contract.place((frame_HWC.shape[0], frame_HWC.shape[1]))
     return to_frame([as_class_map(session.run(model_frame)) for model_frame in to_model(frame_HWC, placement)], placement)
 
 
@@ -133,10 +133,12 @@ def source_for(bundle: Bundle, source: Path | str, options: PredictOptions) -> C
     A camera or a stream is looked at and opened only then: nobody takes its frames while a session is opened, which may take minutes.
 
     Raises:
+        MissingExtraError: what brings a frame to model size for this bundle (`Contract.resizer`) is not installed.
         ConfigError: a drop policy for files, `fast_jpeg` together with overlays, or no camera.
         InputMissingError, DataError: see `targets.sources.open_source`.
     """
     contract = bundle.manifest.contract
+    need_resizer(contract.resizer)
     if options.fast_jpeg and options.overlays:
         raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
     scale_of = (lambda frame_hw: jpeg_scale(frame_hw, (contract.height, contract.width), contract.resize)) if options.fast_jpeg else None
@@ -248,7 +250,7 @@ class _Steps:
         """Decode and resize."""
         contract = self._manifest.contract
         picture = item.read()
-        placement = place(picture.frame_hw, (contract.height, contract.width), contract.resize)
+        placement = contract.place(picture.frame_hw)
         return _Ready(item.name, item.time_s, picture, placement, picture_to_model(picture, placement))
 
     def answer(self, ready: _Ready) -> tuple[_Ready, list[Answer]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeseg.core.bootstrap import Intervals, intervals, same_labels
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import BundleError, DataError
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.instance_metrics import Matches, match
 from edgeseg.core.instances import as_class_map, as_instances
 from edgeseg.core.manifest import InstanceReference, Reference
@@ -136,7 +136,7 @@ def verify(
     outlines: list[tuple[float | None, ...]] = []
     expected = iter(reference_maps) if reference_maps is not None else None
     for name, frame_HWC, label_HW in labelled:
-        placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+        placement = contract.place((frame_HWC.shape[0], frame_HWC.shape[1]))
         answers = [as_class_map(session.run(model_frame)) for model_frame in to_model(frame_HWC, placement)]
         shares = [agreement(*pair) for pair in zip(answers, _maps(expected, name, answers), strict=True)] if expected is not None else []
         matched.extend(shares)

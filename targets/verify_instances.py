@@ -16,7 +16,7 @@ from typing import Any, Final
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import DataError
-from edgeseg.core.images import Frame, place, to_model
+from edgeseg.core.images import Frame, to_model
 from edgeseg.core.instance_metrics import SAME_SCORE, ApCounter, InstanceScore, Matches, match
 from edgeseg.core.instances import InstanceLabel, Instances, as_instances
 from edgeseg.core.manifest import InstanceReference
@@ -108,7 +108,7 @@ def verify_instances(
     expected = iter(reference) if reference is not None else None
     for name, frame_HWC, label in labelled:
         frame_hw = (frame_HWC.shape[0], frame_HWC.shape[1])
-        placement = place(frame_hw, (contract.height, contract.width), contract.resize)
+        placement = contract.place(frame_hw)
         found = as_instances(session.run(to_model(frame_HWC, placement)[0]))
         matches = match(_next(expected, name), found, score_tolerance=tolerance) if expected is not None else Matches(same=0, total=0)
         total += matches

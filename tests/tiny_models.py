@@ -156,8 +156,8 @@ def tiny_frame(seed: int = 0, *, height: int = 24, width: int = 32) -> Frame:
 
 
 def tiny_bundle(
-    parent: Path, kind: str, *, height: int = 24, width: int = 32, resize: str = "stretch", precision: str = "fp32",
-    reference: Reference | None = None, write: Callable[[Path, int, int], tuple[str, ...]] | None = None,
+    parent: Path, kind: str, *, height: int = 24, width: int = 32, resize: str = "stretch", resizer: str = "pillow",
+    precision: str = "fp32", reference: Reference | None = None, write: Callable[[Path, int, int], tuple[str, ...]] | None = None,
 ) -> Bundle:
     """Seal a tiny bundle of a format into `parent/kind`, its golden answers computed in numpy."""
     work = parent / f"{kind}-work"
@@ -165,8 +165,8 @@ def tiny_bundle(
     files = (write or WRITERS[kind])(work, height, width)
     model = ModelFiles(folder=work, files=files, entry=files[0], format=kind, precision=precision, scheme={}, tools={})
     info = BundleInfo(
-        name=f"tiny-{kind}", contract=Contract(height=height, width=width, resize=resize), classes=CLASSES, palette=PALETTE,
-        reference=reference, parents=(), config_sha256="0" * 64,
+        name=f"tiny-{kind}", contract=Contract(height=height, width=width, resize=resize, resizer=resizer), classes=CLASSES,
+        palette=PALETTE, reference=reference, parents=(), config_sha256="0" * 64,
     )
     return seal_bundle(
         parent / kind, model, info, golden_frames=[tiny_frame(9, height=height, width=width)], answer=lambda _: ("numpy", ANSWERS[kind]),

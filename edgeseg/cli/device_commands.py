@@ -71,7 +71,8 @@ def setup(
     device: DeviceArg,
     extra: Annotated[
         list[str] | None,
-        typer.Option("--extra", metavar="EXTRA", help="pi | intel | jetson | onnx | pi-legacy (repeatable); default: as fits it"),
+        typer.Option("--extra", metavar="EXTRA", help="pi | intel | jetson | onnx | pi-legacy, by default as fits it; opencv beside it "
+                                                      "(repeatable)"),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="collect all wheels here: for a board without network")] = False,
     python: Annotated[str, typer.Option("--python", metavar="PATH", help="Python there that the environment is made with")] = "python3",

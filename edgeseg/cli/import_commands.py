@@ -24,6 +24,7 @@ def import_(
     output_layout: Annotated[str, typer.Option("--output-layout", metavar="NCHW|NHWC", help="the same for the output")] = "",
     size: Annotated[str, typer.Option("--size", metavar="HxW", help="model size, where the model leaves it open")] = "",
     resize: Annotated[str, typer.Option("--resize", help="how a frame comes to model size: stretch, letterbox or tile")] = "stretch",
+    resizer: Annotated[str, typer.Option("--resizer", help="by whose filter: pillow, or opencv as it was trained with")] = "pillow",
     decision: Annotated[
         str, typer.Option("--decision", metavar="argmax|threshold|class-map", help="how a class is chosen; class-map = by the model")
     ] = "",
@@ -45,8 +46,8 @@ def import_(
 
     request = request_of(
         model=model, out=out, data=data, classes=classes, input=input_, output=output, mean=mean, scale=scale, order=order, layout=layout,
-        output_layout=output_layout, size=size, resize=resize, decision=decision, threshold=threshold, scores=scores, format=format_,
-        min_agreement=min_agreement, force=force,
+        output_layout=output_layout, size=size, resize=resize, resizer=resizer, decision=decision, threshold=threshold, scores=scores,
+        format=format_, min_agreement=min_agreement, force=force,
     )
     console = Console(quiet=json)
     outcome = import_model(request, ui=console)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from edgeseg.core.encoders import IMAGENET, encoder_of, smallest_side
 from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import sha256_json
-from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.images import RESIZE_POLICIES, RESIZERS
 from edgeseg.core.toml import parse_toml, toml_text
 
 
@@ -75,10 +75,17 @@ class DataSection:
     ignore_colour: str = opt("", "colour that means ignore in colour masks, as #rrggbb")
     size: tuple[int, int] = opt((360, 480), "model size [height, width] in pixels", low=16, high=4096)
     resize: str = opt("stretch", "how a frame comes to model size", choices=RESIZE_POLICIES)
+    resizer: str = opt("pillow", "by whose filter, in training and on every board alike; opencv = several times faster, "
+                                 "needs the extra opencv wherever a bundle runs", choices=RESIZERS)
     val_share: float = opt(0.15, "share of frames for val where the folder has no splits", low=0.01, high=0.5)
     test_share: float = opt(0.15, "share of frames for test where the folder has no splits", low=0.0, high=0.5)
     eval_split: str = opt("test", "split that verify and the report use", choices=("val", "test"))
     memory_limit_mb: int = opt(2048, "decoded frames above this are memory-mapped from disk", low=1)
+
+    @property
+    def resizer_key(self) -> dict[str, str]:
+        """What the key of a step says of the resizer: nothing of Pillow, so that what was done before there was a choice stays done."""
+        return {} if self.resizer == "pillow" else {"resizer": self.resizer}
 
 
 INSTANCE_MODELS: Final = ("mask_rcnn",)

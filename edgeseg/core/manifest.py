@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from edgeseg.core.errors import BundleError
 from edgeseg.core.files import parse_json, sha256_json
-from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.images import RESIZE_POLICIES, RESIZERS, Placement, place
 
 SCHEMA: Final = 1
 FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")
@@ -54,6 +54,8 @@ class Contract:
     height: int
     width: int
     resize: str = "stretch"
+    resizer: str = "pillow"
+    """Whose filter brings a frame to model size: what the network was trained with (`edgeseg.core.images`)."""
     decision: str = "argmax"
     """`argmax`: the class of the largest probability p_c, the first of equals. `threshold`: two classes, 1 where p_1 > t. `thresholds`: one
     a class; among the classes with p_c > t_c the one with the largest p_c / t_c (`edgeseg.models.decision`)."""
@@ -66,6 +68,10 @@ class Contract:
     """`semantic`: the output above. `instance`: the outputs `detections` and `masks` of `edgeseg.core.instances` in its place."""
     max_instances: int = 0
     """Slots of an instance model's outputs (K), 1 to 255; 0 for `semantic`."""
+
+    def place(self, frame_hw: tuple[int, int]) -> Placement:
+        """Where a frame of `frame_hw` lies at model size, and how it comes there."""
+        return place(frame_hw, (self.height, self.width), self.resize, self.resizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +136,7 @@ class GoldenInstances:
         return self.instances
 
 
-_ADDED_TO_CONTRACT: Final[dict[str, Any]] = {"thresholds": None, "task": "semantic", "max_instances": 0}
+_ADDED_TO_CONTRACT: Final[dict[str, Any]] = {"resizer": "pillow", "thresholds": None, "task": "semantic", "max_instances": 0}
 """Fields that came later: left out where they have this value, so that manifests from before keep their bytes and their identity."""
 
 
@@ -264,14 +270,15 @@ def _golden(raw: object, where: str, task: str) -> Golden | GoldenInstances:
 
 def _contract(raw: object) -> Contract:
     values = _fields(
-        {**_ADDED_TO_CONTRACT, **raw} if isinstance(raw, dict) else raw, "contract", height=int, width=int, resize=str, decision=str,
-        threshold=(float, int, type(None)), thresholds=(list, type(None)), task=str, max_instances=int,
+        {**_ADDED_TO_CONTRACT, **raw} if isinstance(raw, dict) else raw, "contract", height=int, width=int, resize=str, resizer=str,
+        decision=str, threshold=(float, int, type(None)), thresholds=(list, type(None)), task=str, max_instances=int,
     )
     if values["thresholds"] is not None:
         values["thresholds"] = tuple(values["thresholds"])
     contract = Contract(**values)
     _want(0 < contract.height <= 16384 and 0 < contract.width <= 16384, f"contract size {contract.height}x{contract.width} is out of range")
     _want(contract.resize in RESIZE_POLICIES, f"contract.resize {contract.resize!r} is unknown")
+    _want(contract.resizer in RESIZERS, f"contract.resizer {contract.resizer!r} is unknown; one of {', '.join(RESIZERS)}")
     _want(contract.decision in DECISIONS, f"contract.decision {contract.decision!r} is unknown; one of {', '.join(DECISIONS)}")
     _want((contract.threshold is not None) == (contract.decision == "threshold"), "contract.threshold goes with decision 'threshold'")
     _want((contract.thresholds is not None) == (contract.decision == "thresholds"), "contract.thresholds goes with decision 'thresholds'")

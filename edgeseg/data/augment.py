@@ -2,8 +2,9 @@
 
 Scale 1 means the scale the network sees on the device: the frame placed at model size by `[data] resize`. The crop is cut out of the
 original frame in one resize with a box, by the filter of `edgeseg.core.images` (bilinear, antialiased when shrinking), so a frame larger
-than the model loses nothing twice. Labels are nearest neighbour, never interpolated. What lies outside the frame is gray 114, as in a
-letterbox, with label 255.
+than the model loses nothing twice. OpenCV knows no boxes: with `[data] resizer = "opencv"` the whole frame is brought to the scale and the
+crop cut out of it, the same pixels of the same grid. Labels are nearest neighbour, never interpolated. What lies outside the frame is gray
+114, as in a letterbox, with label 255.
 
 Legend: H/W = rows/columns of the frame, h/w = of the crop; x right, y down, in pixels, edges at integers.
 """
@@ -20,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from edgeseg.core.config import AugmentSection
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.images import IGNORE_INDEX, RESIZE_POLICIES, ClassMap, Frame
+from edgeseg.core.images import IGNORE_INDEX, RESIZE_POLICIES, ClassMap, Frame, resize_frame
 
 _FILL: Final = (114, 114, 114)
 _RGB_TO_YIQ: Final = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -94,17 +95,20 @@ def augment(
     rng: np.random.Generator,
     model_hw: tuple[int, int] | None = None,
     resize: str = "stretch",
+    resizer: str = "pillow",
 ) -> tuple[Frame, ClassMap]:
     """Cut one augmented crop: frame uint8 [h, w, 3] and label uint8 [h, w], both of `crop_hw`.
 
     `model_hw` and `resize` are `[data] size` and `[data] resize`: they fix what scale 1 means. Without `model_hw` it is the frame's own.
+    `resizer` is `[data] resizer`.
 
     Raises:
         ConfigError: an unknown resize policy.
+        MissingExtraError: `resizer` is not installed.
     """
     choice = draw(section, rng)
     view = look(choice, frame_hw=(label_HW.shape[0], label_HW.shape[1]), crop_hw=crop_hw, model_hw=model_hw, resize=resize)
-    return view.frame(frame_HWC), view.label(label_HW, outside=IGNORE_INDEX)
+    return view.frame(frame_HWC, resizer), view.label(label_HW, outside=IGNORE_INDEX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +126,28 @@ class View:
     part_hw: tuple[int, int]
     part_yx: tuple[int, int]
     """Size of what is shown in the region, and where it lies there; the rest is outside the frame."""
+    whole_hw: tuple[int, int]
+    shown_yx: tuple[int, int]
+    """Size of the whole frame at this scale, and where in it what is shown begins: another way to say `box`."""
 
-    def frame(self, frame_HWC: Frame) -> Frame:
+    def frame(self, frame_HWC: Frame, resizer: str) -> Frame:
         """Crop of the frame, recoloured: uint8 [h, w, 3]."""
-        return self._cut(frame_HWC, Image.Resampling.BILINEAR, _FILL)
+        if resizer == "pillow":
+            return self._finish(self._read(frame_HWC, Image.Resampling.BILINEAR), Image.Resampling.BILINEAR, _FILL)
+        (y, x), (h, w) = self.shown_yx, self.part_hw
+        shown_HWC = resize_frame(np.ascontiguousarray(frame_HWC), *self.whole_hw, resizer)[y : y + h, x : x + w]
+        return self._finish(Image.fromarray(np.ascontiguousarray(shown_HWC)), Image.Resampling.BILINEAR, _FILL)
 
     def label(self, label_HW: ClassMap, *, outside: int) -> ClassMap:
         """Crop of a label or of a mask, nearest neighbour: uint8 [h, w]; `outside` is what lies outside the frame."""
-        return self._cut(label_HW, Image.Resampling.NEAREST, outside)
+        return self._finish(self._read(label_HW, Image.Resampling.NEAREST), Image.Resampling.NEAREST, outside)
 
-    def _cut(self, array: NDArray[np.uint8], how: Image.Resampling, fill: int | tuple[int, int, int]) -> NDArray[np.uint8]:
+    def _read(self, array: NDArray[np.uint8], how: Image.Resampling) -> Image.Image:
         part = Image.fromarray(np.ascontiguousarray(array[self.read_yx]))  # only what is read is copied
-        part = part.resize(self.part_hw[::-1], how, box=self.box)
-        if array.ndim == 3:
+        return part.resize(self.part_hw[::-1], how, box=self.box)
+
+    def _finish(self, part: Image.Image, how: Image.Resampling, fill: int | tuple[int, int, int]) -> NDArray[np.uint8]:
+        if part.mode == "RGB":
             part = _recolour(part, self.choice)
         if self.part_hw != self.region_hw:
             part = _pad(part, self.region_hw[::-1], self.part_yx[::-1], fill)
@@ -160,10 +173,11 @@ def look(
     sin, cos = abs(math.sin(radians)), abs(math.cos(radians))
     # The region that holds the crop after it is turned (the crop itself where it is not).
     region_h, region_w = (h, w) if choice.rotate_deg == 0 else (math.ceil(h * cos + w * sin), math.ceil(h * sin + w * cos))
-    top, bottom, out_top, out_h, y0, y1 = _interval(frame_hw[0], scale_y, region_h, choice.place_y)
-    left, right, out_left, out_w, x0, x1 = _interval(frame_hw[1], scale_x, region_w, choice.place_x)
+    top, bottom, out_top, out_h, y0, y1, whole_h, shown_y = _interval(frame_hw[0], scale_y, region_h, choice.place_y)
+    left, right, out_left, out_w, x0, x1, whole_w, shown_x = _interval(frame_hw[1], scale_x, region_w, choice.place_x)
     return View(choice=choice, crop_hw=crop_hw, region_hw=(region_h, region_w), read_yx=(slice(top, bottom), slice(left, right)),
-                box=(x0 - left, y0 - top, x1 - left, y1 - top), part_hw=(out_h, out_w), part_yx=(out_top, out_left))
+                box=(x0 - left, y0 - top, x1 - left, y1 - top), part_hw=(out_h, out_w), part_yx=(out_top, out_left),
+                whole_hw=(whole_h, whole_w), shown_yx=(shown_y, shown_x))
 
 
 def _base_scale(frame_hw: tuple[int, ...], model_hw: tuple[int, int] | None, resize: str) -> tuple[float, float]:
@@ -176,19 +190,20 @@ def _base_scale(frame_hw: tuple[int, ...], model_hw: tuple[int, int] | None, res
     return (scale_y, scale_x) if resize == "stretch" else (min(scale_y, scale_x),) * 2
 
 
-def _interval(length: int, scale: float, wanted: int, place: float) -> tuple[int, int, int, int, float, float]:
+def _interval(length: int, scale: float, wanted: int, place: float) -> tuple[int, int, int, int, float, float, int, int]:
     """Cut `wanted` output pixels at `scale` out of `length` input pixels, at `place` (0..1) of the room there is.
 
-    Returns the input pixels read (first, one past the last), where the part starts in the output, how many output pixels it fills, and
-    the input interval those show.
+    Returns the input pixels read (first, one past the last), where the part starts in the output, how many output pixels it fills, the
+    input interval those show, and the length of all the input at this scale with the first pixel of it that is shown.
     """
     scaled = max(1, round(length * scale))
     if scaled <= wanted:  # all of it fits; the rest of the output is outside the frame
-        return 0, length, round(place * (wanted - scaled)), scaled, 0.0, float(length)
-    start = round(place * (scaled - wanted)) * length / scaled
+        return 0, length, round(place * (wanted - scaled)), scaled, 0.0, float(length), scaled, 0
+    first = round(place * (scaled - wanted))
+    start = first * length / scaled
     end = min(float(length), start + wanted * length / scaled)
     margin = math.ceil(length / scaled) + 1  # support of the antialiasing filter
-    return max(0, math.floor(start) - margin), min(length, math.ceil(end) + margin), 0, wanted, start, end
+    return max(0, math.floor(start) - margin), min(length, math.ceil(end) + margin), 0, wanted, start, end, scaled, first
 
 
 def _recolour(part: Image.Image, choice: Draw) -> Image.Image:

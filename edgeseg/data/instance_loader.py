@@ -43,6 +43,7 @@ def augment_instances(
     rng: np.random.Generator,
     model_hw: tuple[int, int] | None = None,
     resize: str = "stretch",
+    resizer: str = "pillow",
 ) -> tuple[Frame, InstanceLabel]:
     """Cut one augmented crop, uint8 [h, w, 3], with the objects it shows; boxes are the tightest around what is left of the masks.
 
@@ -50,9 +51,10 @@ def augment_instances(
 
     Raises:
         ConfigError: an unknown resize policy.
+        MissingExtraError: `resizer` is not installed.
     """
     view = look(draw(section, rng), frame_hw=(frame_HWC.shape[0], frame_HWC.shape[1]), crop_hw=crop_hw, model_hw=model_hw, resize=resize)
-    return view.frame(frame_HWC), _move(label, view)
+    return view.frame(frame_HWC, resizer), _move(label, view)
 
 
 def _move(label: InstanceLabel, view: View) -> InstanceLabel:
@@ -81,6 +83,7 @@ def instance_batches(
     section: AugmentSection,
     model_hw: tuple[int, int],
     resize: str,
+    resizer: str = "pillow",
     num_workers: int = 1,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[InstanceBatch]:
@@ -96,7 +99,7 @@ def instance_batches(
             rng = augmentation_generator(seed, epoch=epoch, position=position)
             frame, label = store[pick]
             frames[row], moved = augment_instances(
-                frame, label, crop_hw=crop_hw, section=section, rng=rng, model_hw=model_hw, resize=resize
+                frame, label, crop_hw=crop_hw, section=section, rng=rng, model_hw=model_hw, resize=resize, resizer=resizer
             )
             labels.append(moved)
         return InstanceBatch(frames, tuple(labels), tuple(store.samples[pick].id for pick in picks))

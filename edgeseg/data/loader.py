@@ -72,12 +72,14 @@ def batches(
     section: AugmentSection,
     model_hw: tuple[int, int],
     resize: str,
+    resizer: str = "pillow",
     num_workers: int = 1,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Give the batches of one epoch, prepared ahead on `num_workers` threads (0 = when asked for).
 
-    `model_hw` and `resize` are `[data] size` and `[data] resize`: frames of any size are trained on at the scale the device will see.
+    `model_hw`, `resize` and `resizer` are `[data] size`, `resize` and `resizer`: frames of any size are trained on as the device will see
+    them.
     An incomplete last batch is dropped; a store smaller than one batch is repeated (each time augmented afresh) to fill it.
     What comes out does not depend on `num_workers`. With `part` = (rank, count) each batch is that slice of the whole batch.
     """
@@ -91,7 +93,9 @@ def batches(
         for row, (position, pick) in enumerate(zip(positions, picks, strict=True)):
             rng = augmentation_generator(seed, epoch=epoch, position=position)
             frame, label = store[pick]
-            frames[row], labels[row] = augment(frame, label, crop_hw=crop_hw, section=section, rng=rng, model_hw=model_hw, resize=resize)
+            frames[row], labels[row] = augment(
+                frame, label, crop_hw=crop_hw, section=section, rng=rng, model_hw=model_hw, resize=resize, resizer=resizer
+            )
         return Batch(frames, labels, tuple(store.samples[pick].id for pick in picks))
 
     return prepared(prepare, batches_per_epoch(len(store), batch_size), num_workers=num_workers)

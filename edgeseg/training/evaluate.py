@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import Confusion, confusion_matrix
 from edgeseg.data.store import FrameStore
@@ -32,7 +32,7 @@ def evaluate(predict: Predict, store: FrameStore, contract: Contract, num_classe
     for i in range(part[0], len(store), part[1]):
         frame_HWC, label_HW = store[i]
         height, width = label_HW.shape
-        placement = place((height, width), (contract.height, contract.width), contract.resize)
+        placement = contract.place((height, width))
         answers = [predict(part) for part in to_model(frame_HWC, placement)]
         confusions_FCC[i] = confusion_matrix(to_frame(answers, placement), label_HW, num_classes=num_classes)
         if on_frame is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeseg.core.errors import DataError
-from edgeseg.core.images import Frame, place, to_model
+from edgeseg.core.images import Frame, to_model
 from edgeseg.core.instance_metrics import ApCounter, InstanceScore
 from edgeseg.core.instances import Instances, from_outputs
 from edgeseg.core.manifest import Contract
@@ -48,7 +48,7 @@ def evaluate_instances(predict: PredictInstances, store: InstanceStore, contract
     counter = ApCounter(store.num_classes)
     for i, (frame_HWC, label) in enumerate(store):
         frame_hw = (frame_HWC.shape[0], frame_HWC.shape[1])
-        placement = place(frame_hw, (contract.height, contract.width), contract.resize)
+        placement = contract.place(frame_hw)
         counter.add(to_frame_boxes(predict(to_model(frame_HWC, placement)[0]), placement), label, frame_hw)
         if on_frame is not None:
             on_frame(i + 1, len(store))

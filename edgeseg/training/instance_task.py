@@ -66,7 +66,8 @@ class InstanceTask:
         def stream() -> Iterator[InstanceTaskBatch]:
             cut = instance_batches(
                 self.train_store, seed=config.train.seed, epoch=epoch, batch_size=size, crop_hw=context.crop_hw,
-                section=config.augment, model_hw=config.data.size, resize=config.data.resize, part=part,
+                section=config.augment, model_hw=config.data.size, resize=config.data.resize,
+                resizer=config.data.resizer, part=part,
             )
             for number, batch in enumerate(cut):
                 places = tuple(Place(config.train.seed, epoch, position) for position in slice_positions(number, size, part))

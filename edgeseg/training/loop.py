@@ -21,6 +21,7 @@ from torch import nn
 from edgeseg.core.config import DISTILLING, Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import sha256_json, sweep_temporaries
+from edgeseg.core.images import need_resizer
 from edgeseg.core.manifest import Contract
 from edgeseg.data.dataset import Dataset
 from edgeseg.training.checkpoint import Checkpoint, CheckpointMeta, open_checkpoint, save_checkpoint
@@ -115,7 +116,10 @@ def fit(
     """
     check_split(config.train.batch_size, ranks.count)
     schedule = Schedule.of(config.train, epochs=epochs, lr=lr)
-    contract = contract or Contract(height=config.data.size[0], width=config.data.size[1], resize=config.data.resize)
+    need_resizer(config.data.resizer)
+    if contract is None:
+        (height, width), data_section = config.data.size, config.data
+        contract = Contract(height=height, width=width, resize=data_section.resize, resizer=data_section.resizer)
     device = pick_device(config.train, local_count=ranks.local_count)
     context = TaskContext(
         data=data, config=config, stores=stores, contract=contract, device=device, ranks=ranks,
@@ -259,6 +263,7 @@ def _identity(net: nn.Module, context: TaskContext, schedule: Schedule) -> dict[
     for prefix, section in sections.items():
         identity |= {f"{prefix}.{key}": value for key, value in dataclasses.asdict(section).items()}  # type: ignore[call-overload]
     identity |= {"data.size": config.data.size, "data.resize": config.data.resize}
+    identity |= {f"data.{key}": value for key, value in config.data.resizer_key.items()}
     # A teacher is known by its weights, not by where it lay; without one, how it would teach says nothing.
     for key in ("train.teacher",) if context.teacher is not None else tuple(f"train.{key}" for key in DISTILLING):
         identity.pop(key)

@@ -131,8 +131,9 @@ class SemanticTask:
         labels = (self.train_store[i][1] for i in range(len(self.train_store)))
         weights = class_weights(labels, num_classes=num_classes, rule=train.class_weights)
         self.class_weights_C = torch.from_numpy(weights).to(context.device)
-        self.on_device = kept_on_gpu(self.train_store, context.device)
-        """The training frames, where they fit on the GPU; they are then augmented there."""
+        pillow = context.config.data.resizer == "pillow"
+        self.on_device = kept_on_gpu(self.train_store, context.device) if pillow else None
+        """The training frames, where they fit on the GPU; they are then augmented there, by the weights of Pillow's filter."""
 
     def batches(self, epoch: int) -> Epoch:
         """Give this process's slices of the epoch's batches."""
@@ -150,7 +151,8 @@ class SemanticTask:
                 for number, made in enumerate(device_batches(self.on_device, **options)):
                     yield SemanticBatch(made.frames_NHWC, made.labels_NHW, made.ids, first + number)
                 return
-            for number, batch in enumerate(batches(self.train_store, **options, num_workers=_num_workers(context))):
+            options.update(resizer=config.data.resizer, num_workers=_num_workers(context))
+            for number, batch in enumerate(batches(self.train_store, **options)):
                 frames, labels = sent(batch.frames_NHWC, context.device), sent(batch.labels_NHW, context.device)
                 yield SemanticBatch(frames, labels, batch.ids, first + number)
 

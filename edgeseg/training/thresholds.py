@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeseg.core.images import IGNORE_INDEX, ClassMap, label_to_model, place, to_frame, to_model
+from edgeseg.core.images import IGNORE_INDEX, ClassMap, label_to_model, to_frame, to_model
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import Confusion, confusion_matrix, score
 from edgeseg.data.store import FrameStore
@@ -138,7 +138,7 @@ def _collect(
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     for i in range(len(store)):
         frame_HWC, label_HW = store[i]
-        placement = place((label_HW.shape[0], label_HW.shape[1]), size_hw, contract.resize)
+        placement = contract.place((label_HW.shape[0], label_HW.shape[1]))
         answers: list[ClassMap] = []
         for part_hwc, part_label_hw in zip(to_model(frame_HWC, placement), label_to_model(label_HW, placement), strict=True):
             with torch.inference_mode():

@@ -10,6 +10,7 @@ from typing import Any, Final
 from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
+from edgeseg.core.images import need_resizer
 from edgeseg.core.manifest import why_not_made
 from edgeseg.workflow.bundle import bundling
 from edgeseg.workflow.bundle.bundling import SealedBundle
@@ -123,6 +124,7 @@ def _verify(
 def check_plan(ctx: RunContext) -> None:
     """Refuse a network that is not there, what its task does not know, and what no target could run, before hours are spent on it."""
     check_task(ctx.config)
+    need_resizer(ctx.config.data.resizer)
     learning.check_network(ctx)
     if not ctx.config.targets:
         raise ConfigError("targets = []: name at least one (edgeseg targets)")
@@ -133,6 +135,10 @@ def check_plan(ctx: RunContext) -> None:
         if not set(target.formats) & set(ctx.config.export.formats):
             formats = ", ".join(ctx.config.export.formats)
             raise ConfigError(f"{target.name} runs {', '.join(target.formats)}, and [export] formats makes {formats} only; add one it runs")
+        made = {"fp32", *(["int8"] if ctx.config.quantize.int8 else []), *(["fp16"] if ctx.config.quantize.fp16 else [])}
+        if not set(target.precisions) & made:
+            raise ConfigError(f"{target.name} runs {', '.join(target.precisions)}, and [quantize] makes none of them; "
+                              "set quantize.int8=true or quantize.fp16=true")
 
 
 _NOT_FOR: Final = {"instance": ("miou", "miou_drop"), "semantic": ("ap", "ap50", "ap_drop")}

@@ -31,6 +31,7 @@ class Wishes:
     size: tuple[int, int] | None = None
     """Height and width, for a model that leaves them open."""
     resize: str = "stretch"
+    resizer: str = "pillow"
     decision: str = ""
     threshold: float | None = None
     scores: str = ""
@@ -118,7 +119,7 @@ def read_output(
             raise ConfigError(f"output {output}: nothing tells whether its scores are logits or probabilities; "
                               "type --scores logits or --scores probabilities")
         probabilities = (wishes.scores or ("probabilities" if facts.last_op in PROBABILITY_OPS else "logits")) == "probabilities"
-    contract = Contract(height=height, width=width, resize=wishes.resize, decision=decision, threshold=threshold)
+    contract = Contract(height=height, width=width, resize=wishes.resize, resizer=wishes.resizer, decision=decision, threshold=threshold)
     static = Port(name=input.name, dtype=input.dtype, shape=shape, aliases=input.aliases)
     return Reading(
         input=static, layout=layout, order=order, mean=mean, scale=scale, output=output, output_layout=output_layout, answers=answers,
@@ -133,7 +134,7 @@ def sentences(reading: Reading, facts: Facts, classes: tuple[str, ...]) -> list[
         f"(value - {_numbers(reading.mean)}) / {_numbers(reading.scale)} of 0..255"
     )
     lines = [f"input {reading.input}: layout {reading.layout}, channels {reading.order}, {values}; frames come to "
-             f"{contract.height}x{contract.width} by {contract.resize}"]
+             f"{contract.height}x{contract.width} by {contract.resize}{'' if contract.resizer == 'pillow' else ', ' + contract.resizer}"]
     if reading.answers == "classes":
         meaning = "class numbers, decided by the model"
     elif contract.decision == "threshold":

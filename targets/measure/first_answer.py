@@ -39,7 +39,7 @@ def main() -> None:
 
 def _steps(request: dict[str, Any]) -> dict[str, float]:
     from edgeseg.core.bundle import open_bundle
-    from edgeseg.core.images import place, read_frame, to_model
+    from edgeseg.core.images import read_frame, to_model
     from targets.instances import put_back
     from targets.runtimes import RuntimeOptions, open_session
 
@@ -48,7 +48,7 @@ def _steps(request: dict[str, Any]) -> dict[str, float]:
     session = open_session(bundle, request["runtime"], RuntimeOptions(**request["options"]))
     opened = time.monotonic_ns()
     contract, frame = bundle.manifest.contract, read_frame(Path(request["file"]))
-    placement = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+    placement = contract.place((frame.shape[0], frame.shape[1]))
     put_back([session.run(model_frame) for model_frame in to_model(frame, placement)], placement)
     answered = time.monotonic_ns()
     session.close()

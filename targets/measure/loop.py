@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeseg.core.images import Frame, Placement, picture_to_model, place, read_picture
+from edgeseg.core.images import Frame, Placement, picture_to_model, read_picture
 from edgeseg.core.manifest import Contract
 from targets.instances import put_back
 from targets.measure.result import Limits, WarmUp
@@ -85,7 +85,7 @@ class Stream:
 
     def _place(self, frame_hw: tuple[int, int]) -> Placement:
         if self._placement is None or self._placement.frame_hw != frame_hw:
-            self._placement = place(frame_hw, (self._contract.height, self._contract.width), self._contract.resize)
+            self._placement = self._contract.place(frame_hw)
         return self._placement
 
 

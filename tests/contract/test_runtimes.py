@@ -230,7 +230,7 @@ def test_extras_that_messages_name_exist() -> None:
     assert named <= declared
 
 
-SDKS = ("torch", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "onnx", "nncf", "litert_torch", "av", "tensorrt")
+SDKS = ("torch", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime", "onnx", "nncf", "litert_torch", "av", "tensorrt", "cv2")
 
 
 def _fresh(code: str, *arguments: str) -> str:

@@ -181,6 +181,17 @@ def test_resume_of_another_configuration_says_what_differs(root: Path, tmp_path:
         run(tiny_config(root, epochs=1, precision="bf16"), tmp_path / "run", resume=True, again="edgeseg prune --restart")
 
 
+def test_whose_filter_resizes_is_part_of_what_is_resumed(root: Path, tmp_path: Path) -> None:
+    """Pillow's has no name in the state, so that trainings begun before there was a choice go on."""
+    config = tiny_config(root, epochs=1)
+    smaller = dataclasses.replace(config, data=dataclasses.replace(config.data, size=(24, 32)))
+    by_opencv = dataclasses.replace(smaller, data=dataclasses.replace(smaller.data, resizer="opencv"))
+    first, second = (run(one, tmp_path / f"{i}") for i, one in enumerate((smaller, by_opencv)))
+    assert first.history[0].loss != second.history[0].loss
+    with pytest.raises(TrainingError, match=r"data\.resizer was None, now 'opencv'"):
+        run(by_opencv, tmp_path / "0", resume=True)
+
+
 def test_threads_and_torch_are_part_of_what_is_resumed(root: Path, tmp_path: Path) -> None:
     config, state = tiny_config(root, epochs=1), tmp_path / "run" / "last" / "state.json"
     run(config, tmp_path / "run")

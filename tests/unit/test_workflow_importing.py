@@ -240,7 +240,7 @@ def test_float16_inside_an_onnx_file_is_said(extra: str, tmp_path: Path) -> None
 
 def _typed(**words: Any) -> ImportRequest:
     plain = {"model": Path("m.onnx"), "out": Path("b"), "classes": "", "mean": "", "scale": "", "size": "", "order": "", "layout": "",
-             "output_layout": "", "resize": "stretch", "decision": "", "scores": ""}
+             "output_layout": "", "resize": "stretch", "resizer": "pillow", "decision": "", "scores": ""}
     return request_of(**{**plain, **words})
 
 
@@ -256,6 +256,7 @@ def test_words_become_values(tmp_path: Path) -> None:
         ({"size": "0x5"}, "at least 16x16"),
         ({"layout": "nchw"}, "did you mean NCHW"),
         ({"order": "BGR"}, "did you mean bgr"),
+        ({"resizer": "opencl"}, "did you mean opencv"),
         ({"decision": "treshold"}, "did you mean threshold"),
     ]:
         with pytest.raises(ConfigError, match=message):

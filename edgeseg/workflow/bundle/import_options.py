@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.images import RESIZE_POLICIES, RESIZERS
 from edgeseg.workflow.bundle.importing import ImportRequest
 
 _CHOICES: Final = {
@@ -17,6 +17,7 @@ _CHOICES: Final = {
     "layout": ("NCHW", "NHWC"),
     "output_layout": ("NCHW", "NHWC"),
     "resize": RESIZE_POLICIES,
+    "resizer": RESIZERS,
     "decision": ("argmax", "threshold", "class-map"),
     "scores": ("logits", "probabilities"),
 }

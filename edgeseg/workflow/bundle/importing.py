@@ -15,7 +15,7 @@ import numpy as np
 from edgeseg.core.bundle import Bundle, BundleInfo, check_target, seal_bundle
 from edgeseg.core.errors import BundleError, ConfigError, RuntimeFailure
 from edgeseg.core.files import sha256_json
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.instances import Answer, as_class_map
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Parent, Reference
@@ -51,6 +51,7 @@ class ImportRequest:
     output_layout: str = ""
     size: tuple[int, int] | None = None
     resize: str = "stretch"
+    resizer: str = "pillow"
     decision: str = ""
     threshold: float | None = None
     scores: str = ""
@@ -107,7 +108,8 @@ def import_model(request: ImportRequest, *, ui: Ui) -> Outcome:
 def _wishes(request: ImportRequest, classes: tuple[str, ...]) -> Wishes:
     from exporters.imported import Wishes
 
-    names = ("input", "output", "mean", "scale", "order", "layout", "output_layout", "size", "resize", "decision", "threshold", "scores")
+    names = ("input", "output", "mean", "scale", "order", "layout", "output_layout", "size", "resize", "resizer", "decision", "threshold",
+             "scores")
     return Wishes(classes=classes, **{name: getattr(request, name) for name in names})
 
 
@@ -147,7 +149,7 @@ class _Original:
         total: Confusion | None = None
         count, items = self.pictures.evaluation()
         for done, (_, frame_HWC, label_HW) in enumerate(items, start=1):
-            placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+            placement = contract.place((frame_HWC.shape[0], frame_HWC.shape[1]))
             answers = [ask(part) for part in to_model(frame_HWC, placement)]
             if label_HW is not None:
                 one = confusion_matrix(to_frame(answers, placement), label_HW, num_classes=num_classes)

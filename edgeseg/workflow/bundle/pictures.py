@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edgeseg.core.config import DataSection, QuantizeSection, load_config
 from edgeseg.core.errors import ConfigError, DataError, InputMissingError, require_path
-from edgeseg.core.images import ClassMap, Frame, place, read_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, read_frame, to_model
 from edgeseg.core.manifest import Contract
 from edgeseg.core.metrics import Confusion, SegmentationScore, score
 from edgeseg.data.base import Sample
@@ -188,7 +188,7 @@ def accuracy(confusion: Confusion, pictures: Pictures) -> SegmentationScore:
 
 def at_model_size(frame_HWC: Frame, contract: Contract) -> list[Frame]:
     """Model inputs of one frame."""
-    return to_model(frame_HWC, place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize))
+    return to_model(frame_HWC, contract.place((frame_HWC.shape[0], frame_HWC.shape[1])))
 
 
 @functools.lru_cache(maxsize=2 * _DRAWN)

@@ -16,7 +16,7 @@ from edgeseg.core.bootstrap import intervals
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.config import GoalsSection
 from edgeseg.core.errors import DataError
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.instance_metrics import match
 from edgeseg.core.instances import Answer, as_class_map, as_instances
 from edgeseg.core.metrics import agreement, confusion_matrix, score
@@ -115,7 +115,7 @@ def judge_by_labels(parent: Bundle, items: Iterable[tuple[Frame, ClassMap]], lim
     contract, classes = parent.manifest.contract, parent.manifest.classes
     prepared = [
         (label, placement, to_model(frame, placement)) for frame, label in items
-        for placement in [place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)]
+        for placement in [contract.place((frame.shape[0], frame.shape[1]))]
     ]
     if not any((label != 255).any() for label, _, _ in prepared):
         raise DataError("no pixel of the training frames held back is labelled, so nothing can be judged; type: edgeseg data check DIR")

@@ -77,7 +77,7 @@ def latency_goal(ctx: RunContext, timer: NetworkTimer, trained: StepResult) -> L
     key = {
         "version": 2, "checkpoint": trained.sha256, "precision": timer.precision, "format": timer.format, "round_to": round_to,
         "channel_step": step_of_kernels, "cuttable_by": scored_by, "size": list(config.data.size),
-        "tools": tools("torch", "torch-pruning"), **timer.place,
+        "tools": tools("torch", "torch-pruning"), **timer.place, **config.data.resizer_key,
     }
 
     def make(output: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, check_target, open_bundle, seal_bundle
 from edgeseg.core.config import GoalsSection, load_config
 from edgeseg.core.errors import ConfigError, require_path
-from edgeseg.core.images import place, to_frame, to_model
+from edgeseg.core.images import to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.manifest import Parent
 from edgeseg.core.metrics import Confusion, SegmentationScore, agreement, confusion_matrix
@@ -136,7 +136,7 @@ def _compare(parent: Bundle, made: Bundle, pictures: Pictures, ui: Ui) -> _Chang
     shares = []
     count, items = pictures.evaluation()
     for done, (_, frame_HWC, label_HW) in enumerate(items, start=1):
-        placement = place((frame_HWC.shape[0], frame_HWC.shape[1]), (contract.height, contract.width), contract.resize)
+        placement = contract.place((frame_HWC.shape[0], frame_HWC.shape[1]))
         parts = to_model(frame_HWC, placement)
         answers = [[as_class_map(session.run(part)) for part in parts] for session in sessions]
         shares += [agreement(*pair) for pair in zip(*answers, strict=True)]

@@ -135,10 +135,9 @@ def _first_problems(report: DataReport, root: Path) -> str:
 
 def contract_of(config: Config) -> Contract:
     """The contract every bundle of a run obeys, but for the decision (`decide`)."""
-    (height, width), resize, model = config.data.size, config.data.resize, config.model
-    if model.task == "instance":
-        return Contract(height=height, width=width, resize=resize, task=model.task, max_instances=model.max_instances)
-    return Contract(height=height, width=width, resize=resize)
+    (height, width), data, model = config.data.size, config.data, config.model
+    contract = Contract(height=height, width=width, resize=data.resize, resizer=data.resizer)
+    return dataclasses.replace(contract, task=model.task, max_instances=model.max_instances) if model.task == "instance" else contract
 
 
 def train(ctx: RunContext, data: RunData) -> StepResult:
@@ -199,6 +198,7 @@ def _train_key(
         "train": learning_values(config.train, teacher),
         "size": list(config.data.size),
         "resize": config.data.resize,
+        **config.data.resizer_key,
         "encoder_weights": hash_of(lambda: encoder_weights_sha256(config.model), was.get("encoder_weights")),
     }
     if gone and sha256_json(key) != sha256_json(was):

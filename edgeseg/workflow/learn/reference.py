@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.files import atomic_folder, read_json, write_json
-from edgeseg.core.images import ClassMap, Frame, place, to_frame, to_model
+from edgeseg.core.images import ClassMap, Frame, to_frame, to_model
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract, Reference
 from edgeseg.core.metrics import boundary_f1, mean_boundary_f1, mean_of, score
@@ -100,7 +100,7 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult, contr
         outlines = []
         for i, maps in enumerate(class_maps):
             label = store[i][1]
-            placement = place((label.shape[0], label.shape[1]), (contract.height, contract.width), contract.resize)
+            placement = contract.place((label.shape[0], label.shape[1]))
             outlines.append(boundary_f1(to_frame(maps, placement), label, num_classes=len(data.dataset.classes)))
         class_boundary_f1 = mean_boundary_f1(outlines)
         with atomic_folder(output) as folder:
@@ -149,5 +149,5 @@ def model_inputs(data: RunData, split: str, contract: Contract, indices: list[in
     inputs: list[Frame] = []
     for i in indices:
         frame = data.frame(split, i)
-        inputs += to_model(frame, place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize))
+        inputs += to_model(frame, contract.place((frame.shape[0], frame.shape[1])))
     return inputs

@@ -19,7 +19,7 @@ from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.config import DataSection, load_config
 from edgeseg.core.errors import ConfigError, require_path
 from edgeseg.core.files import read_json, write_json
-from edgeseg.core.images import ClassMap, Frame, place, resize_class_map, to_model
+from edgeseg.core.images import ClassMap, Frame, resize_class_map, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.core.metrics import agreement, boundary_f1, confusion_matrix, mean_boundary_f1, mean_of, score
 from edgeseg.workflow.bundles import Outcome
@@ -120,7 +120,7 @@ def _frames(bundle: Bundle, data: Path | None, config: Path | None, split: str) 
     size, frames, labels = (manifest.contract.height, manifest.contract.width), [], []
     for sample in samples:
         frame, label = read_sample(sample, num_classes=len(manifest.classes))
-        frames.append(to_model(frame, place((frame.shape[0], frame.shape[1]), size, manifest.contract.resize))[0])
+        frames.append(to_model(frame, manifest.contract.place((frame.shape[0], frame.shape[1])))[0])
         labels.append(resize_class_map(label, *size))
     whole = manifest.contract.resize == "stretch"  # only then is a label at model size the label of what the model sees
     return frames, labels if whole else None, f"{dataset.name}, {chosen} split"

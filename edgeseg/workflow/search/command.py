@@ -162,7 +162,7 @@ def _baseline(env: Environment, place: Place) -> None:
     """The configured network itself, untrained: of the kind and the size of what it is compared with."""
     config = env.config
     key = {"model": asdict(config.model.portable), "size": list(config.data.size), "classes": len(env.data.dataset.classes),
-           "tools": tools_of(place.format, "fp32")}
+           "tools": tools_of(place.format, "fp32"), **config.data.resizer_key}
     idle = env.stopwatch.idle(place, lambda target: untrained(config, env.data, place.format, "fp32", target), key)
     if idle["load"] > _BUSY_LOAD:
         env.ui.say(f"warning: the machine was busy when the baseline was measured ({idle['load']:.1f} other processes a core): latencies "

@@ -174,7 +174,7 @@ def _bound(env: Environment, point: Point, config: Config) -> float:
 def _untrained_speed(env: Environment, point: Point, config: Config, place: Place) -> Speed:
     key = {
         "model": asdict(config.model.portable), "size": list(config.data.size), "classes": len(env.data.dataset.classes),
-        "precision": point.precision, "tools": tools_of(place.format, point.precision),
+        "precision": point.precision, "tools": tools_of(place.format, point.precision), **config.data.resizer_key,
     }
     return env.stopwatch.measure(
         env.stopwatch.steps, f"untrained-{point.training}-{point.precision}", key, place,

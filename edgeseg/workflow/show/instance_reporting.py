@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeseg.core.images import Frame, place, resize_frame
+from edgeseg.core.images import Frame, resize_frame
 from edgeseg.core.instances import Instances
 from edgeseg.core.paste import to_frame_boxes
 from edgeseg.report.model import FloatReference, ObjectPicture
@@ -52,7 +52,7 @@ def object_pictures(data: RunData, reference: FloatInstances, verified: list[Ver
     for i in sorted(range(len(samples)), key=lambda i: (shares[i], i))[:_NUM_PICTURES]:
         frame_HWC, label = store[i]
         frame_hw = (frame_HWC.shape[0], frame_HWC.shape[1])
-        placement = place(frame_hw, (contract.height, contract.width), contract.resize)
+        placement = contract.place(frame_hw)
         found = {name: at_least(find_instances(session, contract, frame_HWC), MIN_SCORE) for name, session in sessions.items()}
         float_found = at_least(to_frame_boxes(answers[i], placement), MIN_SCORE)
         pictures.append(ObjectPicture(

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeseg import __version__
 from edgeseg.core.files import read_json, write_json, write_text
-from edgeseg.core.images import ClassMap, place, resize_class_map, resize_frame, to_frame, to_model
+from edgeseg.core.images import ClassMap, resize_class_map, resize_frame, to_frame, to_model
 from edgeseg.core.instances import as_class_map
 from edgeseg.report.ladder import LadderFacts, ladder_facts
 from edgeseg.report.model import (
@@ -315,7 +315,7 @@ def _pictures(ctx: RunContext, data: RunData, reference: FloatReference, verifie
     for i in lowest:
         frame, label = store[i]
         height, width = label.shape
-        placement = place((height, width), (contract.height, contract.width), contract.resize)
+        placement = contract.place((height, width))
         inputs = to_model(frame, placement)
         scale = min(1.0, _PICTURE_SIDE / max(height, width))
         h, w = max(1, round(height * scale)), max(1, round(width * scale))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.bundle import open_bundle
-from edgeseg.core.images import Frame, place, read_frame, to_model, write_class_map
+from edgeseg.core.images import Frame, read_frame, to_model, write_class_map
 from edgeseg.core.instances import Instances, write_instances
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
@@ -47,7 +47,7 @@ def answer(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict
     try:
         for done, file in enumerate(request["files"]):
             frame = read_frame(Path(file))
-            placement = place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize)
+            placement = contract.place((frame.shape[0], frame.shape[1]))
             for model_frame in to_model(frame, placement):
                 write(model_frame)
             on_progress("answer", (done + 1) / len(request["files"]))

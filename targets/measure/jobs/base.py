@@ -13,7 +13,7 @@ import PIL
 
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.images import Frame, place, read_frame, to_model
+from edgeseg.core.images import Frame, read_frame, to_model
 from targets.boards import Plan, plan
 from targets.measure.loop import Clock, Progress
 from targets.measure.result import FULL, QUICK, Limits
@@ -57,7 +57,7 @@ def model_frames(bundle: Bundle, files: list[Path]) -> list[Frame]:
     contract = bundle.manifest.contract
     frames = [read_frame(file) for file in files[:16]]
     return [
-        to_model(frame, place((frame.shape[0], frame.shape[1]), (contract.height, contract.width), contract.resize))[0] for frame in frames
+        to_model(frame, contract.place((frame.shape[0], frame.shape[1])))[0] for frame in frames
     ]
 
 
