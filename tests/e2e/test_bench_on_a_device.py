@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from sshd_tools import NEEDS_SSHD, Board, running
 from tiny_models import tiny_bundle
+from waiting_tools import comes_true, has_ended
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import RuntimeFailure
@@ -75,32 +76,30 @@ def imports_numpy(pid: int) -> bool:
         return False
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_a_cold_start_ends_with_the_worker_that_asked_for_it(bundle: Bundle, frames: list[bytes | Path]) -> None:
     starts: list[int] = []
 
     def strike(stage: str, done: float) -> None:
-        worker, deadline = children_of(os.getpid(), b"targets.measure.worker")[0], time.monotonic() + 60
-        while not starts and time.monotonic() < deadline:
-            starts.extend(pid for pid in children_of(worker, b"targets.measure.first_answer") if imports_numpy(pid))
-        for pid in starts:
-            os.kill(pid, signal.SIGSTOP)  # hangs in an SDK: it will not notice by itself
+        if starts:  # what the worker had said before it was killed
+            return
+        worker = children_of(os.getpid(), b"targets.measure.worker")[0]
+
+        def hangs() -> bool:
+            for pid in children_of(worker, b"targets.measure.first_answer"):
+                with suppress(ProcessLookupError):
+                    if imports_numpy(pid):
+                        os.kill(pid, signal.SIGSTOP)  # hangs in an SDK: it will not notice by itself
+                        starts.append(pid)
+            return bool(starts)
+
+        assert comes_true(hangs, every_s=0.001)
         os.kill(worker, signal.SIGKILL)
 
     there = setup(LocalDevice())
     with pytest.raises(RuntimeFailure, match="was killed by SIGKILL at stage 'cold start'"):
         measure_cold(bundle, frames, Wishes(num_threads=1), Setup(**{**vars(there), "on_progress": strike}))
     assert starts
-    deadline = time.monotonic() + 10
-    while any(is_alive(pid) for pid in starts) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    left_behind = [pid for pid in starts if is_alive(pid)]
+    left_behind = [pid for pid in starts if not has_ended(pid)]
     for pid in left_behind:
         os.kill(pid, signal.SIGKILL)
     assert not left_behind

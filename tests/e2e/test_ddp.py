@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from chain_tools import TINY_HEAD, command, edgeseg, one_line_error, write_tiny_project
 from typer.testing import CliRunner
+from waiting_tools import comes_true, has_ended
 
 from edgeseg.cli.main import app
 from edgeseg.core.errors import ConfigError
@@ -63,12 +63,17 @@ def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
 
 def wait_for_state(folder: Path, process: subprocess.Popen[str], *, processes: int = 2) -> dict[int, int]:
     """Wait until an epoch is saved; give the workers."""
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        workers = children(process.pid)
-        if list(folder.glob("runs/tiny/work/train-*/last/state.json")) and len(workers) == processes:
-            return workers
-        time.sleep(0.02)
+    workers: dict[int, int] = {}
+
+    def are_there() -> bool:
+        workers.update(children(process.pid))
+        return len(workers) == processes or process.poll() is not None
+
+    def is_saved() -> bool:  # asked often: the training lasts seconds
+        return any(folder.glob("runs/tiny/work/train-*/last/state.json")) or process.poll() is not None
+
+    if comes_true(are_there) and comes_true(is_saved, every_s=0.002) and process.poll() is None:
+        return workers
     process.kill()
     raise AssertionError(f"no epoch was saved: {process.communicate()[1][-3000:]}")
 
@@ -139,10 +144,10 @@ def test_a_signal_ends_all_of_them_with_one_line(tmp_path: Path) -> None:
     with start(command("train", "--devices", "2"), tmp_path) as process:
         workers = wait_for_state(tmp_path, process)
         process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     said = one_line_error(subprocess.CompletedProcess([], process.returncode, stdout, stderr), 143)
     assert "--resume" in said
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers.values())
+    assert all(has_ended(pid) for pid in workers.values())
 
 
 def test_mistakes_are_said_once_and_not_tried_again(tmp_path: Path) -> None:

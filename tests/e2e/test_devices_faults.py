@@ -26,7 +26,7 @@ from targets.devices.ssh import SshDevice
 
 pytestmark = NEEDS_SSHD
 BIG_BYTES = 3 << 20
-IMPATIENT = replace(TIMES, silence_s=8.0)
+IMPATIENT = replace(TIMES, silence_s=12.0)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,8 @@ def told(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 @pytest.fixture
 def chance() -> random.Random:
-    """Another seed each time; pytest shows it where a test fails."""
-    seed = int(os.environ.get("EDGESEG_TEST_SEED", random.randrange(1 << 32)))
-    print(f"to get the same bytes again: EDGESEG_TEST_SEED={seed}")
-    return random.Random(seed)
+    """The same bytes each time; to look at others: EDGESEG_TEST_SEED=2 make test ARGS=..."""
+    return random.Random(int(os.environ.get("EDGESEG_TEST_SEED", "1")))
 
 
 @pytest.mark.parametrize("how", ["cut", "stall"])
@@ -139,7 +137,7 @@ def test_cut_at_any_byte(board: Board, proxy: Proxy, bundle: Bundle, tmp_path: P
     still_works(board, bundle, tmp_path)
 
 
-@pytest.mark.parametrize(("how", "why"), [("cut", "it "), ("stall", "nothing came for 8 s")])
+@pytest.mark.parametrize(("how", "why"), [("cut", "it "), ("stall", "nothing came for 12 s")])
 def test_a_connection_that_breaks_while_measuring(board: Board, proxy: Proxy, bundle: Bundle, tmp_path: Path, how: str, why: str) -> None:
     with pytest.raises(DeviceError) as caught:
         run(board.device(port=proxy.port, times=IMPATIENT), long_job(bundle), when="measure", then=getattr(proxy, how))

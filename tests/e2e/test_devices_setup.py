@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from chain_tools import command
 from sshd_tools import NEEDS_SSHD, Board, login, small_disk
 from tiny_models import tiny_bundle
+from waiting_tools import comes_true
 
 pytestmark = [NEEDS_SSHD, pytest.mark.slow]
 
@@ -176,19 +176,14 @@ def test_a_host_that_dies_leaves_the_old_environment_and_no_process(lab: Lab, re
     before = os.readlink(lab.venv)  # noqa: PTH115 - the name itself
     host = lab.start("devices", "setup", "pi", "--extra", "pi", "--python", sys.executable)
     try:
-        deadline = time.monotonic() + 300
-        while len(list((lab.venv.parent / "venvs").iterdir())) < 2 and host.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert comes_true(lambda: len(list((lab.venv.parent / "venvs").iterdir())) == 2 or host.poll() is not None)
         assert host.poll() is None
         assert lab.working()
         host.send_signal(signal.SIGKILL)
     finally:
         host.kill()
         host.communicate()
-    deadline = time.monotonic() + 60
-    while lab.working() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert lab.working() == []
+    assert comes_true(lambda: not lab.working(), every_s=0.1), lab.working()
     assert os.readlink(lab.venv) == before  # noqa: PTH115 - the name itself
     assert [path.name for path in (lab.venv.parent / "venvs").iterdir()] == [Path(before).name]
     assert lab.call("devices", "check", "pi").returncode == 0

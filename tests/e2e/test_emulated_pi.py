@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 import torch
 from chain_tools import edgeseg
 from numpy.typing import NDArray
+from waiting_tools import has_ended
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.config import ModelSection
@@ -193,14 +193,6 @@ with answers_on(open_device("emulated:raspberry-pi-5"), open_bundle(bundle), [im
 """
 
 
-def runs(pid: str) -> bool:
-    """Whether a process is there and not merely waiting to be reaped by whoever inherited it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def test_a_killed_host_leaves_no_emulator_behind(
     pi5: EmulatedDevice, bundles: dict[tuple[str, str], Bundle], images: list[Path], tmp_path: Path
 ) -> None:
@@ -213,7 +205,4 @@ def test_a_killed_host_leaves_no_emulator_behind(
         children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text(encoding="utf-8").split()
         host.kill()
     assert children
-    end = time.monotonic() + 20
-    while any(map(runs, children)):
-        assert time.monotonic() < end, "the emulator outlives its host"
-        time.sleep(0.1)
+    assert all(has_ended(int(pid)) for pid in children), "the emulator outlives its host"

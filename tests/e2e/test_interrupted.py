@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from chain_tools import TINY_HEAD, command, edgeseg, lasting, one_line_error, read_rows, write_tiny_project
+from waiting_tools import comes_true
 
 KILLS = 10
 CONFIG = TINY_HEAD + """
@@ -95,18 +96,26 @@ def test_signal_ends_with_one_line_and_can_be_resumed(tmp_path: Path, number: si
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command("train"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         signal.signal(signal.SIGINT, before)
-        last = tmp_path / "runs" / "tiny" / "work"
-        deadline = time.monotonic() + 120
-        while not list(last.glob("train-*/last")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for_an_epoch(tmp_path, process)
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     assert words in (line := one_line_error(done, code))
     assert "with --resume to go on" in line
     assert not list((tmp_path / "runs").rglob(".*.tmp"))
     refused = edgeseg("train", cwd=tmp_path)
     assert "add --resume to go on, or --restart to begin again" in one_line_error(refused, 71)
+
+
+def wait_for_an_epoch(folder: Path, process: subprocess.Popen[Any]) -> None:
+    assert comes_true(lambda: any(folder.glob("runs/tiny/work/train-*/last")) or process.poll() is not None, every_s=0.002)
+    assert process.poll() is None
+
+
+def kill_after_an_epoch(folder: Path) -> None:
+    with subprocess.Popen(command("train"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for_an_epoch(folder, process)
+        process.kill()
 
 
 def test_resumed_training_is_bit_equal(tmp_path: Path) -> None:
@@ -116,11 +125,7 @@ def test_resumed_training_is_bit_equal(tmp_path: Path) -> None:
         folder.mkdir()
         write_tiny_project(folder, config=CONFIG)
         if interrupt:
-            with subprocess.Popen(command("train"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-                deadline = time.monotonic() + 120
-                while not list(folder.glob("runs/tiny/work/train-*/last")) and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                process.kill()
+            kill_after_an_epoch(folder)
         done = edgeseg("train", "--resume", "--json", cwd=folder)
         assert done.returncode == 0, done.stderr[-2000:]
         hashes.append(json.loads((folder / "runs/tiny/checkpoints/trained/checkpoint.json").read_text())["weights_sha256"])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,12 +25,18 @@ def _modules(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_fast() -> None:
+    """In seconds of a processor: how long it waited for one says how busy the machine is."""
     times = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = _children_cpu_s()
         subprocess.run(command("--help"), capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
+        times.append(_children_cpu_s() - before)
     assert min(times) < 0.5, times
 
 
