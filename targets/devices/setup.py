@@ -90,8 +90,7 @@ def set_up(
     entry.open()
     name = entry.name or entry.address
     facts = asyncio.run(_look(entry, python, name))
-    chosen, why = (tuple(extras), "as asked for") if set(extras) & set(EXTRAS) else fitting_extra(entry, facts)
-    chosen = tuple(dict.fromkeys((*chosen, *extras)))
+    chosen, why = chosen_extras(entry, facts, extras)
     with tempfile.TemporaryDirectory(prefix="edgeseg-wheels-") as work:
         on_progress("making the wheel of edgeseg", 0.0)
         (Path(work) / "edgeseg").mkdir()
@@ -139,6 +138,12 @@ async def _look(entry: Entry, python: str, name: str) -> BoardFacts:
         raise DeviceError(f"{name}: {facts.disk_free_bytes / 1e6:.0f} MB are free in the home folder there, and an environment takes "
                           f"{_LEAST_FREE_BYTES / 1e6:.0f} MB at least; free some space")
     return facts
+
+
+def chosen_extras(entry: Entry, facts: BoardFacts, asked: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Give the extras to install and who chose the runtime: those asked for, with the one that fits where none of them brings one."""
+    runtime, why = ((), "as asked for") if set(asked) & set(EXTRAS) else fitting_extra(entry, facts)
+    return tuple(dict.fromkeys((*runtime, *asked))), why
 
 
 def fitting_extra(entry: Entry, facts: BoardFacts) -> tuple[tuple[str, ...], str]:

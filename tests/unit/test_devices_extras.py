@@ -7,7 +7,7 @@ import pytest
 from targets.boards import TARGETS
 from targets.devices.inventory import Entry
 from targets.devices.probe import BoardFacts
-from targets.devices.setup import EXTRAS, fitting_extra
+from targets.devices.setup import EXTRAS, chosen_extras, fitting_extra
 from targets.devices.wheels import BoardPython
 
 
@@ -34,3 +34,10 @@ def test_every_target_has_one(target: str) -> None:
     chosen, why = fitting_extra(Entry(name="b", address="ssh://b", target=target), board("x86_64"))
     assert set(chosen) <= set(EXTRAS)
     assert why == f"for target {target}"
+
+
+def test_opencv_comes_beside_a_runtime() -> None:
+    entry = Entry(name="b", address="ssh://b")
+    assert chosen_extras(entry, board("aarch64"), ()) == (("pi",), "for aarch64")
+    assert chosen_extras(entry, board("aarch64"), ("opencv",)) == (("pi", "opencv"), "for aarch64")
+    assert chosen_extras(entry, board("aarch64"), ("opencv", "onnx")) == (("opencv", "onnx"), "as asked for")
