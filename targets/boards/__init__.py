@@ -10,6 +10,7 @@ from targets.boards.base import MeasuredOn, Plan, Run, Target, Wishes
 from targets.boards.host import HOST
 from targets.boards.intel_cpu import INTEL_CPU
 from targets.boards.intel_gpu import INTEL_GPU
+from targets.boards.intel_npu import INTEL_NPU
 from targets.boards.jetson_orin_nano import JETSON_ORIN_NANO
 from targets.boards.raspberry_pi_4 import RASPBERRY_PI_4
 from targets.boards.raspberry_pi_5 import RASPBERRY_PI_5
@@ -19,7 +20,7 @@ from targets.runtimes import RUNTIMES, RuntimeOptions, available_providers
 __all__ = ["TARGETS", "MeasuredOn", "Plan", "Run", "Target", "Wishes", "find_target", "measured_on", "plan"]
 
 TARGETS: Final[dict[str, Target]] = {
-    target.name: target for target in (HOST, INTEL_CPU, INTEL_GPU, RASPBERRY_PI_4, RASPBERRY_PI_5, JETSON_ORIN_NANO)
+    target.name: target for target in (HOST, INTEL_CPU, INTEL_GPU, INTEL_NPU, RASPBERRY_PI_4, RASPBERRY_PI_5, JETSON_ORIN_NANO)
 }
 
 
@@ -58,7 +59,8 @@ def plan(
     run = next((way for way in ways if (here or is_here)(way)), ways[0])
     cores = (machine or describe_machine()).cores
     threads = num_threads or min(target.num_threads or cores, cores)
-    return Plan(run.runtime, RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=precision_hint))
+    hint = target.arithmetic if precision_hint == "f32" else precision_hint
+    return Plan(run.runtime, RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=hint))
 
 
 def is_here(run: Run) -> bool:

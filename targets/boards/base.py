@@ -36,6 +36,8 @@ class Target:
     """As `uname -m` says; empty = any."""
     matches: Callable[[Machine], bool]
     """Tells from a machine's own description whether it is this board."""
+    arithmetic: str = "f32"
+    """What it computes float parts in where no other is asked for; another than f32 where it has no f32."""
     sensors: tuple[str, ...] = GENERIC
     """What is looked for while measuring on it (`targets.telemetry.SENSORS`); what is not there is said to be not available."""
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_bundle
 
-from edgeseg.core.errors import ConfigError, TargetError
+from edgeseg.core.errors import ConfigError, RuntimeFailure, TargetError
 from edgeseg.core.manifest import FORMATS, PRECISIONS
 from targets.boards import TARGETS, Target, find_target, measured_on, plan
 from targets.machine import Machine, describe_machine
 from targets.measure.bench import bench
 from targets.runtimes import RUNTIMES, open_session
+from targets.runtimes import openvino as openvino_room
 from targets.runtimes.onnxruntime import available_providers
 from targets.runtimes.openvino import available_providers as openvino_providers
 
@@ -23,6 +24,10 @@ TREES: dict[str, dict[str, str]] = {
         "proc/cpuinfo": "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD Ryzen 5 7600\n",
         "sys/class/drm/renderD128/device/vendor": "0x8086\n",
         "sys/class/drm/renderD128/device/device": "0x56a0\n",
+    },
+    "intel-npu": {  # without its processor, which is an intel-cpu by itself
+        "sys/class/accel/accel0/device/vendor": "0x8086\n",
+        "sys/class/accel/accel0/device/device": "0x7d1d\n",
     },
     "raspberry-pi-4": {
         "proc/cpuinfo": "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd08\n\n" * 4,
@@ -63,7 +68,8 @@ def test_is_whole(target: Target) -> None:
         assert run.format in RUNTIMES[run.runtime].formats
     assert target.precisions
     assert set(target.precisions) <= set(PRECISIONS)
-    assert {"fp32", "int8"} <= set(target.precisions)
+    assert "int8" in target.precisions
+    assert ("fp32" in target.precisions) == (target.arithmetic == "f32")
 
 
 def test_plans_what_it_runs_and_refuses_the_rest(target: Target) -> None:
@@ -114,6 +120,24 @@ def test_an_intel_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
     runtime, options = plan("intel-gpu", "openvino", "fp32")
     with pytest.raises(TargetError, match="openvino sees no GPU on this machine; it sees CPU"):
         open_session(tiny_bundle(tmp_path, "openvino"), runtime, options)
+
+
+@pytest.mark.skipif("npu" in openvino_providers(), reason="an Intel NPU is here, so the bundle runs")
+def test_an_intel_npu_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    runtime, options = plan("intel-npu", "openvino", "int8")
+    assert (options.provider, options.precision_hint) == ("npu", "f16"), "it has no f32"
+    with pytest.raises(TargetError, match="openvino sees no NPU on this machine; it sees CPU"):
+        open_session(tiny_bundle(tmp_path, "openvino"), runtime, options)
+
+
+def test_what_an_intel_npu_cannot_compile_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by a processor that is given no model; a real NPU was not at hand."""
+    monkeypatch.setitem(openvino_room._DEVICES, "npu", "CPU")
+    bundle = tiny_bundle(tmp_path, "openvino")
+    bundle.model_path.write_text("<net/>", encoding="utf-8")
+    with pytest.raises(RuntimeFailure, match=r"^openvino cannot load openvino/\S+ \(") as caught:
+        open_session(bundle, "openvino", plan("intel-npu", "openvino", "int8").options)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="CUDA is here, so a Jetson's bundle runs")

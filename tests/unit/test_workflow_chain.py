@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from chain_tools import write_tiny_project
 
-from edgeseg.core.errors import DataError
+from edgeseg.core.config import load_config
+from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import read_frame, write_frame
 from edgeseg.workflow import chain
 from edgeseg.workflow.learn import learning
+from edgeseg.workflow.search.speed import places_of
 from edgeseg.workflow.ui import Silent
 
 
@@ -48,3 +50,19 @@ def test_training_frames_that_cannot_calibrate_are_refused_before_the_training(l
 def test_without_int8_they_are_not_looked_at(lookalikes: Path) -> None:
     with pytest.raises(Reached):
         chain.run(lookalikes, ("quantize.int8=false",), ui=Silent())
+
+
+def test_a_target_that_runs_nothing_of_what_is_made_is_refused_before_the_training(lookalikes: Path) -> None:
+    npu = ('targets=["host", "intel-npu"]', "quantize.int8=false")
+    words = r"^intel-npu runs fp16, int8, mixed, and \[quantize\] makes none of them; set quantize\.int8=true"
+    with pytest.raises(ConfigError, match=words):
+        chain.run(lookalikes, npu, ui=Silent())
+    with pytest.raises(Reached):
+        chain.run(lookalikes, (*npu, "quantize.fp16=true"), ui=Silent())
+
+
+def test_no_latency_is_compared_with_an_fp32_that_a_target_does_not_run(lookalikes: Path) -> None:
+    config = load_config(lookalikes, ('targets=["host", "intel-npu"]',))
+    said: list[str] = []
+    assert [name for place in places_of(config, say=said.append) for name in place.targets] == ["host"]
+    assert said == ["intel-npu is left out: it does not run fp32, which every latency is compared with"]

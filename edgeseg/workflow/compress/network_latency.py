@@ -39,7 +39,7 @@ class NetworkTimer:
     def __init__(self, ctx: RunContext, data: RunData, precision: str) -> None:
         self.data, self.precision = data, precision
         self._ctx = ctx
-        self.target = next((t for t in map(find_target, ctx.config.targets) if _runs_here(t, ctx.config)), find_target("host"))
+        self.target = next((t for t in map(find_target, ctx.config.targets) if _runs_here(t, ctx.config, precision)), find_target("host"))
         self.format = next(f for f in self.target.formats if f in ctx.config.export.formats)
         self.how = plan(self.target, self.format, precision, num_threads=ctx.config.bench.threads)
         self._bundles: dict[str, Bundle] = {}
@@ -143,7 +143,9 @@ def place_key(target: Target, how: Plan, place: Place = HERE) -> dict[str, Any]:
     }
 
 
-def _runs_here(target: Target, config: Config) -> bool:
-    """Whether this machine has what the target executes with, so that a latency can be measured at all."""
-    how = plan(target, next(f for f in target.formats if f in config.export.formats), "fp32")
+def _runs_here(target: Target, config: Config, precision: str) -> bool:
+    """Whether the target runs the precision and this machine has what it executes with, so that a latency can be measured at all."""
+    if precision not in target.precisions:
+        return False
+    how = plan(target, next(f for f in target.formats if f in config.export.formats), precision)
     return how.options.provider == "cpu" or how.options.provider in available_providers(how.runtime)

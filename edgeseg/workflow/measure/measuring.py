@@ -69,7 +69,8 @@ def _measured(
     result = _bench_step(ctx, data, target, bundle, how, place)
     if tuned:
         result = {**result, "settings": {**result["settings"], "tuned": tuned}}
-    same = [b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32" and b is not bundle]
+    floats = [b for b in bundles if b.bundle.manifest.format == manifest.format and b.bundle.manifest.precision == "fp32"]
+    same = [b for b in floats if b is not bundle and "fp32" in target.precisions]
     twin = next((b for b in same if b.float_twin), None)
     own = next((b for b in same if not b.float_twin), None) if manifest.precision in ("int8", "mixed") else None
     speedup = None if twin is None or bundle.float_twin else _speed_step(ctx, data, target, twin, bundle, how, place)

@@ -62,6 +62,9 @@ def places_of(config: Config, *, say: Callable[[str], None]) -> tuple[Place, ...
     found: dict[tuple[str, Plan], list[str]] = {}
     for name in config.targets:
         target = find_target(name)
+        if "fp32" not in target.precisions:
+            say(f"{name} is left out: it does not run fp32, which every latency is compared with")
+            continue
         for format_ in (f for f in target.formats if f in config.export.formats):
             how = plan(target, format_, "fp32", num_threads=config.bench.threads)
             here = RUNTIMES[how.runtime].version() is not None
