@@ -6,8 +6,10 @@ compared with one of ours on the same `frames`, which take turns; without any it
 
 from __future__ import annotations
 
+import compileall
 import itertools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +23,12 @@ from targets.runtimes.base import contract_outputs
 
 Call = Callable[[], object]
 Outputs = list[tuple[str, np.ndarray[Any, Any]]]
+
+
+def write_bytecode() -> None:
+    """Write the bytecode of edgeseg, as an installer does and did for the SDKs: fresh processes are compared, and none is to compile."""
+    for package in ("edgeseg", "targets"):
+        compileall.compile_dir(Path(__file__).resolve().parents[1] / package, quiet=2)
 
 
 def _frames(bundle: Bundle, frames: Sequence[Frame]) -> list[np.ndarray[Any, Any]]:

@@ -13,7 +13,9 @@ runtime thread. All sides of a figure take turns in blocks, there and back, in o
                 and of the bare SDK call alone; on two processors, which then everything is measured on (on more, several threads of the
                 pipeline would be compared with one that decodes). Beside it the same over the SDK call while another thread decodes,
                 since two processors that share one core are slower together than alone, and the processor time of each part
-    rss         peak memory of our runner in a fresh process over a script with the SDK alone
+    resizer     a JPEG twice as large as the model takes, bytes to model input: time by Pillow's filter over that by OpenCV's, of resizing
+                alone and of all of it; and of a frame that is 1.4 times as large (not judged; extra `opencv`)
+    rss         peak memory of our runner in a fresh process over a script with the SDK alone, as its users import it
 
 Exit code 1 where less was reached than asked for.
 """
@@ -31,7 +33,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +42,11 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from benchmarks.bare import BARE, Call
+from benchmarks.bare import BARE, Call, write_bytecode
 from benchmarks.int8_speed import made
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
-from edgeseg.core.images import Frame, picture_to_model, read_picture
+from edgeseg.core.images import RESIZERS, Frame, picture_to_model, read_picture
 from edgeseg.core.lazy import require
 from edgeseg.core.vendors import versions
 from targets.boards import plan
@@ -58,7 +61,7 @@ AT_MOST: Final = frozenset({"memory", "rss"})
 OPENVINO_PINNED: Final = {
     "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
 }
-PACKAGES: Final = ("numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "openvino-model-api")
+PACKAGES: Final = ("numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "openvino-model-api", "opencv-python-headless")
 
 
 def scores_model(bundle: Bundle, folder: Path) -> Path:
@@ -173,6 +176,26 @@ def against_model_api(bundle: Bundle, session: Session, folder: Path, rounds: in
         rows.append(ratio_row(figure, f"{bundle.manifest.name}; {name}", values[name], values["ours"],
                               same_pixels=round(float((theirs == ours).mean()), 5)))
     return rows
+
+
+def by_resizer(bundle: Bundle, times: float, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Time of Pillow's filter over OpenCV's for a JPEG `times` as large as the model: from its pixels, and from its bytes."""
+    contract, frame = bundle.manifest.contract, next(iter(bundle.golden_pairs()))[0]
+    height, width = round(contract.height * times), round(contract.width * times)
+    stream = io.BytesIO()
+    Image.fromarray(frame).resize((width, height)).save(stream, "JPEG", quality=92)
+    data = stream.getvalue()
+    picture = read_picture(data)
+    placements = {resizer: replace(contract, resizer=resizer).place(picture.frame_hw) for resizer in RESIZERS}
+    sides: dict[str, Call] = {name: partial(picture_to_model, picture, placed) for name, placed in placements.items()}
+    sides |= {f"{name}, all": lambda placed=placed: picture_to_model(read_picture(data), placed) for name, placed in placements.items()}
+    values = take_turns({name: block(call, seconds) for name, call in sides.items()}, rounds)
+    ms = {name: round(statistics.median(found), 3) for name, found in values.items()}
+    about = f"{height}x{width} to {contract.height}x{contract.width}"
+    return [
+        ratio_row("resizer, resizing alone", about, values["pillow"], values["opencv"], ms=ms),
+        ratio_row("resizer, bytes to model input", about, values["pillow, all"], values["opencv, all"]),
+    ]
 
 
 def write_files(bundle: Bundle, folder: Path, suffix: str, count: int) -> list[Path]:
@@ -297,6 +320,7 @@ def peak_kb(code: str, *arguments: str) -> int:
 
 def memory(bundle: Bundle, rounds: int) -> list[dict[str, Any]]:
     """Peak memory of our runner over the SDK alone."""
+    write_bytecode()
     contract = bundle.manifest.contract
     shape = f"1,{contract.height},{contract.width},3"
     values = take_turns({
@@ -313,7 +337,7 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path, help="folder of bundles; those of int8 are taken")
     parser.add_argument("--formats", nargs="*", default=["onnx", "openvino", "tflite"])
     parser.add_argument("--size", type=int, nargs=2, default=(360, 480))
-    parser.add_argument("--figures", nargs="*", default=["memory", "model api", "files", "rss"])
+    parser.add_argument("--figures", nargs="*", default=["memory", "model api", "files", "resizer", "rss"])
     parser.add_argument("--model-api", type=Path, help="folder that openvino-model-api was installed into")
     parser.add_argument("--full", action="store_true", help="long, for a machine that is idle")
     parser.add_argument("--json", type=Path)
@@ -344,6 +368,8 @@ def main() -> None:
             for suffix in (".jpg", ".png") if "files" in arguments.figures else ():
                 found += from_files(bundle, session, folder, suffix, rounds, count)
             session.close()
+            if "resizer" in arguments.figures and manifest.format == arguments.formats[0]:  # no runtime has a part in it
+                found += [row for times in (2.0, 1.4) for row in by_resizer(bundle, times, rounds, seconds)]
             if "rss" in arguments.figures:
                 found += memory(bundle, max(3, rounds // 4))
             for row in found:

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.bare import BARE
+from benchmarks.bare import BARE, write_bytecode
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
 from edgeseg.core.lazy import require
@@ -175,6 +175,7 @@ def child(bundle: Bundle, runtime: str, threads: int, cache: str) -> float:
 
 def start(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
     """Cache filled over cache off, in turn."""
+    write_bytecode()
     with tempfile.TemporaryDirectory() as folder:
         child(bundle, runtime, threads, folder)  # fills it
         taken: dict[str, list[float]] = {"": [], folder: []}
