@@ -351,6 +351,10 @@ def parse_config(raw: Mapping[str, Any]) -> Config:
     for target in config.devices:
         if target not in config.targets:
             raise ConfigError(f"[devices] {target}: none of the targets ({', '.join(config.targets)}); add it to targets, or leave it out")
+    model = config.model
+    if model.depth != ModelSection().depth and not model.factory and (model.encoder or model.name != "unet"):
+        raise ConfigError(f"[model] depth = {model.depth}: {model.encoder or model.name} has the levels it has; leave depth out"
+                          + (", or the encoder" if model.name == "unet" else ""))
     crop, size = config.train.crop, config.data.size
     if (crop[0] == 0) != (crop[1] == 0):
         raise ConfigError(f"[train] crop = {list(crop)}: give both sides, or [0, 0] for the model size {list(size)}")

@@ -110,8 +110,8 @@ MODELS: Final[dict[str, ModelSpec]] = {
 }
 
 
-def find_model(name: str) -> ModelSpec:
-    """Give the network of this name.
+def find_model(name: str, *, asked: str = "[model] name =") -> ModelSpec:
+    """Give the network of this name; `asked` = where the name stands, for the message.
 
     Raises:
         ConfigError: no network of that name; names the nearest.
@@ -120,7 +120,7 @@ def find_model(name: str) -> ModelSpec:
         return MODELS[name]
     near = difflib.get_close_matches(name, MODELS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"one of {', '.join(MODELS)}"
-    raise ConfigError(f"[model] name = '{name}' is unknown; {hint}")
+    raise ConfigError(f"{asked} '{name}' is unknown; {hint}")
 
 
 def build(section: ModelSection, num_classes: int, *, seed: int = 0) -> nn.Module:

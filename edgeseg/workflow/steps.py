@@ -90,6 +90,10 @@ class Steps:
         )
         return self._finish(StepResult(name, output, digest, False, seconds))
 
+    def again(self, verb: str) -> str:
+        """The command that drops an interrupted training of `verb` (train, prune) and begins it again, for messages."""
+        return f"{typed(verb, self.config, self.overrides)} --restart"
+
     def key_of(self, name: str) -> dict[str, Any]:
         """The key that a step was last done for; empty = it was not."""
         key = self._record(name).get("key")

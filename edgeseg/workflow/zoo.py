@@ -77,7 +77,7 @@ def check(names: Sequence[str], *, size_hw: tuple[int, int], timeout_s: float, u
     from exporters import EXPORTERS
 
     for name in names:
-        find_model(section_of(name).name)
+        find_model(section_of(name).name, asked="--model")
     if min(size_hw) < 64:
         raise ConfigError(f"--size {size_hw[0]} {size_hw[1]}: at least 64 a side, so that the coarsest map still has a cell")
     wanted = list(dict.fromkeys(names)) or list(MODELS)

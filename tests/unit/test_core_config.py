@@ -33,6 +33,8 @@ from edgeseg.core.errors import ConfigError, InputMissingError
         ("[train]\nloss = {ce = -1}", r"loss\.ce = -1.0: expected at least 0"),
         ("[train]\nloss = {ce = true}", r"loss\.ce = True: expected a number"),
         ("[train]\nce = 1.0", r"unknown key 'ce'; .* loss = \{ce = 1.0, dice = 0.5\}"),
+        ("[model]\nname = 'unet'\nencoder = 'resnet18'\ndepth = 3", r"depth = 3: resnet18 has the levels it has; leave depth out, or the"),
+        ("[model]\ndepth = 3", r"depth = 3: fast_scnn has the levels it has; leave depth out$"),
         ("train = 5", r"write \[train\]"),
         ("[train", "not valid TOML"),
     ],

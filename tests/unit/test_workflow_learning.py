@@ -11,7 +11,7 @@ import pytest
 import torch
 from chain_tools import TINY_CONFIG, write_tiny_project
 
-from edgeseg.core.errors import ConfigError, InputMissingError, MissingExtraError
+from edgeseg.core.errors import ConfigError, InputMissingError, MissingExtraError, TrainingError
 from edgeseg.core.files import read_json
 from edgeseg.models.encoders import build_encoder
 from edgeseg.training.ranks import Ranks
@@ -136,3 +136,15 @@ def test_a_norm_that_would_drift_is_refused_before_the_others_are_called(tmp_pat
         with pytest.raises(ConfigError, match=r"the network's norm '1' is a NormAct"):
             learning.train(ctx, data)
         assert not data.opened  # no frame was decoded
+
+
+def test_a_damaged_training_names_the_whole_command_that_begins_it_again(tmp_path: Path) -> None:
+    project = write_tiny_project(tmp_path, config=TINY_CONFIG)
+    overrides = ("train.epochs=2", "data.layout=folder")
+    with open_run(project, overrides, ui=Silent()) as ctx:
+        data = learning.prepare_data(ctx)
+        last = learning._train_work(ctx.folder, learning._train_key(ctx.config, data.dataset)) / "last"
+    last.mkdir(parents=True)
+    again = f"begin again with: edgeseg train {project} --set train.epochs=2 --set data.layout=folder --restart"
+    with pytest.raises(TrainingError, match=re.escape(again)):
+        chain.train(project, overrides, ui=Silent(), resume=True, restart=False)

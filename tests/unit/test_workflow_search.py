@@ -183,8 +183,8 @@ def test_a_journal_goes_on_after_a_torn_line_and_refuses_damage_and_other_search
     study.set_user_attr("note", 1)
     assert len(said) == 2
     assert all(json.loads(line) for line in path.read_text().splitlines())
-    with pytest.raises(TrainingError, match=r"is of another search: seed was 1, now 2; set it back .* --restart"):
-        open_study(path, {"seed": 2}, say=said.append)
+    with pytest.raises(TrainingError, match=r"is of another search: seed was 1, now 2; set it back .* edgeseg search a\.toml --restart$"):
+        open_study(path, {"seed": 2}, say=said.append, again="edgeseg search a.toml --restart")
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([lines[0], lines[1][:9], *lines[2:]]))
     with pytest.raises(TrainingError, match=r"damaged at line 2 of \d+ .* --restart"):

@@ -66,7 +66,7 @@ def test_a_worker_does_not_outlive_its_parent() -> None:
 
 
 def test_unknown_network_and_too_small_a_size_are_refused() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'fast_scnn'"):
+    with pytest.raises(ConfigError, match=r"^--model 'fast_scn' is unknown; did you mean 'fast_scnn'"):
         check(["fast_scn"], size_hw=(64, 96), timeout_s=1, ui=Silent())
     with pytest.raises(ConfigError, match="--size 32 96"):
         check(["fast_scnn"], size_hw=(32, 96), timeout_s=1, ui=Silent())

@@ -164,7 +164,7 @@ def _fine_tune(ctx: RunContext, data: RunData, trained: StepResult, cut: StepRes
         net, _ = load_checkpoint(cut.output / "checkpoint")
         teacher = load_checkpoint(trained.output)[0] if taught else None
         work = ctx.work / f"prune-{sha256_json(key)[:12]}"
-        tuning = FineTuning(epochs=epochs, lr=section.lr, report=read_json(cut.output / "cut.json"), again="edgeseg prune --restart")
+        tuning = FineTuning(epochs=epochs, lr=section.lr, report=read_json(cut.output / "cut.json"), again=ctx.steps.again("prune"))
         label = "fine-tuning" if section.steps == 1 else f"fine-tuning {number}/{section.steps}"
         fit_checkpoint(ctx, data, net, work=work, output=output, label=label, tuning=tuning, teacher=teacher)
 

@@ -22,7 +22,7 @@ from edgeseg.data.dataset import Dataset, load_dataset
 from edgeseg.data.store import FrameStore
 from edgeseg.workflow.context import RunContext, run_folder
 from edgeseg.workflow.learn.teaching import learning_values, load_teacher, teacher_sha256
-from edgeseg.workflow.steps import StepResult, tools
+from edgeseg.workflow.steps import StepResult, tools, typed
 from edgeseg.workflow.ui import Silent, Ui
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def follow(config_path: Path, overrides: tuple[str, ...], crew: Crew) -> None:
     net = _new_network(config, dataset, crew.ranks.local_count)
     teacher = load_teacher(config.train, dataset.classes)
     work = _train_work(folder, _train_key(config, dataset))
-    _learn(config, data, net, work, teacher=teacher, resume=plan["resume"], ranks=crew.ranks)
+    again = f"{typed('train', config_path, overrides)} --restart"
+    _learn(config, data, net, work, teacher=teacher, resume=plan["resume"], ranks=crew.ranks, again=again)
 
 
 def _train_key(
@@ -278,9 +279,9 @@ class FineTuning:
 
     epochs: int
     lr: float
-    report: dict[str, Any] | None = None
-    again: str = "edgeseg prune --restart"
+    again: str
     """What drops an interrupted one, for messages."""
+    report: dict[str, Any] | None = None
     keep_start: bool = False
     """Keep the weights it starts from where none gets better on val."""
 
@@ -320,7 +321,7 @@ def fit_checkpoint(
     try:
         result = _learn(
             ctx.config, data, net, work, resume=unfinished, tuning=tuning, teacher=teacher, say=ctx.ui.say, on_progress=on_progress,
-            ranks=None if ctx.crew is None else ctx.crew.ranks,
+            ranks=None if ctx.crew is None else ctx.crew.ranks, again=tuning.again if tuning else ctx.steps.again("train"),
         )
     except BaseException:
         if not is_unfinished(work):  # failed before there was anything to go on from
@@ -347,7 +348,7 @@ def fit_checkpoint(
 
 
 def _learn(
-    config: Config, data: RunData, net: Any, work: Path, *, resume: bool, ranks: Ranks | None,  # noqa: ANN401 - torch's nn.Module
+    config: Config, data: RunData, net: Any, work: Path, *, resume: bool, ranks: Ranks | None, again: str,  # noqa: ANN401 - nn.Module
     tuning: FineTuning | None = None, teacher: nn.Module | None = None, say: Callable[[str], None] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> FitResult:
@@ -369,7 +370,7 @@ def _learn(
         teacher=teacher,
         keep_start=tuning is not None and tuning.keep_start,
         ranks=ranks or SINGLE,
-        again=tuning.again if tuning else "edgeseg train --restart",
+        again=again,
         say=say,
         on_progress=on_progress,
     )

@@ -30,7 +30,7 @@ from edgeseg.workflow.search.space import Space, model_of, size_of, space_of
 from edgeseg.workflow.search.speed import Place, Stopwatch, places_of, smallest, tools_of, untrained
 from edgeseg.workflow.search.trial import Environment
 from edgeseg.workflow.search.worker import Budget, alive, work
-from edgeseg.workflow.steps import Steps
+from edgeseg.workflow.steps import Steps, typed
 from edgeseg.workflow.ui import Ui
 
 _BUSY_LOAD: Final = 0.5
@@ -107,7 +107,8 @@ def _opened(request: SearchRequest, ui: Ui) -> Iterator[_Open]:
                 _restart(folder)
             env = _environment(config, space, folder, request.workers, ui)
             name = living.enter_context(alive(folder))  # before the next process may look who lives
-            study = open_study(folder / "journal.log", _identity(env), say=ui.say)
+            again = f"{typed('search', request.config, request.overrides)} --restart"
+            study = open_study(folder / "journal.log", _identity(env), say=ui.say, again=again)
         yield _Open(env, study, space, name, budget)
 
 

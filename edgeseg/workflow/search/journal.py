@@ -17,7 +17,6 @@ from edgeseg.core.errors import TrainingError
 from edgeseg.core.files import parse_json
 from edgeseg.core.lazy import require
 
-AGAIN: Final = "edgeseg search --restart (finished trainings are kept)"
 _NAME: Final = "search"
 _MAX_DIFFERENCES: Final = 3
 
@@ -70,8 +69,8 @@ def cut_torn_line(journal: Path) -> int:
         return 0
 
 
-def check_lines(journal: Path) -> None:
-    """Read every line once, before Optuna does.
+def check_lines(journal: Path, *, again: str = "edgeseg search --restart") -> None:
+    """Read every line once, before Optuna does; see `open_study`.
 
     Raises:
         TrainingError: one is not JSON; names it.
@@ -84,17 +83,22 @@ def check_lines(journal: Path) -> None:
         try:
             event = parse_json(line.decode("utf-8"))
         except ValueError as error:
-            raise TrainingError(_damaged(journal, number, len(lines) - 1, str(error))) from error
+            raise TrainingError(_damaged(journal, number, len(lines) - 1, str(error), again)) from error
         if not isinstance(event, dict) or "op_code" not in event:
-            raise TrainingError(_damaged(journal, number, len(lines) - 1, "no event of a search"))
+            raise TrainingError(_damaged(journal, number, len(lines) - 1, "no event of a search", again))
 
 
-def _damaged(journal: Path, number: int, total: int, why: str) -> str:
-    return f"{journal} is damaged at line {number} of {total} ({why}); put a copy of it back, or begin again with: {AGAIN}"
+def _damaged(journal: Path, number: int, total: int, why: str, again: str) -> str:
+    return (f"{journal} is damaged at line {number} of {total} ({why}); put a copy of it back, or begin again, which keeps finished "
+            f"trainings, with: {again}")
 
 
-def open_study(journal: Path, identity: Mapping[str, Any], *, say: Callable[[str], None]) -> Any:  # noqa: ANN401 - optuna.Study
+def open_study(
+    journal: Path, identity: Mapping[str, Any], *, say: Callable[[str], None], again: str = "edgeseg search --restart",
+) -> Any:  # noqa: ANN401 - optuna.Study
     """Open the search of `journal`, or begin it; mIoU is maximised and p90 latency minimised. Call under the search's setup lock.
+
+    `again` is the command that begins anew, for messages.
 
     Raises:
         TrainingError: the journal is damaged, or holds a search of another configuration (says what differs).
@@ -105,7 +109,7 @@ def open_study(journal: Path, identity: Mapping[str, Any], *, say: Callable[[str
     lock = JournalLock(journal, say)
     lock.acquire()
     try:
-        check_lines(journal)
+        check_lines(journal, again=again)
     finally:
         lock.release()
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal), lock_obj=lock))
@@ -122,5 +126,5 @@ def open_study(journal: Path, identity: Mapping[str, Any], *, say: Callable[[str
     if different:
         more = f" (and {len(different) - _MAX_DIFFERENCES} more)" if len(different) > _MAX_DIFFERENCES else ""
         raise TrainingError(f"{journal} is of another search: {'; '.join(different[:_MAX_DIFFERENCES])}{more}; set it back to go on, "
-                            f"or begin again with: {AGAIN}")
+                            f"or begin again, which keeps finished trainings, with: {again}")
     return study
