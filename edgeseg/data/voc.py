@@ -34,6 +34,9 @@ VOC_CLASSES: Final = (
 )
 _VOID_COLOUR: Final = (224, 224, 192)
 """Entry 255 of VOC's colour map."""
+_COLOURS: Final = ("RGB", "RGBA")
+_LOOKED_AT: Final = 3
+"""Masks whose mode is taken for that of all."""
 _NAME_FILES: Final = ("class_names.txt", "labels.txt", "labelmap.txt")
 
 
@@ -113,6 +116,11 @@ class VocLayout:
         lists, rule = _read_lists(root, base, problems)
         lists, rule, left_out = _drop_unlabelled(lists, rule, masks)
         notes += left_out
+        if any(_mode(masks[stem]) in _COLOURS for stem in sorted(masks)[:_LOOKED_AT]):
+            source = "the palette of labelmap.txt" if palette else "PASCAL VOC's colour map"
+            void = ",".join(map(str, _VOID_COLOUR))
+            notes.append(f"masks are pictures in colours: each pixel is the class that {source} gives its colour, {void} is void; a colour "
+                         "of none is an error")
         if not lists:
             bare = len(images.keys() - masks.keys())
             notes += [f"not read: {counted(bare, 'image')} without a mask"] if bare else []
@@ -231,7 +239,7 @@ def _classes(root: Path, base: Path, masks: Mapping[str, Path], wanted: tuple[st
             if path.is_relative_to(root) and path.is_file():
                 classes, palette = _read_names(path)
                 return classes, palette, [f"classes are named by {relative(root, path)}"]
-    if any(_has_palette(masks[stem]) for stem in sorted(masks)[:3]):
+    if any(_mode(masks[stem]) == "P" for stem in sorted(masks)[:_LOOKED_AT]):
         if not wanted or set(wanted) <= set(VOC_CLASSES):
             return VOC_CLASSES, (), ["nobody names the classes, and masks have a palette: the 20 classes of PASCAL VOC are assumed "
                                      "([data] classes or class_names.txt says otherwise)"]
@@ -260,11 +268,12 @@ def _read_names(path: Path) -> tuple[tuple[str, ...], Palette]:
     return tuple(classes), tuple(colours) if len(colours) == len(classes) else ()
 
 
-def _has_palette(path: Path) -> bool:
+def _mode(path: Path) -> str:
+    """What a mask's pixels are, as Pillow names it: `P` = palette, `RGB` = colours; empty where it cannot be read."""
     try:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return image.mode == "P"
+                return str(image.mode)
     except Exception:  # Pillow raises a dozen types for damaged files; reading it says what is wrong
-        return False
+        return ""

@@ -95,6 +95,9 @@ def test_masks_in_colours_are_read_by_the_label_map(voc: Path) -> None:
         save(voc / BASE / "SegmentationClass" / f"f_{number}.png", picture)
     data = load(voc)
     assert data.palette == ((0, 0, 0), (10, 200, 30), (9, 9, 99))
+    (note,) = [note for note in data.notes if "colours" in note]
+    assert note.startswith("masks are pictures in colours: each pixel is the class that the palette of labelmap.txt gives its colour, ")
+    assert note in check_dataset(DataSection(dir=str(voc)), seed=0).notes
     np.testing.assert_array_equal(read_sample(data.splits["test"][0], num_classes=3)[1], voided(5))
     save(data.splits["test"][0].label, np.full((*HW, 3), 77, dtype=np.uint8))
     with pytest.raises(DataError, match=r"f_5\.png: 1 colour that no class has: #4d4d4d \(3072 pixels\)"):
@@ -104,7 +107,9 @@ def test_masks_in_colours_are_read_by_the_label_map(voc: Path) -> None:
 
 def test_masks_in_the_colours_of_voc(voc: Path) -> None:
     picture = np.array(default_palette(21), dtype=np.uint8)[painted(0)]
+    assert not [note for note in load(voc).notes if "in colours" in note], "masks of indices are not"
     save(voc / BASE / "SegmentationClass" / "f_0.png", picture)
+    assert [note for note in load(voc).notes if "the class that PASCAL VOC's colour map gives its colour, 224,224,192 is void" in note]
     np.testing.assert_array_equal(read_sample(load(voc).splits["train"][0], num_classes=21)[1], painted(0))
 
 
