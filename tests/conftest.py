@@ -4,6 +4,7 @@ to make and is never changed is made once here."""
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def pytest_configure() -> None:
     share = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw"))::count]
     if share:
         os.sched_setaffinity(0, share)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Let a test draw the same random numbers each time: PyTorch begins with others in every process."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
