@@ -27,18 +27,18 @@ def test_a_job_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "null")
     frame = tmp_path / "a name with $(spaces)' and \"quotes\".png"
     write_frame(frame, tiny_frame())
-    result = LocalDevice().run(bench_job(bundle.folder, frame), what="measuring", timeout_s=60, on_progress=silent)
+    result = LocalDevice().run(bench_job(bundle.folder, frame), what="measuring", timeout_s=300, on_progress=silent)
     assert result["bundle_sha256"] == bundle.manifest.sha256
 
 
 def test_errors_name_files_as_the_host_does(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "null")
     with pytest.raises(InputMissingError, match=rf"^{tmp_path}/gone.png does not exist"):
-        LocalDevice().run(bench_job(bundle.folder, tmp_path / "gone.png"), what="measuring", timeout_s=60, on_progress=silent)
+        LocalDevice().run(bench_job(bundle.folder, tmp_path / "gone.png"), what="measuring", timeout_s=300, on_progress=silent)
     frame = tmp_path / "torn.png"
     frame.write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"^torn\.png: not a readable image"):
-        LocalDevice().run(bench_job(bundle.folder, frame), what="measuring", timeout_s=60, on_progress=silent)
+        LocalDevice().run(bench_job(bundle.folder, frame), what="measuring", timeout_s=300, on_progress=silent)
 
 
 def test_retold_takes_the_longest_name_and_says_where() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ import asyncssh
 import pytest
 from sshd_tools import NEEDS_SSHD, TIMES, Board, Proxy, login, running
 from tiny_models import tiny_bundle, tiny_frame
+from waiting_tools import comes_true
 
 import targets
 from edgeseg import __version__
@@ -226,6 +227,12 @@ def test_an_old_key_in_the_file_of_the_system(board: Board, bundle: Bundle, tmp_
     assert one_line(caught).endswith(f"type: sudo ssh-keygen -f {system} -R '[127.0.0.1]:{board.port}'")
 
 
+def answers_at(path: Path) -> bool:
+    """Whether somebody listens there already: the name is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def agent_with(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An agent that holds a key."""
@@ -233,9 +240,7 @@ def agent_with(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(folder / "socket")], stdout=subprocess.DEVNULL)
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(folder / "socket"))
-        deadline = time.monotonic() + 30
-        while not (folder / "socket").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert comes_true(lambda: answers_at(folder / "socket"))
         subprocess.run(["ssh-add", "-q", str(key)], check=True)
         yield
     finally:
@@ -278,10 +283,11 @@ def test_bench_there(board: Board, bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_nobody_listens(board: Board, bundle: Bundle) -> None:
-    proxy = Proxy(board.port)
-    proxy.close()
-    with pytest.raises(DeviceError, match=rf"^board: 127\.0\.0\.1 refuses connections to port {proxy.port}; is sshd running there\?"):
-        ask(board, bundle, port=proxy.port)
+    with socket.socket() as taken:  # bound, so that nobody else is given its port meanwhile
+        taken.bind(("127.0.0.1", 0))
+        port = int(taken.getsockname()[1])
+        with pytest.raises(DeviceError, match=rf"^board: 127\.0\.0\.1 refuses connections to port {port}; is sshd running there\?"):
+            ask(board, bundle, port=port)
 
 
 @pytest.mark.parametrize(("python", "told"), [

@@ -146,14 +146,14 @@ def test_a_set_up_that_talks_without_an_end() -> None:
 
 
 def test_last_words_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_LAST_WORDS_S", 1.0)
+    monkeypatch.setattr(session_module, "_LAST_WORDS_S", 2.0)
 
     async def run() -> str:
         async with process("/bin/sh", "-c", "exec 1>&-; while :; do echo 'no \x1b[2Jend' >&2; sleep 0.05; done") as board:
             await board.stderr.readline()
             return await last_words(board)
 
-    assert asyncio.run(asyncio.wait_for(run(), 60)) == "no  [2Jend"
+    assert asyncio.run(asyncio.wait_for(run(), 300)) == "no  [2Jend"
 
 
 def test_files_of_the_user_are_not_imported(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_two_processes_may_write_one_journal(tmp_path: Path) -> None:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:
-        worker.communicate("go\n", timeout=120)
+        worker.communicate("go\n", timeout=500)
         assert worker.returncode == 0
     trials = open_study(path, {}, say=print).get_trials()
     assert sorted(trial.number for trial in trials) == list(range(80))
