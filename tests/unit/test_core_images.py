@@ -111,3 +111,18 @@ def test_oversized_image_is_refused_before_decoding(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(images, "MAX_PIXELS", 10)
     with pytest.raises(DataError, match="more than 10"):
         images.read_frame(_png(Image.fromarray(RED)))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 7), (9, 1), (30, 41)])
+@pytest.mark.parametrize("num_colours", [0, 2, 3, 256])
+def test_a_class_map_comes_back_whatever_its_values(size_hw: tuple[int, int], num_colours: int, tmp_path: Path) -> None:
+    """255 (ignore) too, where the palette is so short that its pixels would fit into fewer bits."""
+    class_map = np.random.default_rng(2).choice(np.array([0, 1, 2, 255], np.uint8), size_hw)
+    palette = tuple((i, 255 - i, 7) for i in range(num_colours))
+    images.write_class_map(tmp_path / "m.png", class_map, palette=palette)
+    np.testing.assert_array_equal(images.read_class_map(tmp_path / "m.png"), class_map)
+    with Image.open(tmp_path / "m.png") as image:
+        image.verify()  # the check sums of all chunks
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == ("P" if palette else "L")
+        assert (image.getpalette() or [])[: 3 * num_colours] == [value for colour in palette for value in colour]
