@@ -196,11 +196,14 @@ HOST = """
 def test_a_host_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path, number: signal.Signals, hangs: bool) -> None:
     device, job = board.device(), long_job(bundle)
     options = device._options
+    # A test run put into the background hands an ignored SIGINT down; a person's terminal does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     host = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(HOST), json.dumps(asdict(TIMES)), device.address, options.python, options.folder,
          options.identity, options.known_hosts, str(bundle.folder), str(job.uploads["f/frame.png"])],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )
+    signal.signal(signal.SIGINT, before)
     try:
         assert host.stdout is not None
         assert any(line.strip() == "measure" for line in host.stdout)
@@ -210,7 +213,7 @@ def test_a_host_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path, num
             os.kill(workers[0], signal.SIGSTOP)
         host.send_signal(number)
         host.stdout.read()
-        host.wait(60)
+        assert host.wait(60) != 0, "it went on to the end"
     finally:
         host.kill()
         host.wait()
