@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_tools import RUNTIME_OF, exported, frames_of, reference, seal
 
 from edgeseg.core.bundle import Bundle, ModelFiles
 from edgeseg.core.errors import ConfigError
@@ -14,7 +15,6 @@ from edgeseg.core.manifest import FORMATS
 from quantization.fp16 import FP16
 from targets.runtimes import RuntimeOptions, open_session
 from targets.runtimes.tensorrt_model import check_model
-from tests.export_tools import RUNTIME_OF, exported, frames_of, reference, seal
 
 
 def halved(format: str, folder: Path) -> Bundle:

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from export_tools import CASES, RUNTIME_OF, exported, quantized, trained
+from tiny_models import tiny_bundle
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.errors import BundleError, TargetError
@@ -16,8 +18,6 @@ from targets.executed.base import ExecutedLayer, ExecutedPrecision, split_head, 
 from targets.executed.gains import GAINS, without_gain
 from targets.onnx_file import read_onnx, with_outputs
 from targets.runtimes import RUNTIMES, RuntimeOptions, own_arithmetic
-from tests.export_tools import CASES, RUNTIME_OF, exported, quantized, trained
-from tests.tiny_models import tiny_bundle
 
 ONE_THREAD = RuntimeOptions(num_threads=1)
 

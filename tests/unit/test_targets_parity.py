@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_tools import CASES, PALETTE, RUNTIME_OF, exported, frames_of, quantized, trained
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError
@@ -26,7 +27,6 @@ from targets.parity import FLOAT_DB, INT8_DB, OBSERVERS, by_name, by_value
 from targets.parity.compare import EXACT_DB, aligned, cosine, sqnr_db, without_scale
 from targets.runtimes import RuntimeOptions, own_arithmetic
 from targets.runtimes.options import PRECISION_HINTS
-from tests.export_tools import CASES, PALETTE, RUNTIME_OF, exported, frames_of, quantized, trained
 
 NAME = "fast_scnn"
 OPTIONS = RuntimeOptions(num_threads=1)
