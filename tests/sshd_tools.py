@@ -18,6 +18,7 @@ from typing import Final
 
 import asyncssh
 import pytest
+from waiting_tools import runs
 
 from targets.devices import DeviceOptions
 from targets.devices.ssh import SshDevice
@@ -70,7 +71,7 @@ class Board:
             before = log_file.read_text(encoding="utf-8")
             with log_file.open("ab") as log:
                 self._daemon = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while self._daemon.poll() is None and time.monotonic() < deadline:
                 if f"Server listening on 127.0.0.1 port {port}." in log_file.read_text(encoding="utf-8")[len(before):]:
                     self.port = port
@@ -112,7 +113,7 @@ class Board:
                     found.append(pid)
         return found
 
-    def quiet(self, seconds: float = 60) -> bool:
+    def quiet(self, seconds: float = 120) -> bool:
         """Wait until no process of a job is left."""
         deadline = time.monotonic() + seconds
         while self.processes() and time.monotonic() < deadline:
@@ -132,8 +133,8 @@ class Board:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._daemon.wait()
-        deadline = time.monotonic() + 60
-        while there := [pid for pid in stopped if _runs(pid)]:
+        deadline = time.monotonic() + 120
+        while there := [pid for pid in stopped if runs(pid)]:
             assert time.monotonic() < deadline, f"killed, and still there: {there}"
             time.sleep(0.01)
 
@@ -205,7 +206,7 @@ class Proxy:
                 thread.start()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server, suppress(ConnectionError):
+        with suppress(ConnectionError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
             while not self._done.is_set():
                 if self.cut_after is not None and self.passed >= self.cut_after:
                     self.cut_after = None
@@ -226,14 +227,6 @@ class Proxy:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def _runs(pid: int) -> bool:
-    """Whether the process is there; one that only waits for its parent to ask how it ended is not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _below(pid: int) -> list[int]:
