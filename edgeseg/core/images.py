@@ -263,23 +263,24 @@ def _opencv() -> Any:  # noqa: ANN401 - a module
 
 
 def _by_opencv(frame_HWC: Frame, height: int, width: int) -> Frame:
-    """OpenCV's SIMD: an axis shrunk more than twice by the mean of the area (INTER_AREA), the others bilinear (INTER_LINEAR_EXACT).
+    """OpenCV's SIMD: halved by means of two by two pixels as long as it is more than twice too large, then bilinear (INTER_LINEAR_EXACT).
 
-    Up to twice, a bilinear pixel still reads every pixel it stands for; beyond, pixels would be left out. The areas come first where the
-    axes differ: OpenCV's INTER_AREA is another filter as soon as one axis grows. Bilinear is in whole numbers, the same bits on every
-    processor; so are areas of a whole number of pixels. Areas of a broken number are sums of float32: on another kind of processor a
-    value may be rounded to its neighbour.
+    Up to twice, a bilinear pixel still reads every pixel it stands for; beyond, pixels would be left out (so do mipmaps: Williams 1983,
+    "Pyramidal parametrics"). An odd axis is brought to the even length below first. All of it is done in whole numbers, so the bits are the
+    same on every processor, which those of INTER_LINEAR and of INTER_AREA at other factors are not (docs/adr/0022).
 
     OpenCV's own threads are switched off for the process: frames are prepared side by side already (predict, training), and what is
     measured is one thread's work.
     """
     cv2 = _opencv()
-    H, W = frame_HWC.shape[:2]
-    small_h, small_w = (height if 2 * height < H else H), (width if 2 * width < W else W)
-    pixels = frame_HWC
-    if (small_h, small_w) != (H, W):
-        pixels = cv2.resize(pixels, (small_w, small_h), interpolation=cv2.INTER_AREA)
-    if (small_h, small_w) != (height, width):
+    pixels, (H, W) = frame_HWC, frame_HWC.shape[:2]
+    while 2 * height < H or 2 * width < W:
+        half_h, half_w = (H // 2 if 2 * height < H else H), (W // 2 if 2 * width < W else W)
+        even_h, even_w = (H // 2 * 2 if half_h < H else H), (W // 2 * 2 if half_w < W else W)
+        if (even_h, even_w) != (H, W):
+            pixels = cv2.resize(pixels, (even_w, even_h), interpolation=cv2.INTER_LINEAR_EXACT)
+        pixels, H, W = cv2.resize(pixels, (half_w, half_h), interpolation=cv2.INTER_AREA), half_h, half_w
+    if (height, width) != (H, W):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
     return pixels
 
