@@ -90,6 +90,9 @@ Execute = Callable[[Frame, Answers], None]
 """Answers a C-contiguous uint8 frame [H, W, 3] into arrays that belong to the caller, and keeps no hold of what is in them."""
 
 
+_UINT8: Final = np.dtype(np.uint8)  # what compares in half the time of `np.uint8`
+
+
 class CheckedSession:
     """The `Session` every runtime gives: checks the frame, guards the SDK's errors, hands out an answer that is the caller's.
 
@@ -113,13 +116,13 @@ class CheckedSession:
     def run(self, frame_HWC: Frame, out: ClassMap | None = None) -> Answer:
         """See `Session.run`. A class map goes into `out` (uint8 [H, W], C-contiguous, writeable) where that is given, and is `out` then.
 
-        An SDK that can reads the frame where it lies and writes into `out` itself. The session holds on to both arrays until the next call,
-        which costs least with the same ones, but looks at them during calls only.
+        An SDK that can reads the frame where it lies and writes into `out` itself. The session may hold on to both arrays until it is
+        called with others, but looks at them during calls only. Arrays that come again cost least.
 
         Raises:
             DataError: also where `out` is no such array, or the answer no class map.
         """
-        if frame_HWC.shape != self._shape or frame_HWC.dtype != np.uint8:  # an SDK that was given a bare pointer would read past it
+        if frame_HWC.shape != self._shape or frame_HWC.dtype != _UINT8:  # an SDK that was given a bare pointer would read past it
             raise DataError(
                 f"frame {frame_HWC.dtype} {list(frame_HWC.shape)} where the model takes uint8 {list(self._shape)}; "
                 "bring it there with edgeseg.core.images.to_model"
@@ -130,7 +133,7 @@ class CheckedSession:
             return self._objects(execute, frame_HWC, out)
         if out is None:
             out = np.empty(self._map_shape, np.uint8)
-        elif out.shape != self._map_shape or out.dtype != np.uint8 or not out.flags.carray:
+        elif out.shape != self._map_shape or out.dtype != _UINT8 or not out.flags.carray:
             raise DataError(f"out is {out.dtype} {list(out.shape)}; expected a writeable C-contiguous array uint8 {list(self._map_shape)}")
         try:
             execute(np.ascontiguousarray(frame_HWC), (out,))

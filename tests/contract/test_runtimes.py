@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,20 @@ def test_writes_into_what_it_is_given(pair: tuple[str, str], session: CheckedSes
     np.testing.assert_array_equal(outs[0], kept)
     buffer.setflags(write=False)  # a frame that can no longer be shared, with new pixels all the same
     np.testing.assert_array_equal(session.run(buffer, outs[1]), ANSWERS[pair[1]](tiny_frame(3)))
+
+
+def test_arrays_that_take_turns_are_read_and_written_anew_and_not_kept_alive(pair: tuple[str, str], session: CheckedSession) -> None:
+    frames, outs = [tiny_frame() for _ in range(3)], [np.zeros((24, 32), np.uint8) for _ in range(2)]
+    for seed in range(18):
+        frame, out = frames[seed % 3], outs[seed % 2]
+        frame[:] = tiny_frame(seed)
+        assert session.run(frame, out) is out
+        np.testing.assert_array_equal(out, ANSWERS[pair[1]](frame))
+    known = [weakref.ref(array) for array in (*frames, *outs)]
+    del frames, outs, frame, out
+    for seed in range(100):  # new arrays at the addresses of old ones
+        np.testing.assert_array_equal(session.run(tiny_frame(seed), np.zeros((24, 32), np.uint8)), ANSWERS[pair[1]](tiny_frame(seed)))
+    assert [array for array in known if array() is not None] == []
 
 
 @pytest.mark.parametrize("out", [
