@@ -7,6 +7,7 @@ has a word for the case. Exit 0 = done, 1 = a goal was missed, 2 = usage or conf
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,14 +175,25 @@ def _temporary_folder() -> str:
 
 def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:
     """Give the member of our tree that says what an `OSError` means to the user."""
+    error = _first_of(error)
     path = "?" if error.filename is None else users_path(str(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"disk full while {doing} {path}; free some space and run the same command again")
+        where = f"disk full while {doing} {path}" if error.filename else "a disk is full (df -h tells which)"
+        return OutputError(f"{where}; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NoPermissionError(f"no permission while {doing} {path}; check its owner and mode, or choose another place")
     if error.errno == errno.ENOENT:
         return InputMissingError(f"{path} does not exist; check the spelling")
     return OutputError(f"{error.strerror or error} while {doing} {path}")
+
+
+def _first_of(error: OSError) -> OSError:
+    """The first of the errors that `shutil.copytree` collects: (from, to, its words) each."""
+    if not error.args or not isinstance(error.args[0], list) or not error.args[0]:
+        return error
+    _, to, words = error.args[0][0]
+    number = re.match(r"\[Errno (\d+)\]", str(words))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(to)) if number else OSError(None, str(words), str(to))
 
 
 def require_path(path: Path, *, what: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,9 +76,10 @@ async def connected(
     except asyncssh.HostKeyNotVerifiable as error:
         raise _host_key_error(address, options, name, known_hosts, client, error) from error
     except asyncssh.PermissionDenied as error:
-        key, chosen = (f"the key {options.identity} was", f"-i {options.identity} ") if options.identity else ("your keys were", "")
+        file = shlex.quote(options.identity)
+        key, chosen = (f"the key {options.identity} was", f"-i {file} ") if options.identity else ("your keys were", "")
         raise DeviceError(f"{name}: {key} refused for {address.login}; type: ssh-copy-id {chosen}{address.ssh_words}, or, if the key has a "
-                          f"passphrase: ssh-add{f' {options.identity}' if options.identity else ''}") from error
+                          f"passphrase: ssh-add{f' {file}' if options.identity else ''}") from error
     except TimeoutError as error:
         raise DeviceError(f"{name}: no answer within {timeout_s:.0f} s; is the board on, and is {address.host} its address?") from error
     except socket.gaierror as error:
@@ -119,7 +121,7 @@ def _host_key_error(
     if offered is None:
         return DeviceError(f"{name}: its host key cannot be trusted ({_first_line(error)}); type: ssh -v {address.ssh_words}")
     shown = f"{offered.get_algorithm()} {offered.get_fingerprint()}"
-    file = f" -f {options.known_hosts}" if options.known_hosts else ""
+    file = f" -f {shlex.quote(options.known_hosts)}" if options.known_hosts else ""
     if _knows(known_hosts, host, ip_address, port):
         noted = host if port == DEFAULT_PORT else f"[{host}]:{port}"
         holders = [path for path in known_hosts if _knows(path, host, ip_address, port)] if isinstance(known_hosts, list) else []
@@ -129,7 +131,7 @@ def _host_key_error(
             f"{name}: its host key CHANGED (now {shown}): another machine answers, or the board was set up anew; only if you know that "
             f"it was, type: {'sudo ' if str(_SYSTEM_KNOWN_HOSTS) in holders else ''}ssh-keygen{file} -R '{noted}'"
         )
-    option = f"-o UserKnownHostsFile={options.known_hosts} " if options.known_hosts else ""
+    option = f"-o {shlex.quote(f'UserKnownHostsFile={options.known_hosts}')} " if options.known_hosts else ""
     return DeviceError(
         f"{name}: its host key is not known ({shown}); if the board says the same (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), "
         f"type once: ssh {option}{address.ssh_words}"

@@ -7,8 +7,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,7 +150,7 @@ class BoardSession:
             place = self._place(file, into)
             place.parent.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256()
-            with place.open("wb") as stream:
+            with _named(place), place.open("wb") as stream:
                 while "sha256" not in message:
                     count = field(message, "bytes", int, self._name)
                     if not 0 <= count <= CHUNK_BYTES:
@@ -271,6 +271,15 @@ class BoardSession:
 
     def _setup(self) -> str:
         return f"type: edgeseg devices setup {self._name}"
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an `OSError` of a write (disk full), which names no file, leave with this one's name."""
+    try:
+        yield
+    except OSError as error:
+        raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
 
 
 async def last_words(process: asyncssh.SSHClientProcess[bytes]) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import getpass
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeseg.core.errors import DeviceError, EdgesegError, require_path
+from edgeseg.core.errors import DeviceError, EdgesegError, MissingExtraError, require_path
 from edgeseg.core.files import atomic_folder, sha256_file
 from edgeseg.core.lazy import require
 from targets.devices.address import parse_ssh
@@ -35,6 +36,8 @@ BOARD_PYTHON: Final = "~/.local/share/edgeseg/venv/bin/python"
 BOARD_FOLDER: Final = "~/.cache/edgeseg/device"
 """What a board was sent, and its lock."""
 _GOODBYE_S: Final = 5.0
+_PIP_INSTALL: Final = re.compile(r"type: pip install 'edgeseg\[([\w-]+)\]'.*")
+"""What `edgeseg.core.lazy.require` says to do on the machine where it is said."""
 
 Files = dict[str, tuple[Path, str, int]]
 """Place in the job's folder -> file, its SHA-256, its bytes."""
@@ -124,7 +127,16 @@ class SshDevice:
         except DeviceError:
             raise
         except EdgesegError as error:
-            raise retold(error, job.uploads, device=self.name) from error
+            raise self._for_there(retold(error, job.uploads, device=self.name)) from error
+
+    def _for_there(self, error: EdgesegError) -> EdgesegError:
+        """What is missing on the board is not installed by what would do so here."""
+        if not isinstance(error, MissingExtraError):
+            return error
+        if self._options.python:  # a Python of the user's own, which `devices setup` leaves alone
+            return type(error)(str(error).replace("type: ", "type there: "))
+        setup = rf"type: edgeseg devices setup {self.name} --extra \1 (and --extra for each other runtime it is to keep)"
+        return type(error)(_PIP_INSTALL.sub(setup, str(error)))
 
 
 def quoted_path(path: str) -> str:

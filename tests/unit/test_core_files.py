@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,14 @@ def test_os_errors_say_what_they_mean(number: int, kind: type) -> None:
     explained = explain_os_error(OSError(number, os.strerror(number), "some/path"), doing="writing")
     assert type(explained) is kind
     assert "some/path" in str(explained)
+
+
+def test_an_error_without_a_file_or_with_many_is_one_line_too() -> None:
+    assert str(explain_os_error(OSError(errno.ENOSPC, "no space"), doing="using")).startswith("a disk is full (df -h tells which); free")
+    many = shutil.Error([("a/x", "b/x", "[Errno 28] No space left on device: 'a/x' -> 'b/x'"), ("a/y", "b/y", "[Errno 28] No space")])
+    explained = explain_os_error(many, doing="using")
+    assert (type(explained), str(explained).partition(";")[0]) == (OutputError, "disk full while using b/x")
+    assert str(explain_os_error(shutil.Error([("a", "b", "odd")]), doing="using")) == "odd while using b"
 
 
 def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from waiting_tools import comes_true
 import targets
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, TargetError
+from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, MissingExtraError, TargetError
 from edgeseg.core.images import write_frame
+from targets.boards import Plan
 from targets.devices import DeviceOptions, Job, connect, open_device
 from targets.devices.address import parse_ssh
 from targets.devices.remote import answers_on
@@ -33,6 +34,7 @@ from targets.devices.session import START
 from targets.devices.ssh import SshDevice, quoted_path
 from targets.measure.bench import bench
 from targets.own_code import code_sha256
+from targets.runtimes import RuntimeOptions
 from targets.verify import check_golden
 
 pytestmark = NEEDS_SSHD
@@ -170,11 +172,28 @@ def test_a_file_of_host_keys_that_is_missing_is_no_licence(board: Board, bundle:
 
 
 def test_a_key_that_is_refused(board: Board, bundle: Bundle, tmp_path: Path) -> None:
-    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(tmp_path / "other"))
+    other = tmp_path / "my $(other) key"
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(str(other))
     with pytest.raises(DeviceError) as caught:
-        ask(board, bundle, identity=tmp_path / "other")
-    assert f"the key {tmp_path}/other was refused for " in one_line(caught)
-    assert f"type: ssh-copy-id -i {tmp_path}/other -p {board.port} " in one_line(caught)
+        ask(board, bundle, identity=other)
+    assert f"the key {other} was refused for " in one_line(caught)
+    assert f"type: ssh-copy-id -i '{other}' -p {board.port} " in one_line(caught)
+    assert one_line(caught).endswith(f"ssh-add '{other}'")
+
+
+def test_a_runtime_that_is_not_there_is_installed_there_and_not_here(board: Board, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "tflite")
+    words = r"^board: tflite_runtime.* is not installed; type there: pip install 'edgeseg\[pi-legacy\]'$"
+    with (
+        pytest.raises(MissingExtraError, match=words),
+        answers_on(board.device(), bundle, (), how=Plan("tflite_runtime", RuntimeOptions())),
+    ):
+        pass
+    set_up = SshDevice("ssh://pi", "pi", DeviceOptions())
+    for words in ("litert is not installed; type: pip install 'edgeseg[pi-legacy]'",
+                  "litert is not installed; type: pip install 'edgeseg[pi-legacy]' (on a board: another way)"):
+        assert str(set_up._for_there(MissingExtraError(words))) == ("litert is not installed; type: edgeseg devices setup pi --extra "
+                                                                    "pi-legacy (and --extra for each other runtime it is to keep)")
 
 
 def test_a_key_that_is_none(board: Board, bundle: Bundle, tmp_path: Path) -> None:
