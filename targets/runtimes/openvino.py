@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from edgeseg.core.errors import TargetError, vendor_errors
 from edgeseg.core.images import Frame
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import INPUT_NAME
+from targets.runtimes.again import Again
 from targets.runtimes.base import (
     Answers,
     CheckedSession,
@@ -183,11 +185,14 @@ class _Request:
         self._copy_HWC = np.zeros((contract.height, contract.width, 3), dtype=np.uint8)
         self._frame: Frame | None = None
         self._answers: list[NDArray[np.generic] | None] = [None for _ in self._ports]
+        self._again: Again[Any] = Again()
 
     def __call__(self, frame_HWC: Frame, answers: Answers) -> None:
         if not frame_HWC.flags.writeable:  # the SDK shares writeable memory only
             np.copyto(self._copy_HWC, frame_HWC)
             frame_HWC = self._copy_HWC
+        if len(answers) == 1 and (frame_HWC is not self._frame or answers[0] is not self._answers[0]):
+            self._bind_again(frame_HWC, answers[0])
         if frame_HWC is not self._frame:
             self._request.set_input_tensor(0, self._tensor(frame_HWC[np.newaxis], shared_memory=True))
             self._frame = frame_HWC
@@ -197,6 +202,31 @@ class _Request:
                 self._request.set_output_tensor(place, self._tensor(answer.reshape(shape), shared_memory=True))
                 self._answers[index] = answer
         self._request.infer(share_outputs=True)
+
+    def _bind_again(self, frame_HWC: Frame, answer: NDArray[np.generic]) -> None:
+        """Bind arrays that came before, by tensors that were made then (38 us less at each frame); else leave them to be bound as any."""
+        tensors = self._again.find(frame_HWC, answer)
+        if tensors is None:
+            self._again.keep(frame_HWC, answer, _SEEN)
+            return
+        place, shape = self._ports[0]
+        if tensors is _SEEN:
+            tensors = self._lent(frame_HWC, (1, *frame_HWC.shape)), self._lent(answer, shape)
+            self._again.keep(frame_HWC, answer, tensors)
+        if frame_HWC is not self._frame:
+            self._request.set_input_tensor(0, tensors[0])
+            self._frame = frame_HWC
+        if answer is not self._answers[0]:
+            self._request.set_output_tensor(place, tensors[1])
+            self._answers[0] = answer
+
+    def _lent(self, array: NDArray[np.generic], shape: Sequence[int]) -> Any:  # noqa: ANN401 - an SDK object
+        """A tensor of an array's memory that does not keep the array alive, as a tensor of the array would."""
+        memory = {**array.__array_interface__, "shape": tuple(shape)}
+        return self._tensor(np.asarray(SimpleNamespace(__array_interface__=memory)), shared_memory=True)
+
+
+_SEEN: Final = "once"
 
 
 def _bind(
