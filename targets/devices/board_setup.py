@@ -111,7 +111,7 @@ def main() -> None:
         host.say(error={"type": kind, "message": message})
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            host.say(error={"type": "DeviceError", "message": "disk full there; free some space, and set it up again"})
+            host.say(error={"type": "DeviceError", "message": "disk full there; free some space and run the same command again"})
         else:
             host.say(error={"type": "DeviceError", "message": f"{error.strerror or error} there ({error.filename})"})
 
@@ -127,7 +127,7 @@ def set_up(host: Host, order: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "venv"
     if link.exists() and not link.is_symlink():
-        raise Refusal("DeviceError", f"{link} there was not made by edgeseg devices setup; move it away, and set it up again")
+        raise Refusal("DeviceError", f"{link} there was not made by edgeseg devices setup; move it away and run the same command again")
     lock = Path(order["lock"]).expanduser()
     lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock.parent.chmod(0o700)  # models and frames will lie there, and older systems let everybody read a home folder
@@ -175,7 +175,7 @@ def take(host: Host, path: Path, file: dict[str, Any]) -> None:
             stream.write(piece)
             left -= len(piece)
     if digest.hexdigest() != file["sha256"]:
-        raise Refusal("DeviceError", f"{path.name} arrived damaged; set it up again")
+        raise Refusal("DeviceError", f"{path.name} arrived damaged; run the same command again")
 
 
 def install(host: Host, order: dict[str, Any], wheels: Path, new: Path) -> None:

@@ -147,7 +147,8 @@ class Keeper:
             finally:
                 _end(worker)
             words.seek(max(0, words.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
-            self._line.send({"ended": worker.returncode, "last_words": words.read().decode(errors="replace")})
+            last = words.read().decode(errors="replace").strip().rpartition("\n")[2]  # of a traceback the line that says what it was
+            self._line.send({"ended": worker.returncode, "last_words": last})
 
     def _pass_on(self, worker: subprocess.Popen[bytes]) -> None:
         """Pass the worker's lines on until it ends; kill it when the host says so."""

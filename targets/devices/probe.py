@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncssh
 
 _ANSWER_S: Final = 60.0
+_USUAL: Final = "python3"
 _ASK: Final = '''
 # Any Python, perhaps a broken one: what cannot be told is left empty, whatever it raises, and the rest is told.
 import sys
@@ -94,7 +95,8 @@ async def ask(connection: asyncssh.SSHClientConnection, python: str, *, name: st
     found = next((line for line in lines if line.startswith(GREETING)), None)
     if found is None:
         words = plain((str(done.stderr or "").strip().splitlines() or [f"exit {done.exit_status}"])[-1])
-        raise DeviceError(f"{name}: there is no {python} there ({words}); type there: sudo apt install python3 python3-venv")
+        then = "type there: sudo apt install python3 python3-venv" if python == _USUAL else "check its path, or leave it to edgeseg"
+        raise DeviceError(f"{name}: there is no {python} there ({words}); {then}")
     try:
         return _facts(parsed(found.removeprefix(GREETING), name))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

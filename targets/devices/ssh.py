@@ -55,7 +55,7 @@ class SshDevice:
     def run(self, job: Job, *, what: str, timeout_s: float, on_progress: Progress, into: Path | None = None) -> dict[str, Any]:
         """See `Device.run`."""
         files = _files(job.uploads)
-        lines = WorkerLines(what, on_progress)
+        lines = WorkerLines(what, on_progress, board=self.name)
         with contextlib.ExitStack() as stack:
             assert into is not None or not job.downloads, "a job with downloads needs a folder for them"
             folders = {name: stack.enter_context(atomic_folder(into / name)) for name in job.downloads} if into is not None else {}

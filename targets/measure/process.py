@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import targets
 from edgeseg.core import errors
-from edgeseg.core.errors import EdgesegError, RuntimeFailure
+from edgeseg.core.errors import DeviceError, EdgesegError, RuntimeFailure
 
 WORKER: Final = "targets.measure.worker"
 _PACKAGES_FOLDER: Final = Path(next(iter(targets.__path__))).resolve().parent
@@ -38,10 +38,10 @@ class Interpreter:
 class WorkerLines:
     """What a worker says, line by line, and what came of it, wherever it runs."""
 
-    def __init__(self, what: str, on_progress: Callable[[str, float], None]) -> None:
-        """`what` = the job in words, for messages."""
+    def __init__(self, what: str, on_progress: Callable[[str, float], None], *, board: str = "") -> None:
+        """`what` = the job in words, for messages; `board` = the name of the one it runs on, empty = here."""
         self.stage = "start"
-        self._what = what
+        self._what, self._board = what, board
         self._on_progress = on_progress
         self._answer: dict[str, Any] | None = None
 
@@ -63,6 +63,7 @@ class WorkerLines:
 
         Raises:
             EdgesegError: the very error the worker raised, or `RuntimeFailure` where it crashed, was stopped or answered nonsense.
+            DeviceError: edgeseg does not start on the board.
         """
         if self._answer is not None and "result" in self._answer:
             return dict(self._answer["result"])
@@ -70,9 +71,11 @@ class WorkerLines:
             raise same_error(self._answer["error"])
         if overdue:
             raise RuntimeFailure(f"{self._what} {overdue} (at stage '{self.stage}') and was stopped; take fewer frames or --quick")
-        raise RuntimeFailure(
-            f"{self._what} {_how_it_ended(code)} at stage '{self.stage}'{_last_line(last_words)}; type: edgeseg doctor"
-        )
+        if self._board and self.stage == "start" and code > 0:
+            then = f"type: edgeseg devices setup {self._board}"
+            raise DeviceError(f"{self._board}: edgeseg does not start there{_last_line(last_words)}; {then}")
+        look = f"edgeseg devices check {self._board}" if self._board else "edgeseg doctor"
+        raise RuntimeFailure(f"{self._what} {_how_it_ended(code)} at stage '{self.stage}'{_last_line(last_words)}; type: {look}")
 
 
 def own_interpreter() -> Interpreter:

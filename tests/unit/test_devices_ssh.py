@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from waiting_tools import comes_true
 import targets
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, MissingExtraError, TargetError
+from edgeseg.core.errors import BusyError, ConfigError, DataError, DeviceError, MissingExtraError, RuntimeFailure, TargetError
 from edgeseg.core.images import write_frame
 from targets.boards import Plan
 from targets.devices import DeviceOptions, Job, connect, open_device
@@ -179,6 +180,20 @@ def test_a_key_that_is_refused(board: Board, bundle: Bundle, tmp_path: Path) -> 
     assert f"the key {other} was refused for " in one_line(caught)
     assert f"type: ssh-copy-id -i '{other}' -p {board.port} " in one_line(caught)
     assert one_line(caught).endswith(f"ssh-add '{other}'")
+
+
+def test_a_worker_that_does_not_start_there_and_one_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError) as caught:
+        board.device().run(Job({"job": "nope"}), what="looking", timeout_s=60, on_progress=print)
+    assert one_line(caught) == "board: edgeseg does not start there (last words: KeyError: 'nope'); type: edgeseg devices setup board"
+
+    def kill(stage: str, done: float) -> None:
+        for pid in board.workers() if stage == "measure" else ():  # which takes a minute
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(RuntimeFailure) as killed:
+        bench(bundle, [tmp_path / "null" / bundle.manifest.golden[0].frame], quick=True, minutes=1, device=board.device(), on_progress=kill)
+    assert str(killed.value).endswith("was killed by SIGKILL at stage 'measure'; type: edgeseg devices check board")
 
 
 def test_a_runtime_that_is_not_there_is_installed_there_and_not_here(board: Board, tmp_path: Path) -> None:
