@@ -423,6 +423,16 @@ def test_a_board_that_was_taken_over(board: Board, bundle: Bundle, tmp_path: Pat
         ask(board, bundle, python=evil)
 
 
+def test_a_result_of_the_right_code_that_is_none(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+    """tests/unit/test_devices_received.py looks at every kind of result."""
+    said = "s._line.send({'worker':{'result':{'runtime':7}}}),s._line.send({'ended':0,'last_words':''})"
+    evil = wrapped(tmp_path, f"import targets.devices.keeper as k;k.Keeper._run=lambda s,r:({said})")
+    with pytest.raises(DeviceError) as caught:
+        bench(bundle, [tmp_path / "null" / bundle.manifest.golden[0].frame], quick=True, device=board.device(python=evil))
+    assert "(in BenchResult: bundle is missing)" in one_line(caught)
+    assert one_line(caught).endswith("type: edgeseg devices setup board")
+
+
 @pytest.mark.parametrize(("address", "user_and_host", "port"), [
     ("ssh://pi@pi5", "pi@pi5", None), ("ssh://pi5:2222/", "pi5", 2222), ("ssh://a.b-c@[::1]:22", "a.b-c@::1", 22),
 ])
