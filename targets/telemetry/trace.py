@@ -9,7 +9,7 @@ from typing import Any
 
 from targets.telemetry.base import Column
 
-Values = tuple["float | None", ...]
+Values = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
