@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 300.0
 
 
 def comes_true(condition: Callable[[], bool], *, every_s: float = 0.01, patience_s: float = PATIENCE_S) -> bool:

@@ -271,4 +271,4 @@ def test_a_result_cut_in_the_middle_says_how_the_worker_ended(tmp_path: Path, mo
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeFailure, match="measuring it was killed by SIGKILL at stage 'start'"):
-        run_worker({"job": "describe"}, what="measuring it", timeout_s=60, on_progress=lambda stage, done: None)
+        run_worker({"job": "describe"}, what="measuring it", timeout_s=300, on_progress=lambda stage, done: None)
