@@ -97,7 +97,7 @@ def test_an_error_of_the_source_comes_after_the_frames_that_wait() -> None:
         yield frame(0)
         raise InputMissingError("lost")
 
-    line = Line(Source(frames(), count=None, fps=25, live="x"), "oldest", capacity=3, timeout_s=5, stopping=lambda: False)
+    line = Line(Source(frames(), count=None, fps=25, live="x"), "oldest", capacity=3, timeout_s=60, stopping=lambda: False)
     got = []
     with pytest.raises(InputMissingError, match="lost"):
         for item in line:
