@@ -69,6 +69,15 @@ class Contract:
     max_instances: int = 0
     """Slots of an instance model's outputs (K), 1 to 255; 0 for `semantic`."""
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """The contract in the key of a step.
+
+        Pillow is left out, so that what was done before there was a choice stays done. OpenCV's version is not in it: the filter is of
+        whole numbers and gives the same bits in each (ADR 0022).
+        """
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("resizer", "pillow")}
+
     def place(self, frame_hw: tuple[int, int]) -> Placement:
         """Where a frame of `frame_hw` lies at model size, and how it comes there."""
         return place(frame_hw, (self.height, self.width), self.resize, self.resizer)

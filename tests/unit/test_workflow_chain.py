@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chain_tools import write_tiny_project
@@ -12,6 +13,8 @@ from edgeseg.core.config import load_config
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.images import read_frame, write_frame
 from edgeseg.workflow import chain
+from edgeseg.workflow.bundle import bundling
+from edgeseg.workflow.context import open_run
 from edgeseg.workflow.learn import learning
 from edgeseg.workflow.search.speed import places_of
 from edgeseg.workflow.ui import Silent
@@ -66,3 +69,18 @@ def test_no_latency_is_compared_with_an_fp32_that_a_target_does_not_run(lookalik
     said: list[str] = []
     assert [name for place in places_of(config, say=said.append) for name in place.targets] == ["host"]
     assert said == ["intel-npu is left out: it does not run fp32, which every latency is compared with"]
+
+
+@pytest.mark.parametrize(("resizer", "named"), [("pillow", None), ("opencv", "opencv")])
+def test_what_was_done_before_there_was_a_resizer_stays_done(
+    tmp_path: Path, resizer: str, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys of steps name OpenCV; where none is named, it was Pillow."""
+    hashed: list[Any] = []
+    monkeypatch.setattr(bundling, "sha256_json", hashed.append)
+    with open_run(write_tiny_project(tmp_path), (f"data.resizer={resizer}",), ui=Silent()) as ctx:
+        bundling._config_sha256(ctx)
+        contract = learning.contract_of(ctx.config)
+    for values in (hashed[0]["data"], contract.key):
+        assert values.get("resizer") == named
+        assert values["resize"] == "stretch"

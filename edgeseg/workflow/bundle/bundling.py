@@ -164,6 +164,8 @@ def _config_sha256(ctx: RunContext) -> str:
     for section in ("goals", "targets", "quantize", "bench", "search", "name"):
         values.pop(section)
     values["data"].pop("dir")
+    values["data"].pop("resizer")
+    values["data"] |= ctx.config.data.resizer_key
     values["model"] = asdict(ctx.config.model.portable)
     values["train"] = learning_values(ctx.config.train)
     return sha256_json(values)

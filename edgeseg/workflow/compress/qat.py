@@ -43,7 +43,7 @@ def quantization_aware(ctx: RunContext, data: RunData, final: StepResult) -> Ste
         "checkpoint": final.sha256,
         "dataset": data.dataset.sha256,
         **tuning_values(ctx.config, final),
-        "contract": asdict(contract),
+        "contract": contract.key,
         "tools": tools("torch", "numpy", "pillow"),
     }
 

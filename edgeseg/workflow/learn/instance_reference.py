@@ -45,7 +45,7 @@ def evaluate_float_instances(ctx: RunContext, data: RunData, checkpoint: StepRes
         "checkpoint": checkpoint.sha256,
         "dataset": data.dataset.sha256,
         "split": data.eval_split,
-        "contract": asdict(contract),
+        "contract": contract.key,
         "tools": tools("torch", "numpy", "pillow", "pycocotools"),
     }
 

@@ -228,7 +228,7 @@ def decide(ctx: RunContext, data: RunData, checkpoint: StepResult) -> Contract:
         "version": 1,
         "checkpoint": checkpoint.sha256,
         "dataset": data.dataset.sha256,
-        "contract": asdict(contract),
+        "contract": contract.key,
         "decision": asdict(section),
         "tools": tools("torch", "numpy", "pillow"),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def evaluate_float(ctx: RunContext, data: RunData, checkpoint: StepResult, contr
         "checkpoint": checkpoint.sha256,
         "dataset": data.dataset.sha256,
         "split": data.eval_split,
-        "contract": asdict(contract),
+        "contract": contract.key,
         "tools": tools("torch", "numpy", "pillow"),
     }
 

@@ -176,7 +176,7 @@ def _check_floor(env: Environment, place: Place, scale: float) -> None:
     sized = replace(env.config, data=replace(env.config.data, size=size_of(env.config, scale)))
     contract, limits = contract_of(sized), env.limits
     num_scores = 1 if env.config.model.one_score else len(env.data.dataset.classes)
-    key = {"contract": asdict(contract), "scores": num_scores, "tools": tools_of(place.format, "fp32")}
+    key = {"contract": contract.key, "scores": num_scores, "tools": tools_of(place.format, "fp32")}
     floor = env.stopwatch.measure(env.stopwatch.steps, "smallest", key, place,
                                   lambda work: smallest(contract, env.data, num_scores, place.format, work / "bundle"))
     what = f"a network of one convolution at {contract.height}x{contract.width} in {place.how.runtime}"
@@ -192,12 +192,13 @@ def _identity(env: Environment) -> dict[str, Any]:
     """What the trials of one search must have in common, as flat JSON values."""
     config = env.config
     dropped = {"search": ("trials",), "train": ("epochs", "eval_every", "teacher"), "prune": ("macs_share", "epochs"), "data": (
-        "dir", "eval_split", "memory_limit_mb", "layout"), "goals": tuple(f.name for f in dataclasses.fields(config.goals)
+        "dir", "eval_split", "memory_limit_mb", "layout", "resizer"), "goals": tuple(f.name for f in dataclasses.fields(config.goals)
                                                                          if f.name not in _GOALS)}
     flat: dict[str, Any] = {"data set": env.data.dataset.sha256[:16], "edgeseg": __version__, "mIoU judged by": "lower end"}
     for section in ("search", "data", "augment", "train", "prune", "decision", "quantize", "goals"):
         values: Mapping[str, Any] = asdict(getattr(config, section))
         flat |= {f"{section}.{key}": value for key, value in values.items() if key not in dropped.get(section, ())}
+    flat |= {f"data.{key}": value for key, value in config.data.resizer_key.items()}
     flat["train.teacher"] = Path(config.train.teacher).name
     flat |= {f"model.{key}": value for key, value in asdict(config.model.portable).items()}
     for place in env.places:
