@@ -199,7 +199,7 @@ def _class_map_png(class_map_HW: ClassMap, palette: tuple[tuple[int, int, int], 
     """A class map as the bytes of a PNG (W3C, Portable Network Graphics, third edition), in less than half the time that Pillow takes.
 
     Each row is written as its difference to the one above (filter 2): classes repeat, so nearly all is 0. Compressed by run lengths alone:
-    of a class map that is smaller than zlib's default and faster (docs/adr/0020).
+    of a class map that is smaller than zlib's default and faster (docs/adr/0023).
     """
     height, width = class_map_HW.shape
     rows = np.empty((height, width + 1), dtype=np.uint8)
