@@ -47,7 +47,7 @@ def quiet() -> Iterator[None]:
 
 def _held_back() -> IO[bytes]:
     """A file without a name: in memory where the system has that, since a board's disk may be full or read-only."""
-    if sys.platform == "linux":
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):  # some builds of Python have none: python-build-standalone's, old glibc
         return os.fdopen(os.memfd_create("edgeseg-held-back"), "w+b")
     import tempfile
 

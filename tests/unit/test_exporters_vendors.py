@@ -37,6 +37,13 @@ def test_quiet_logs_what_it_held_back_when_the_block_fails(caplog: pytest.LogCap
     assert logging.root.manager.disable == 0
 
 
+def test_quiet_needs_no_file_in_memory(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    with quiet():
+        os.write(1, b"from native code\n")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_versions_leave_out_what_is_not_installed() -> None:
     assert set(versions("numpy", "no-such-package")) == {"numpy"}
 
