@@ -188,12 +188,17 @@ def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:
 
 
 def _first_of(error: OSError) -> OSError:
-    """The first of the errors that `shutil.copytree` collects: (from, to, its words) each."""
+    """The first of the errors that `shutil.copytree` collects: (from, to, its words) each.
+
+    A full disk is the target's; else what was copied is to blame, unless the words name the target alone.
+    """
     if not error.args or not isinstance(error.args[0], list) or not error.args[0]:
         return error
-    _, to, words = error.args[0][0]
-    number = re.match(r"\[Errno (\d+)\]", str(words))
-    return OSError(int(number[1]), os.strerror(int(number[1])), str(to)) if number else OSError(None, str(words), str(to))
+    source, to, words = (str(part) for part in error.args[0][0])
+    found = re.match(r"\[Errno (\d+)\]", words)
+    number = int(found[1]) if found else None
+    of_target = number in (errno.ENOSPC, errno.EDQUOT) or (repr(to) in words and repr(source) not in words)
+    return OSError(number, words if number is None else os.strerror(number), to if of_target else source)
 
 
 def require_path(path: Path, *, what: str) -> Path:

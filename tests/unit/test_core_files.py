@@ -92,7 +92,19 @@ def test_an_error_without_a_file_or_with_many_is_one_line_too() -> None:
     many = shutil.Error([("a/x", "b/x", "[Errno 28] No space left on device: 'a/x' -> 'b/x'"), ("a/y", "b/y", "[Errno 28] No space")])
     explained = explain_os_error(many, doing="using")
     assert (type(explained), str(explained).partition(";")[0]) == (OutputError, "disk full while using b/x")
-    assert str(explain_os_error(shutil.Error([("a", "b", "odd")]), doing="using")) == "odd while using b"
+    assert str(explain_os_error(shutil.Error([("a", "b", "odd")]), doing="using")) == "odd while using a"
+
+
+def test_what_cannot_be_copied_is_named_and_not_where_it_was_to_go(tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "gone").symlink_to("nowhere")
+    with pytest.raises(shutil.Error) as caught:
+        shutil.copytree(tmp_path / "from", tmp_path / "to")
+    explained = explain_os_error(caught.value, doing="copying")
+    assert (type(explained), str(explained)) == (InputMissingError, f"{tmp_path}/from/gone does not exist; check the spelling")
+    for refused in ("a/x", "b/x"):
+        error = shutil.Error([("a/x", "b/x", str(PermissionError(errno.EACCES, "Permission denied", refused)))])
+        assert str(explain_os_error(error, doing="copying")).startswith(f"no permission while copying {refused};")
 
 
 def test_step_is_redone_only_when_something_changed(tmp_path: Path) -> None:
