@@ -39,7 +39,7 @@ class Target:
     arithmetic: str = "f32"
     """What it computes float parts in where no other is asked for; another than f32 where it has no f32."""
     sensors: tuple[str, ...] = GENERIC
-    """What is looked for while measuring on it (`targets.telemetry.SENSORS`); what is not there is said to be not available."""
+    """What is looked for while measuring on it (`targets.telemetry.sensors.SENSORS`); what is not there is said to be not available."""
 
     @property
     def formats(self) -> tuple[str, ...]:

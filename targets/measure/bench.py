@@ -41,7 +41,7 @@ def bench(
             wished, since it knows itself what it has.
         quick: at least 50 frames and 1 s instead of 1024 frames and 60 s; stamped in the result.
         minutes: measure at least this long, after a short warm-up, to see whether the machine holds its speed.
-        meter: a command that prints watts (`targets.telemetry.power_command`); empty = the board's own sensors.
+        meter: a command that prints watts (`targets.telemetry.command.power_command`); empty = the board's own sensors.
         timeout_s: the worker is stopped after this.
         on_progress: called with the stage and the share done.
         device: where to measure; `None` = this machine.

@@ -120,17 +120,17 @@ class BenchResult:
     """`inference` and `end_to_end` -> tool -> its p50, p90, p99 of the same samples (`edgeseg.core.percentiles`). This and what follows is
     not in results of before it was recorded; all of it is JSON values."""
     trace: Annotated[Mapping[str, Any], Trace] | None = None
-    """What the sensors saw during the measured loop (`targets.telemetry.Trace.to_json`)."""
+    """What the sensors saw during the measured loop (`targets.telemetry.trace.Trace.to_json`)."""
     pss_bytes: int | None = None
     """Resident memory of the process after the loop, pages shared with other processes counted by their share."""
     windows: Sequence[tuple[float, float]] = ()
     """[second of the trace, median milliseconds of `end_to_end`] of each piece of the measured loop."""
     throttling: Annotated[Mapping[str, Any], ThrottlingVerdict] | None = None
-    """Burst against sustained speed (`targets.telemetry.ThrottlingVerdict.to_json`)."""
+    """Burst against sustained speed (`targets.telemetry.verdict.ThrottlingVerdict.to_json`)."""
     drift: Annotated[Mapping[str, Any], Drift] | None = None
     """How the windows moved (`targets.measure.drift.Drift.to_json`); `None` = too few of them."""
     energy: Annotated[Mapping[str, Any], FrameEnergy] | None = None
-    """`per_frame_j` with the power at rest taken off, and the rest of `targets.telemetry.FrameEnergy`."""
+    """`per_frame_j` with the power at rest taken off, and the rest of `targets.telemetry.energy.FrameEnergy`."""
     energy_absent: str = ""
     """Why there is no energy."""
     load: Annotated[Mapping[str, float | None], LoadFacts] | None = None

@@ -69,7 +69,7 @@ class Watch:
     clock: Clock
     quick: bool
     meter: str = ""
-    """A command that prints watts (`targets.telemetry.power_command`); empty = none. It runs until `close`."""
+    """A command that prints watts (`targets.telemetry.command.power_command`); empty = none. It runs until `close`."""
     period_s: float = PERIOD_S
     recorder: Recorder = field(init=False)
     _kept: KeptMeter | None = field(init=False, default=None)
