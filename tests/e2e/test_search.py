@@ -48,10 +48,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command("search", "--trials", "3"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         trains = comes_true(lambda: any(search.glob("points/*/work/train-*/last")) or process.poll() is not None, every_s=0.002)
-        os.killpg(process.pid, signal.SIGKILL)
+        ended = process.poll()
+        if ended is None:
+            os.killpg(process.pid, signal.SIGKILL)
         _, stderr = process.communicate()
-    assert trains
-    assert list(search.glob("points/*/work/train-*")), stderr[-2000:]
+    assert trains, stderr[-2000:]
+    assert ended is None, f"it ended by itself ({ended}) before it was killed: {stderr[-2000:]}"
     with (search / "journal.log").open("ab") as stream:
         stream.write(b'{"op_code":8,"worker_id":"')
     return folder
