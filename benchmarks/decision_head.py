@@ -62,7 +62,7 @@ def run_onnx(head: nn.Module, scores: Tensor, folder: Path) -> Run:
 
 def run_openvino(head: nn.Module, scores: Tensor, folder: Path) -> Run:
     """Open the head in OpenVINO with float32 arithmetic."""
-    ov = require("openvino", extra="export")
+    ov = require("openvino", extra="export", converter=True)
     model = ov.convert_model(head, example_input=(scores,), input=[tuple(scores.shape)])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
     request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()

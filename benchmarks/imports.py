@@ -88,7 +88,7 @@ def plain_onnx(net: nn.Module, folder: Path) -> Path:
 
 def plain_openvino(net: nn.Module, folder: Path) -> Path:
     """Convert with OpenVINO; weights in float32, so that the float answers are those of our own export."""
-    ov = require("openvino", extra="export")
+    ov = require("openvino", extra="export", converter=True)
     path, example = folder / "model.xml", torch.rand(1, 3, *SIZE_HW)
     ov.save_model(ov.convert_model(net, example_input=example, input=[tuple(example.shape)]), path, compress_to_fp16=False)
     return path

@@ -22,7 +22,7 @@ class OpenVinoExporter:
 
     def __call__(self, net: nn.Module, contract: Contract, workdir: Path) -> ModelFiles:
         """See `exporters.base.Exporter`."""
-        ov = require("openvino", extra="export")
+        ov = require("openvino", extra="export", converter=True)
         path = workdir / "model.xml"
         with vendor_errors("openvino"), quiet():
             module = exportable(net, contract, self.format)

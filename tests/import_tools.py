@@ -82,7 +82,8 @@ def write_onnx(path: Path, net: nn.Module | None = None, *, sample: Tensor | Non
 
 def write_ir(path: Path, net: nn.Module | None = None) -> Path:
     """Convert with OpenVINO, with its default of float16 weights."""
-    ov = require("openvino", extra="export")  # not a plain import: that would let it report each use from a forked process
+    # not a plain import: that would let it report each use from a forked process
+    ov = require("openvino", extra="export", converter=True)
     with quiet():
         model = ov.convert_model(net or TinyNet(), example_input=example(), input=[(list(example().shape), ov.Type.f32)])
         model.inputs[0].get_tensor().set_names({"picture"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,13 +17,14 @@ both fall back to a stub of their own."""
 _CONVERTERS: Final = {"openvino": ("openvino.tools.ovc", "convert_model")}
 """SDK -> its converter and the function it gives to the SDK's own name space. The SDK imports it where it is there, which takes 60 of 90 ms
 and 10 of 23 MB (OpenVINO 2026.4), and goes without where it is not; executing a model does not need it."""
-_MAKES_MODELS: Final = "export"
+_ONE_AT_A_TIME: Final = threading.RLock()
+"""What is out of reach for one import is so for all threads."""
 
 
-def require(module: str, *, extra: str, install: str = "") -> Any:  # noqa: ANN401 - a module has no narrower type
+def require(module: str, *, extra: str, install: str = "", converter: bool = False) -> Any:  # noqa: ANN401 - a module has no narrower type
     """Import `module`, or raise `MissingExtraError` with the exact command that installs it: the extra, or `install` where none can.
 
-    OpenVINO comes with its converter for the extra `export` alone.
+    `converter` = OpenVINO comes with its own, `convert_model`.
     """
     install = install or f"pip install 'edgeseg[{extra}]'"
     sdk = module.split(".")[0]
@@ -31,7 +33,7 @@ def require(module: str, *, extra: str, install: str = "") -> Any:  # noqa: ANN4
         # the documented way to make an import fail
         sys.modules[reporter] = None  # type: ignore[assignment]
     try:
-        with _converter(sdk, wanted=extra == _MAKES_MODELS):
+        with _ONE_AT_A_TIME, _converter(sdk, wanted=converter):
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != sdk:
@@ -58,4 +60,4 @@ def _converter(sdk: str, *, wanted: bool) -> Iterator[None]:
         try:
             yield
         finally:
-            del sys.modules[converter]
+            sys.modules.pop(converter, None)

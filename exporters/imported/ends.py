@@ -156,7 +156,7 @@ def to_onnx(module: nn.Module, example: Tensor, names: tuple[str, str]) -> Any: 
 
 def to_openvino(module: nn.Module, example: Tensor) -> Any:  # noqa: ANN401
     """Convert to an OpenVINO model, by way of `torch.export`: OpenVINO's own tracer lacks operators that Keras uses (subtract)."""
-    ov = require("openvino", extra="export")
+    ov = require("openvino", extra="export", converter=True)
     model = ov.convert_model(torch.export.export(module.eval(), (example,)))
     model.reshape({model.inputs[0]: list(example.shape)})
     return model

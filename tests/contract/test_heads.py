@@ -44,7 +44,7 @@ def opened(format: str) -> Head:
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             return lambda scores: np.asarray(session.run(None, {"scores": scores.numpy()})[0])
         if format == "openvino":
-            ov = require("openvino", extra="export")
+            ov = require("openvino", extra="export", converter=True)
             model = ov.convert_model(head, example_input=(example,), input=[tuple(example.shape)])
             compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             return lambda scores: np.asarray(compiled(scores.numpy())[0])

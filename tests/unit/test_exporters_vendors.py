@@ -50,16 +50,25 @@ def test_versions_leave_out_what_is_not_installed() -> None:
 
 def test_openvino_cannot_reach_its_telemetry() -> None:
     code = (
-        "from edgeseg.core.lazy import require; import sys; require('openvino', extra='export'); "
+        "from edgeseg.core.lazy import require; import sys; require('openvino', extra='export', converter=True); "
         "import openvino.tools.ovc.convert_impl as impl; assert impl.tm.__name__.endswith('telemetry_stub'), impl.tm"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_openvino_brings_its_converter_for_who_makes_models_alone() -> None:
+def test_openvino_is_imported_by_one_thread_at_a_time() -> None:
+    code = (
+        "from edgeseg.core.lazy import require; from concurrent.futures import ThreadPoolExecutor\n"
+        "def load(number): return require('openvino', extra='export', converter=number % 2 == 1)\n"
+        "assert all(hasattr(ov, 'convert_model') for ov in list(ThreadPoolExecutor(6).map(load, range(6))))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_openvino_brings_its_converter_for_who_asks_alone() -> None:
     code = (
         "from edgeseg.core.lazy import require; import sys; "
-        "assert not hasattr(require('openvino', extra='intel'), 'convert_model') and 'openvino.tools.ovc' not in sys.modules; "
-        "assert require('openvino', extra='export').convert_model is sys.modules['openvino.tools.ovc'].convert_model"
+        "assert not hasattr(require('openvino', extra='export'), 'convert_model') and 'openvino.tools.ovc' not in sys.modules; "
+        "assert require('openvino', extra='export', converter=True).convert_model is sys.modules['openvino.tools.ovc'].convert_model"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
