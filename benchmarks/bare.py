@@ -6,8 +6,8 @@ compared with one of ours on the same `frames`, which take turns; without any it
 
 from __future__ import annotations
 
-import compileall
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +25,12 @@ Call = Callable[[], object]
 Outputs = list[tuple[str, np.ndarray[Any, Any]]]
 
 
-def write_bytecode() -> None:
-    """Write the bytecode of edgeseg, as an installer does and did for the SDKs: fresh processes are compared, and none is to compile."""
-    for package in ("edgeseg", "targets"):
-        compileall.compile_dir(Path(__file__).resolve().parents[1] / package, quiet=2)
+def keeping_bytecode(folder: Path) -> dict[str, str]:
+    """Give the environment of fresh processes that are compared: bytecode of edgeseg and the SDKs alike is kept in `folder`.
+
+    Installers compile what they install, unless they are told not to; so after a first process, which is not counted, none compiles.
+    """
+    return {**{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}, "PYTHONPYCACHEPREFIX": str(folder)}
 
 
 def _frames(bundle: Bundle, frames: Sequence[Frame]) -> list[np.ndarray[Any, Any]]:

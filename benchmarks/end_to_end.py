@@ -42,7 +42,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from benchmarks.bare import BARE, Call, write_bytecode
+from benchmarks.bare import BARE, Call, keeping_bytecode
 from benchmarks.int8_speed import made
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
@@ -312,21 +312,25 @@ for _ in range(20): s.run(x)
 """
 
 
-def peak_kb(code: str, *arguments: str) -> int:
+def peak_kb(code: str, environment: dict[str, str], *arguments: str) -> int:
     """Peak resident memory of a fresh interpreter that runs `code`."""
-    done = subprocess.run([sys.executable, "-c", code + _PEAK, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code + _PEAK, *arguments], capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout.split()[-1])
 
 
 def memory(bundle: Bundle, rounds: int) -> list[dict[str, Any]]:
     """Peak memory of our runner over the SDK alone."""
-    write_bytecode()
     contract = bundle.manifest.contract
     shape = f"1,{contract.height},{contract.width},3"
-    values = take_turns({
-        "bare": lambda: float(peak_kb(_BARE[bundle.manifest.format], str(bundle.model_path), shape)),
-        "ours": lambda: float(peak_kb(_OURS, str(bundle.folder), shape)),
-    }, rounds)
+    with tempfile.TemporaryDirectory() as bytecode:
+        environment = keeping_bytecode(Path(bytecode))
+        sides = {
+            "bare": lambda: float(peak_kb(_BARE[bundle.manifest.format], environment, str(bundle.model_path), shape)),
+            "ours": lambda: float(peak_kb(_OURS, environment, str(bundle.folder), shape)),
+        }
+        for compiles in sides.values():
+            compiles()
+        values = take_turns(sides, rounds)
     mb = {name: round(statistics.median(found) / 1024, 1) for name, found in values.items()}
     return [ratio_row("rss", bundle.manifest.name, values["ours"], values["bare"], mb=mb)]
 

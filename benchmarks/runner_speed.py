@@ -31,7 +31,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.bare import BARE, write_bytecode
+from benchmarks.bare import BARE, keeping_bytecode
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
 from edgeseg.core.lazy import require
@@ -165,23 +165,23 @@ def compare(a: Block, b: Block, pairs: int, clock: Callable[[], float]) -> dict[
     return {"ratio": ratio, "low": low, "high": high, "least_ratio": min(times[1]) / min(times[0]), "pairs": pairs, "frames_a_block": count}
 
 
-def child(bundle: Bundle, runtime: str, threads: int, cache: str) -> float:
+def child(bundle: Bundle, runtime: str, threads: int, cache: str, environment: dict[str, str]) -> float:
     """Seconds a process took to its first mask; how it ends does not count."""
     start_ns = time.monotonic_ns()
     done = subprocess.run([sys.executable, "-c", CHILD, str(bundle.folder.resolve()), runtime, str(threads), cache], check=True,
-                          capture_output=True, text=True, cwd=ROOT)
+                          capture_output=True, text=True, cwd=ROOT, env=environment)
     return (int(done.stdout) - start_ns) / 1e9
 
 
 def start(bundle: Bundle, runtime: str, threads: int, repeats: int) -> dict[str, float]:
     """Cache filled over cache off, in turn."""
-    write_bytecode()
-    with tempfile.TemporaryDirectory() as folder:
-        child(bundle, runtime, threads, folder)  # fills it
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as bytecode:
+        environment = keeping_bytecode(Path(bytecode))
+        child(bundle, runtime, threads, folder, environment)  # fills both
         taken: dict[str, list[float]] = {"": [], folder: []}
         for _ in range(repeats):
             for cache, times in taken.items():
-                times.append(child(bundle, runtime, threads, cache))
+                times.append(child(bundle, runtime, threads, cache, environment))
     return {"ratio": min(taken[folder]) / min(taken[""]), "with_s": min(taken[folder]), "without_s": min(taken[""])}
 
 
