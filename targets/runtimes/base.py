@@ -242,14 +242,18 @@ def installed_version(*distributions: str) -> str | None:
 
     for name in distributions:
         try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
+            if version := metadata.version(name):
+                return version
+        except (metadata.PackageNotFoundError, KeyError, OSError):  # the latter two: a folder without METADATA, as Pythons see it
             continue
     return None
 
 
 def _version_in_folder_names(distribution: str) -> str | None:
-    """What the folder's name says, NAME-VERSION.dist-info (PyPA, "Recording installed projects"); `None` = ask `importlib.metadata`."""
+    """What the folder's name says, NAME-VERSION.dist-info (PyPA, "Recording installed projects"); `None` = ask `importlib.metadata`.
+
+    A folder without METADATA was left behind when the package was removed.
+    """
     start, end = distribution.replace("-", "_") + "-", ".dist-info"
     for folder in sys.path:
         try:
@@ -257,6 +261,6 @@ def _version_in_folder_names(distribution: str) -> str | None:
         except OSError:
             continue
         for name in names:
-            if name.startswith(start) and name.endswith(end):
+            if name.startswith(start) and name.endswith(end) and os.path.exists(f"{folder or '.'}/{name}/METADATA"):  # noqa: PTH110
                 return name[len(start):-len(end)]
     return None

@@ -243,9 +243,12 @@ def test_no_gpu_is_said_before_an_sdk_is_asked() -> None:
 def test_the_version_is_that_of_the_record_whatever_its_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert installed_version("no-such-package", "numpy") == importlib.metadata.version("numpy") == np.__version__
     (tmp_path / "some_sdk_extra-7.dist-info").mkdir()
+    for left in ("some_sdk-1.1.dist-info", "gone_sdk-4.dist-info"):  # when it was removed
+        (tmp_path / left).mkdir()
     (tmp_path / "some_sdk-1.2+cu12.dist-info").mkdir()
+    (tmp_path / "some_sdk-1.2+cu12.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: some-sdk\nVersion: 1.2+cu12\n")
     (tmp_path / "old_sdk-3.1.egg-info").mkdir()
     (tmp_path / "old_sdk-3.1.egg-info" / "PKG-INFO").write_text("Metadata-Version: 1.2\nName: old-sdk\nVersion: 3.1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "absent")
-    assert [installed_version(name) for name in ("some-sdk", "old-sdk", "sdk")] == ["1.2+cu12", "3.1", None]
+    assert [installed_version(name) for name in ("some-sdk", "old-sdk", "gone-sdk", "sdk")] == ["1.2+cu12", "3.1", None, None]
