@@ -1,4 +1,4 @@
-"""A process that measures ends with the one that started it."""
+"""A process that measures: how it begins, and that it ends with the one that started it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Final
 
+START: Final = "start"
+"""The stage it tells as soon as it has read its request: what fails from then on is no edgeseg that does not start."""
 _PR_SET_PDEATHSIG: Final = 1
 
 

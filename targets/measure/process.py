@@ -17,6 +17,7 @@ from typing import Any, Final
 import targets
 from edgeseg.core import errors
 from edgeseg.core.errors import DeviceError, EdgesegError, RuntimeFailure
+from targets.measure.lifetime import START
 
 WORKER: Final = "targets.measure.worker"
 _PACKAGES_FOLDER: Final = Path(next(iter(targets.__path__))).resolve().parent
@@ -40,13 +41,17 @@ class WorkerLines:
 
     def __init__(self, what: str, on_progress: Callable[[str, float], None], *, board: str = "") -> None:
         """`what` = the job in words, for messages; `board` = the name of the one it runs on, empty = here."""
-        self.stage = "start"
+        self.stage = START
+        self._started = False
         self._what, self._board = what, board
         self._on_progress = on_progress
         self._answer: dict[str, Any] | None = None
 
     def take(self, line: dict[str, Any]) -> None:
         """Take the next line: progress is passed on, an answer is kept."""
+        self._started = True
+        if line.get("stage") == START:
+            return
         if "stage" in line:
             self.stage = str(line["stage"])
             self._on_progress(self.stage, float(line["done"]))
@@ -71,7 +76,7 @@ class WorkerLines:
             raise same_error(self._answer["error"])
         if overdue:
             raise RuntimeFailure(f"{self._what} {overdue} (at stage '{self.stage}') and was stopped; take fewer frames or --quick")
-        if self._board and self.stage == "start" and code > 0:
+        if self._board and not self._started and code > 0:
             then = f"type: edgeseg devices setup {self._board}"
             raise DeviceError(f"{self._board}: edgeseg does not start there{_last_line(last_words)}; {then}")
         look = f"edgeseg devices check {self._board}" if self._board else "edgeseg doctor"

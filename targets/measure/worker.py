@@ -1,7 +1,8 @@
 """The process that measures: `python -m targets.measure.worker`, one JSON request on stdin, JSON lines on stdout.
 
 A process of its own makes load time and peak memory honest, and lets an SDK crash without taking anybody along. Lines:
-`{"stage": ..., "done": ...}` while it works, then `{"result": {...}}` or `{"error": {"type": ..., "message": ...}}`.
+`{"stage": "start", ...}` when it has read the request, `{"stage": ..., "done": ...}` while it works, then `{"result": {...}}` or
+`{"error": {"type": ..., "message": ...}}`.
 A request with a `folder` has its relative paths taken from there.
 """
 
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 
 from edgeseg.core.errors import EdgesegError, explain_os_error
 from targets.measure.jobs import JOBS
-from targets.measure.lifetime import die_with_parent
+from targets.measure.lifetime import START, die_with_parent
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     def on_progress(stage: str, done: float) -> None:
         say({"stage": stage, "done": done})
 
+    on_progress(START, 0.0)
     try:
         if "folder" in request:
             os.chdir(request["folder"])

@@ -182,10 +182,13 @@ def test_a_key_that_is_refused(board: Board, bundle: Bundle, tmp_path: Path) -> 
     assert one_line(caught).endswith(f"ssh-add '{other}'")
 
 
-def test_a_worker_that_does_not_start_there_and_one_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_worker_that_does_not_start_there_one_that_fails_and_one_that_is_killed(board: Board, bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(DeviceError) as caught:
+        ask(board, bundle, python=wrapped(tmp_path, "sys.executable='/bin/false'"))
+    assert one_line(caught) == "board: edgeseg does not start there; type: edgeseg devices setup board"
+    with pytest.raises(RuntimeFailure) as failed:
         board.device().run(Job({"job": "nope"}), what="looking", timeout_s=300, on_progress=print)
-    assert one_line(caught) == "board: edgeseg does not start there (last words: KeyError: 'nope'); type: edgeseg devices setup board"
+    assert str(failed.value).startswith("board: looking ended without an answer (exit 1) at stage 'start' (last words: KeyError: 'nope')")
 
     def kill(stage: str, done: float) -> None:
         for pid in board.workers() if stage == "measure" else ():  # which takes a minute
