@@ -26,7 +26,6 @@ from edgeseg.core.images import (
     Picture,
     Placement,
     jpeg_scale,
-    need_resizer,
     picture_to_model,
     to_frame,
     to_model,
@@ -50,6 +49,7 @@ from targets.runtimes.base import Session
 from targets.sources import Source, SourceFrame, SourceOptions, is_live, open_source
 from targets.stream.line import Line, policy_for
 from targets.stream.pipeline import Pipeline
+from targets.stream.ring import Arrays, Ring
 from targets.stream.video import OverlayVideo
 
 MASKS: Final = "masks"
@@ -133,12 +133,10 @@ def source_for(bundle: Bundle, source: Path | str, options: PredictOptions) -> C
     A camera or a stream is looked at and opened only then: nobody takes its frames while a session is opened, which may take minutes.
 
     Raises:
-        MissingExtraError: what brings a frame to model size for this bundle (`Contract.resizer`) is not installed.
         ConfigError: a drop policy for files, `fast_jpeg` together with overlays, or no camera.
         InputMissingError, DataError: see `targets.sources.open_source`.
     """
     contract = bundle.manifest.contract
-    need_resizer(contract.resizer)
     if options.fast_jpeg and options.overlays:
         raise ConfigError("a JPEG decoded at reduced scale has no pixels to draw an overlay on; add --no-overlay to --fast-jpeg")
     scale_of = (lambda frame_hw: jpeg_scale(frame_hw, (contract.height, contract.width), contract.resize)) if options.fast_jpeg else None
@@ -220,13 +218,14 @@ def _until_lost(line: Line, lost: list[InputMissingError]) -> Iterator[SourceFra
 
 @dataclass(frozen=True)
 class _Ready:
-    """A frame at model size."""
+    """A frame at model size; `arrays` are its own until it is written."""
 
     name: str
     time_s: float | None
     picture: Picture
     placement: Placement
     inputs: list[Frame]
+    arrays: Arrays
 
 
 @dataclass(frozen=True)
@@ -245,22 +244,25 @@ class _Steps:
         self.instances = bundle.manifest.contract.task == "instance"
         self._session, self._manifest, self._options, self._video = session, bundle.manifest, options, video
         self._folders: set[Path] = set()
+        self._ring = Ring(bundle.manifest.contract)
 
     def prepare(self, item: SourceFrame) -> _Ready:
         """Decode and resize."""
         contract = self._manifest.contract
         picture = item.read()
-        placement = contract.place(picture.frame_hw)
-        return _Ready(item.name, item.time_s, picture, placement, picture_to_model(picture, placement))
+        placement, arrays = contract.place(picture.frame_hw), self._ring.take()
+        inputs = picture_to_model(picture, placement, arrays.room(placement))
+        return _Ready(item.name, item.time_s, picture, placement, inputs, arrays)
 
     def answer(self, ready: _Ready) -> tuple[_Ready, list[Answer]]:
         """Run the network: on one thread, for all frames."""
-        return ready, [self._session.run(model_frame) for model_frame in ready.inputs]
+        return ready, [ready.arrays.run(self._session, window, model_frame) for window, model_frame in enumerate(ready.inputs)]
 
     def finish(self, answered: tuple[_Ready, list[Answer]]) -> _Written:
         """Bring the answer to frame size and write it."""
         ready, answers = answered
         shown = self._objects(ready, answers[0]) if self.instances else self._classes(ready, answers)
+        self._ring.give_back(ready.arrays)  # what is shown is an array of its own
         if shown is None or self._video:
             return _Written(ready.time_s, shown)
         path = self.out / OVERLAYS / f"{ready.name}.jpg"

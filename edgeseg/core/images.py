@@ -23,7 +23,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -232,8 +232,8 @@ def write_jpeg(path: Path, frame_HWC: Frame, *, sync_name: bool = True) -> None:
         Image.fromarray(frame_HWC).save(temporary, format="JPEG", quality=90, subsampling=0)
 
 
-def resize_frame(frame_HWC: Frame, height: int, width: int, resizer: str = "pillow") -> Frame:
-    """Bring a frame to another size, uint8 [height, width, 3].
+def resize_frame(frame_HWC: Frame, height: int, width: int, resizer: str = "pillow", into: Frame | None = None) -> Frame:
+    """Bring a frame to another size, uint8 [height, width, 3], in the array `into` where that is given and there is something to be done.
 
     `pillow`: bilinear with a support that grows when shrinking (antialiased), same result on every machine. `opencv`: see `_by_opencv`.
 
@@ -243,10 +243,10 @@ def resize_frame(frame_HWC: Frame, height: int, width: int, resizer: str = "pill
     if frame_HWC.shape[:2] == (height, width):
         return frame_HWC
     if resizer == "opencv":
-        return _by_opencv(frame_HWC, height, width)
+        return _by_opencv(frame_HWC, height, width, into)
     from PIL import Image
 
-    return np.asarray(Image.fromarray(frame_HWC).resize((width, height), Image.Resampling.BILINEAR))
+    return _array_of(Image.fromarray(frame_HWC).resize((width, height), Image.Resampling.BILINEAR), into)
 
 
 def need_resizer(resizer: str) -> None:
@@ -262,7 +262,7 @@ def _opencv() -> Any:  # noqa: ANN401 - a module
     return cv2
 
 
-def _by_opencv(frame_HWC: Frame, height: int, width: int) -> Frame:
+def _by_opencv(frame_HWC: Frame, height: int, width: int, into: Frame | None = None) -> Frame:
     """OpenCV's SIMD: halved by means of two by two pixels as long as it is more than twice too large, then bilinear (INTER_LINEAR_EXACT).
 
     Up to twice, a bilinear pixel still reads every pixel it stands for; beyond, pixels would be left out (so do mipmaps: Williams 1983,
@@ -279,9 +279,10 @@ def _by_opencv(frame_HWC: Frame, height: int, width: int) -> Frame:
         even_h, even_w = (H // 2 * 2 if half_h < H else H), (W // 2 * 2 if half_w < W else W)
         if (even_h, even_w) != (H, W):
             pixels = cv2.resize(pixels, (even_w, even_h), interpolation=cv2.INTER_LINEAR_EXACT)
-        pixels, H, W = cv2.resize(pixels, (half_w, half_h), interpolation=cv2.INTER_AREA), half_h, half_w
+        last = into if (half_h, half_w) == (height, width) else None
+        pixels, H, W = cv2.resize(pixels, (half_w, half_h), dst=last, interpolation=cv2.INTER_AREA), half_h, half_w
     if (height, width) != (H, W):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+        pixels = cv2.resize(pixels, (width, height), dst=into, interpolation=cv2.INTER_LINEAR_EXACT)
     return pixels
 
 
@@ -367,38 +368,72 @@ def jpeg_scale(frame_hw: tuple[int, int], model_hw: tuple[int, int], policy: str
     return next((s for s in (8, 4, 2) if H % s == 0 and W % s == 0 and H // s >= least_h and W // s >= least_w), 1)
 
 
+class _Memory:
+    """What Pillow can write a PPM to; its pixels go into an array."""
+
+    def __init__(self, into: Frame, header_bytes: int) -> None:
+        self._bytes, self.position = into.reshape(-1).data, -header_bytes
+
+    def write(self, data: bytes) -> None:
+        if self.position >= 0:  # the header comes in writes of its own
+            self._bytes[self.position : self.position + len(data)] = data
+        self.position += len(data)
+
+
+def _array_of(image: Image.Image, into: Frame | None) -> Frame:
+    """Give the pixels of an image of mode RGB. Pillow packs them into pieces, which lie in `into` without having been joined before."""
+    if into is None:
+        return np.asarray(image)
+    memory: Any = _Memory(into, len(b"P6\n%d %d\n255\n" % image.size))
+    image.save(memory, format="PPM")
+    assert memory.position == into.nbytes, "a PPM is its header and the pixels"
+    return into
+
+
 def to_model(frame_HWC: Frame, placement: Placement) -> list[Frame]:
     """Model inputs of one frame, uint8 [h, w, 3] each: one, or one a tile."""
     return picture_to_model(picture_of(frame_HWC), placement)
 
 
-def _window(picture: Picture, win: Window, resizer: str) -> Frame:
-    """The pixels of one window at the size they have at the model."""
+def _window(picture: Picture, win: Window, resizer: str, into: Frame | None) -> Frame:
+    """The pixels of one window at the size they have at the model: made in `into`, or left where they are there already."""
     pixels = picture.pixels
     whole = (win.top, win.left, win.height, win.width) == (0, 0, *picture.frame_hw)
     if isinstance(pixels, np.ndarray):
         part = pixels if whole else pixels[win.top : win.top + win.height, win.left : win.left + win.width]
-        return resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width, resizer)
+        if into is not None and part.shape == into.shape and not part.flags.c_contiguous:
+            np.copyto(into, part)
+            return into
+        return resize_frame(np.ascontiguousarray(part), win.m_height, win.m_width, resizer, into)
     from PIL import Image
 
     cut = pixels if whole else pixels.crop((win.left, win.top, win.left + win.width, win.top + win.height))
     size = (win.m_width, win.m_height)
-    return np.asarray(cut if cut.size == size else cut.resize(size, Image.Resampling.BILINEAR))
+    if cut.size == size:
+        return _array_of(cut, into)
+    if resizer == "opencv":
+        return _by_opencv(np.asarray(cut), win.m_height, win.m_width, into)
+    return _array_of(cut.resize(size, Image.Resampling.BILINEAR), into)
 
 
-def picture_to_model(picture: Picture, placement: Placement) -> list[Frame]:
-    """Model inputs of one picture, the same to the bit as `to_model` gives for its array."""
+def picture_to_model(picture: Picture, placement: Placement, room: Sequence[Frame] = ()) -> list[Frame]:
+    """Model inputs of one picture, the same to the bit as `to_model` gives for its array.
+
+    They lie in the arrays of `room` (one for each window: uint8 [h, w, 3], C-contiguous), but for pixels that are at model size in memory
+    already: a decoder's array is handed on as it is.
+    """
     h, w = placement.model_hw
-    if placement.resizer == "opencv":  # it takes arrays
-        picture = Picture(picture.frame_HWC, picture.frame_hw)
-    inputs = []
-    for win in placement.windows:
-        part = _window(picture, win, placement.resizer)
-        if part.shape[:2] != (h, w):
-            padded = np.full((h, w, 3), _PAD_GRAY, dtype=np.uint8)
-            padded[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width] = part
-            part = padded
-        inputs.append(np.ascontiguousarray(part))
+    inputs: list[Frame] = []
+    rooms: Sequence[Frame | None] = room or [None] * len(placement.windows)
+    for win, into in zip(placement.windows, rooms, strict=True):
+        if (win.m_height, win.m_width) == (h, w):
+            inputs.append(_window(picture, win, placement.resizer, into))
+            continue
+        part = _window(picture, win, placement.resizer, None)
+        padded = np.empty((h, w, 3), np.uint8) if into is None else into
+        padded.fill(_PAD_GRAY)
+        padded[win.m_top : win.m_top + win.m_height, win.m_left : win.m_left + win.m_width] = part
+        inputs.append(padded)
     return inputs
 
 

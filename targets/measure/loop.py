@@ -19,6 +19,7 @@ from edgeseg.core.manifest import Contract
 from targets.instances import put_back
 from targets.measure.result import Limits, WarmUp
 from targets.runtimes.base import Session
+from targets.stream.ring import Arrays, answer_array
 
 Clock = Callable[[], int]
 Progress = Callable[[str, float], None]
@@ -52,7 +53,8 @@ class Stream:
 
     def __init__(self, session: Session, contract: Contract, files: Sequence[Path], clock: Clock) -> None:
         """Take the files in order, from the first again when they are used up."""
-        self._run = session.run
+        self._session = session
+        self._arrays = Arrays(contract)
         self._contract = contract
         self._files = files
         self._clock = clock
@@ -61,18 +63,18 @@ class Stream:
 
     def step(self, times: StepTimes) -> None:
         """Take one frame through and append its times."""
-        clock, run = self._clock, self._run
+        clock, session, arrays = self._clock, self._session, self._arrays
         file = self._files[self._next]
         self._next = (self._next + 1) % len(self._files)
         start = clock()
-        picture = read_picture(file)  # as `edgeseg predict` does
+        picture = read_picture(file)  # as `edgeseg predict` does, into arrays that come again like its own
         decoded = clock()
         placement = self._place(picture.frame_hw)
-        inputs = picture_to_model(picture, placement)
+        inputs = picture_to_model(picture, placement, arrays.room(placement))
         resized = clock()
         answers, before = [], resized
-        for model_frame in inputs:
-            answers.append(run(model_frame))
+        for window, model_frame in enumerate(inputs):
+            answers.append(arrays.run(session, window, model_frame))
             after = clock()
             times.inference.append(after - before)
             before = after
@@ -151,14 +153,14 @@ def _least(call: Callable[[], object], length: int, clock: Clock) -> float:
     return least
 
 
-def cycle(session: Session, frames: Sequence[Frame]) -> Callable[[], object]:
-    """Give a call that answers the next of `frames` (at model size) each time."""
-    position = -1
+def cycle(session: Session, contract: Contract, frames: Sequence[Frame]) -> Callable[[], object]:
+    """Give a call that answers the next of `frames` (at model size) each time; they and the array for a class map come again."""
+    position, out = -1, answer_array(contract)
 
     def call() -> object:
         nonlocal position
         position = (position + 1) % len(frames)
-        return session.run(frames[position])
+        return session.run(frames[position], out)
 
     return call
 

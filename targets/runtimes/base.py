@@ -34,8 +34,10 @@ class Session(Protocol):
         """Everything that was pinned, and what the SDK says it executes."""
         ...
 
-    def run(self, frame_HWC: Frame) -> Answer:
+    def run(self, frame_HWC: Frame, out: ClassMap | None = None) -> Answer:
         """Answer one frame at model size: a class map uint8 [H, W], or `Instances`, as the contract's task says; the caller owns it.
+
+        A class map goes into `out` (uint8 [H, W], C-contiguous, writeable) where that is given, and is `out` then.
 
         Raises:
             DataError: not a uint8 frame of the model's size.
@@ -114,7 +116,7 @@ class CheckedSession:
         self._release = release
 
     def run(self, frame_HWC: Frame, out: ClassMap | None = None) -> Answer:
-        """See `Session.run`. A class map goes into `out` (uint8 [H, W], C-contiguous, writeable) where that is given, and is `out` then.
+        """See `Session.run`.
 
         An SDK that can reads the frame where it lies and writes into `out` itself. The session may hold on to both arrays until it is
         called with others, but looks at them during calls only. Arrays that come again cost least.

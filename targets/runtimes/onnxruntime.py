@@ -6,6 +6,7 @@ IO binding: on the CPU the frame is read where it lies and the answer written wh
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -200,9 +201,6 @@ def _port(declared: Any) -> Port:  # noqa: ANN401 - an SDK object
     return Port(name=declared.name, dtype=declared.type, shape=tuple(declared.shape))
 
 
-_SEEN: Final = "once"
-
-
 def _own_binding(sdk: Any, output: str, shape: list[int], frame_HWC: Frame, answer: NDArray[np.generic]) -> Any:  # noqa: ANN401 - an SDK
     """A binding by bare pointers, which keeps nothing alive."""
     binding = sdk.io_binding()
@@ -220,20 +218,17 @@ def _bind(bundle: Bundle, ort: Any, sdk: Any, settings: dict[str, str], *, share
     ports = [(str(port.name), [int(n) for n in port.shape]) for port in contract_outputs(bundle.manifest.contract)]
     binding, value_of = sdk.io_binding(), ort.OrtValue.ortvalue_from_numpy  # on the CPU it shares the array's memory
     again: Again[Any] = Again()
+    own_binding = partial(_own_binding, sdk, *ports[0])
     bound_frame: Frame | None = None
     bound: list[NDArray[np.generic] | None] = [None for _ in ports]  # held, so that their memory stays theirs while it is bound
 
     def execute(frame_HWC: Frame, answers: Answers) -> None:
         nonlocal bound_frame
         if shared and len(answers) == 1:
-            own = again.find(frame_HWC, answers[0])
-            if own is _SEEN:
-                own = _own_binding(sdk, *ports[0], frame_HWC, answers[0])
-                again.keep(frame_HWC, answers[0], own)
+            own = again.of(frame_HWC, answers[0], own_binding)
             if own is not None:
                 sdk.run_with_iobinding(own)
                 return
-            again.keep(frame_HWC, answers[0], _SEEN)  # a binding of their own costs more than to bind them once
         if not shared or frame_HWC is not bound_frame:
             binding.bind_ortvalue_input(INPUT_NAME, value_of(frame_HWC[np.newaxis]))
             bound_frame = frame_HWC

@@ -205,28 +205,23 @@ class _Request:
 
     def _bind_again(self, frame_HWC: Frame, answer: NDArray[np.generic]) -> None:
         """Bind arrays that came before, by tensors that were made then (38 us less at each frame); else leave them to be bound as any."""
-        tensors = self._again.find(frame_HWC, answer)
+        tensors = self._again.of(frame_HWC, answer, self._tensors)
         if tensors is None:
-            self._again.keep(frame_HWC, answer, _SEEN)
             return
-        place, shape = self._ports[0]
-        if tensors is _SEEN:
-            tensors = self._lent(frame_HWC, (1, *frame_HWC.shape)), self._lent(answer, shape)
-            self._again.keep(frame_HWC, answer, tensors)
         if frame_HWC is not self._frame:
             self._request.set_input_tensor(0, tensors[0])
             self._frame = frame_HWC
         if answer is not self._answers[0]:
-            self._request.set_output_tensor(place, tensors[1])
+            self._request.set_output_tensor(self._ports[0][0], tensors[1])
             self._answers[0] = answer
+
+    def _tensors(self, frame_HWC: Frame, answer: NDArray[np.generic]) -> tuple[Any, Any]:
+        return self._lent(frame_HWC, (1, *frame_HWC.shape)), self._lent(answer, self._ports[0][1])
 
     def _lent(self, array: NDArray[np.generic], shape: Sequence[int]) -> Any:  # noqa: ANN401 - an SDK object
         """A tensor of an array's memory that does not keep the array alive, as a tensor of the array would."""
         memory = {**array.__array_interface__, "shape": tuple(shape)}
         return self._tensor(np.asarray(SimpleNamespace(__array_interface__=memory)), shared_memory=True)
-
-
-_SEEN: Final = "once"
 
 
 def _bind(

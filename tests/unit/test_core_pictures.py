@@ -52,6 +52,10 @@ def test_a_picture_gives_the_bits_of_its_frame(kind: str, policy: str) -> None:
     for one, other in zip(got, expected, strict=True):
         assert one.flags.c_contiguous
         np.testing.assert_array_equal(one, other)
+    room = [np.full((*MODEL_HW, 3), 7, np.uint8) for _ in expected]
+    for one, into, other in zip(picture_to_model(picture, placement, room), room, expected, strict=True):
+        assert one is into or (isinstance(picture.pixels, np.ndarray) and np.shares_memory(one, picture.pixels))
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

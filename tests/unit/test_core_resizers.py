@@ -140,9 +140,9 @@ def test_predict_and_bench_bring_frames_by_it(tmp_path: Path) -> None:
     given = session.run
 
     class Watching:
-        def run(self, model_frame: np.ndarray) -> object:
+        def run(self, model_frame: np.ndarray, out: np.ndarray | None = None) -> object:
             seen.append(np.array(model_frame))
-            return given(model_frame)
+            return given(model_frame, out)
 
     predict_frame(Watching(), bundle, frame)  # type: ignore[arg-type]
     Stream(Watching(), contract, [tmp_path / "in" / "a.jpg"], lambda: 0).step(StepTimes())  # type: ignore[arg-type]

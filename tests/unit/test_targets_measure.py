@@ -50,7 +50,7 @@ class SlowSession:
         self.clock, self.times_ms = clock, times_ms
         self.settings: dict[str, str] = {}
 
-    def run(self, frame_HWC: Frame) -> ClassMap:
+    def run(self, frame_HWC: Frame, out: ClassMap | None = None) -> ClassMap:
         self.clock.now += round(next(self.times_ms) * MS)
         return np.zeros(frame_HWC.shape[:2], dtype=np.uint8)
 

@@ -25,7 +25,7 @@ def sweep(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
         contract = bundle.manifest.contract
         noise_HWC = np.random.Generator(np.random.Philox(0)).integers(0, 256, (contract.height, contract.width, 3), dtype=np.uint8)
         sessions.append(session)
-        calls.append(cycle(session, [noise_HWC]))
+        calls.append(cycle(session, contract, [noise_HWC]))
         on_progress("open", (number + 1) / len(request["bundles"]))
     least_ns = take_turns(calls, clock, on_progress)
     for session in sessions:

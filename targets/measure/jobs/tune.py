@@ -21,6 +21,7 @@ from edgeseg.core.errors import EdgesegError
 from edgeseg.core.images import Frame
 from edgeseg.core.instance_metrics import match
 from edgeseg.core.instances import Answer, Instances, as_instances
+from edgeseg.core.manifest import Contract
 from edgeseg.core.stats import nearest_rank
 from targets.boards import find_target, measured_on
 from targets.machine import describe_machine
@@ -74,7 +75,7 @@ def try_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) -
                 limit.renew(calls=MAX_COMPARED)
                 answers = [session.run(frame) for frame in frames[:MAX_COMPARED]]
                 first = first or answers
-                turn = _Turn(session, options, frames, request["purpose"], limit, clock)
+                turn = _Turn(session, bundle.manifest.contract, options, frames, request["purpose"], limit, clock)
                 cost_ms = min(turn(TRY_CALLS, 0.0) for _ in range(TRY_TURNS))
                 rows.append({"golden": golden, "same": _same(first, answers), "settings": dict(session.settings), "cost_ms": cost_ms})
                 session.close()
@@ -104,7 +105,8 @@ def race_settings(request: dict[str, Any], on_progress: Progress, clock: Clock) 
             on_progress(f"setting {number}", 0.0)
             limit.renew()
             options = RuntimeOptions(**raw)
-            turns.append(_Turn(open_session(bundle, runtime, options), options, frames, request["purpose"], limit, clock))
+            session = open_session(bundle, runtime, options)
+            turns.append(_Turn(session, bundle.manifest.contract, options, frames, request["purpose"], limit, clock))
             turns[-1](TURN_CALLS, request["warm_up_s"])
         costs: list[list[float]] = [[] for _ in turns]
         for block in range(blocks):
@@ -140,10 +142,11 @@ class _Turn:
     """One setting's turns."""
 
     def __init__(
-        self, session: Session, options: RuntimeOptions, frames: Sequence[Frame], purpose: str, limit: _Limit, clock: Clock,
+        self, session: Session, contract: Contract, options: RuntimeOptions, frames: Sequence[Frame], purpose: str, limit: _Limit,
+        clock: Clock,
     ) -> None:
         self.session = session
-        self._callers = [cycle(session, [*frames[i:], *frames[:i]]) for i in range(options.streams)]
+        self._callers = [cycle(session, contract, [*frames[i:], *frames[:i]]) for i in range(options.streams)]
         self._throughput = purpose == "throughput"
         self._limit, self._clock = limit, clock
 
