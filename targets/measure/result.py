@@ -97,7 +97,7 @@ class BenchResult:
     steady: bool
     """False: the warm-up ended at its bound with medians still moving by more than 3 %."""
     cold_open_ms: float
-    """First `open` of the process: import of the SDK and load of the model."""
+    """First `open` of the process: import of the SDK (and of OpenCV, for a bundle that resizes by it) and load of the model."""
     load_ms: float
     """A second `open`, the SDK being there: load of the model alone."""
     first_inference_ms: float

@@ -5,6 +5,7 @@ from typing import Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, TargetError
+from edgeseg.core.images import need_resizer
 from targets.runtimes.base import CheckedSession, Runtime, RuntimeOptions, Session
 from targets.runtimes.litert import LiteRtRuntime
 from targets.runtimes.null import NullRuntime
@@ -55,6 +56,8 @@ def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Check
     Raises:
         ConfigError: no runtime has this name.
         TargetError: the runtime does not execute the bundle's format.
+        MissingExtraError: what brings a frame to model size for this bundle (`Contract.resizer`) is not installed: it is asked for here
+            alone, and of frames that have model size already too, so that whoever opens a bundle refuses alike.
         EdgesegError: whatever `Runtime.open` raises.
     """
     if runtime not in RUNTIMES:
@@ -63,4 +66,5 @@ def open_session(bundle: Bundle, runtime: str, options: RuntimeOptions) -> Check
     if bundle.manifest.format not in chosen.formats:
         fitting = [name for name, other in RUNTIMES.items() if bundle.manifest.format in other.formats]
         raise TargetError(f"{runtime} does not run {bundle.manifest.format}; {' or '.join(fitting) or 'no runtime here'} does")
+    need_resizer(bundle.manifest.contract.resizer)
     return chosen.open(bundle, options)

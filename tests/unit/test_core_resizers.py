@@ -161,10 +161,10 @@ from pathlib import Path
 from edgeseg.core.bundle import open_bundle
 from edgeseg.core.errors import MissingExtraError
 from edgeseg.core.images import read_frame, resize_frame, to_model
-from targets.predict import PredictOptions, source_for
+from targets.runtimes import RuntimeOptions, open_session
 bundle, image = open_bundle(Path(sys.argv[1])), Path(sys.argv[2])
 frame = read_frame(image)
-for ask in (lambda: source_for(bundle, image, PredictOptions()), lambda: to_model(frame, bundle.manifest.contract.place(frame.shape[:2]))):
+for ask in (lambda: open_session(bundle, "null", RuntimeOptions()), lambda: to_model(frame, bundle.manifest.contract.place(frame.shape[:2]))):
     try:
         ask()
     except MissingExtraError as error:
