@@ -69,7 +69,7 @@ def run(config_path: Path, overrides: tuple[str, ...], *, ladder: bool = False, 
     refuse_group("run", os.environ)
     with open_run(config_path, overrides, ui=ui) as ctx:
         check_plan(ctx)
-        places = open_places(ctx.config.devices, ctx.config.export.formats, ui)  # before hours are spent
+        places = open_places(ctx.config.devices, ctx.config.export.formats, ui, resizer=ctx.config.data.resizer)  # before hours are spent
         if ladder and ctx.config.model.task == "instance":
             raise ConfigError(f"--ladder compares classes pixel by pixel, and {ctx.config.model.name} finds objects; leave it out")
         data = learning.prepare_data(ctx)

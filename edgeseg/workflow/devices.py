@@ -168,9 +168,10 @@ def _site_lines(site: Site, entry: Entry) -> list[str]:
     machine = site.machine
     memory = f"{machine.memory_bytes / 2**30:.1f} GiB" if machine.memory_bytes else f"memory {NOT_AVAILABLE}"
     runtimes = ", ".join(f"{name} {version}" for name, version in site.runtimes.items() if name != "null")
+    resizers = ", ".join(f"{name} {version}" for name, version in site.resizers.items())
     lines = [
         f"  machine: {machine.cpu}, {machine.cores} of {machine.cores_total} cores, {memory}, board {machine.board}, {machine.os}",
-        f"  edgeseg {site.edgeseg}, Python {machine.python}, runtimes: {runtimes or 'none'}",
+        f"  edgeseg {site.edgeseg}, Python {machine.python}, runtimes: {runtimes or 'none'}; frames resized by {resizers}",
         f"  targets: {_targets(site)}{_settings(site, entry)}",
     ]
     answering = [status for status in site.sensors if status.readings]

@@ -18,7 +18,7 @@ from targets.devices.check import Site, describe
 from targets.devices.emulated import emulated_target, refuse_times
 from targets.devices.inventory import Entry, load_inventory
 from targets.devices.remote import answers_on
-from targets.devices.setup import extra_for
+from targets.devices.setup import MORE_EXTRAS, extra_for
 from targets.machine import Machine, describe_machine
 from targets.runtimes import RUNTIMES, Session, open_session
 
@@ -114,17 +114,18 @@ def find_place(name_or_address: str, *, timed: bool = False, ui: Ui) -> Place:
     return _reach(entry, ui)
 
 
-def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui) -> dict[str, Place]:
+def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui, *, resizer: str = "pillow") -> dict[str, Place]:
     """Give the place of each target that `[devices]` names one for; each device is asked once what it is.
 
     Args:
         devices: target -> name or address of a device.
         formats: those that are made; a device that runs none of them is refused.
         ui: told where each target is.
+        resizer: what brings their frames to model size (`Contract.resizer`); a device that does not have it is refused.
 
     Raises:
         ConfigError: there is no such device, or it is known to be another target.
-        DeviceError, BusyError: it cannot be used, or has no runtime for any of `formats`.
+        DeviceError, BusyError: it cannot be used, or has no runtime for any of `formats`, or not the resizer.
     """
     inventory = load_inventory() if devices else None
     reached: dict[Entry, Place] = {}
@@ -138,7 +139,7 @@ def open_places(devices: Mapping[str, str], formats: Collection[str], ui: Ui) ->
         if entry not in reached:
             reached[entry] = _reach(entry, ui)
         place = places[target] = reached[entry]
-        _refuse_without_runtime(entry, place, target, formats)
+        _refuse_what_cannot(entry, place, target, formats, resizer)
         ui.say(f"{target}: verified and measured on {place.label}, {place.machine.cpu}")
     return places
 
@@ -164,19 +165,26 @@ def looking(ui: Ui, name: str) -> Iterator[Progress]:
     ui.progress(label, 100, 100)
 
 
-def _refuse_without_runtime(entry: Entry, place: Place, target: str, formats: Collection[str]) -> None:
+def _refuse_what_cannot(entry: Entry, place: Place, target: str, formats: Collection[str], resizer: str) -> None:
     """Refuse a device that could verify no bundle of its target."""
     site, runs = place.site, [run for run in find_target(target).runs if run.format in formats]
-    if site is None or not runs or any(site.has(run) for run in runs):
+    if site is None or not runs:
         return
-    extra = extra_for(runs[0])
-    if entry.is_ssh and not entry.python:
-        then = f"type: edgeseg devices setup {place.device.name} --extra {extra}"
+    of_resizer = [resizer] if resizer in MORE_EXTRAS else []
+    if not any(site.has(run) for run in runs):
+        has = ", ".join(name for name in site.runtimes if name != "null") or "no runtime"
+        needs = " or ".join(f"{run.format} in {run.runtime}" for run in runs)
+        why, extras, more = f"has {has} and cannot run what is made for {target} ({needs})", [extra_for(runs[0]), *of_resizer], ""
+    elif resizer not in site.resizers:
+        why, extras = f"cannot bring frames to model size by {resizer} (data.resizer), which is not installed there", of_resizer
+        more = " (and --extra for each other runtime it is to keep)"
     else:
-        then = f"install edgeseg[{extra}] with {entry.python} there" if entry.python else "give a device that has one"
-    has = ", ".join(name for name in site.runtimes if name != "null") or "no runtime"
-    needs = " or ".join(f"{run.format} in {run.runtime}" for run in runs)
-    raise DeviceError(f"{place.label} has {has} and cannot run what is made for {target} ({needs}); {then}")
+        return
+    if entry.is_ssh and not entry.python:
+        then = f"type: edgeseg devices setup {place.device.name} {' '.join(f'--extra {extra}' for extra in extras)}{more}"
+    else:
+        then = f"install edgeseg[{','.join(extras)}] with {entry.python} there" if entry.python else "give a device that has one"
+    raise DeviceError(f"{place.label} {why}; {then}")
 
 
 def _target_of(entry: Entry) -> str:

@@ -30,6 +30,8 @@ class Site:
     machine: Machine
     runtimes: Mapping[str, str]
     """Those that are installed there, with their versions."""
+    resizers: Mapping[str, str]
+    """What brings frames to model size there (`Contract.resizer`), with its version."""
     ways: frozenset[tuple[str, str, str]]
     """Format, runtime and provider of each way to execute a bundle (`targets.boards.Run`) that can be gone there."""
     targets: tuple[str, ...]
@@ -46,7 +48,8 @@ class Site:
     def key(self) -> dict[str, Any]:
         """What makes a measurement there another one: the machine, the code that measures and the versions of what is installed."""
         machine = {name: getattr(self.machine, name) for name in ("cpu", "board", "cores", "os", "kernel", "python")}
-        return {"edgeseg": self.edgeseg, "code": self.code_sha256, "machine": machine, "runtimes": dict(self.runtimes)}
+        return {"edgeseg": self.edgeseg, "code": self.code_sha256, "machine": machine, "runtimes": dict(self.runtimes),
+                "resizers": dict(self.resizers)}
 
     def to_json(self) -> dict[str, Any]:
         """Give all of it as JSON values."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 
+import PIL
 import pytest
 
 from edgeseg import __version__
@@ -29,6 +31,8 @@ def test_it_says_what_is_here(site: Site) -> None:
     assert site.runtimes == {name: runtime.version() for name, runtime in RUNTIMES.items() if runtime.version() is not None}
     assert all(site.has(run) == is_here(run) for target in TARGETS.values() for run in target.runs)
     assert site.targets == tuple(name for name, target in TARGETS.items() if name != "host" and target.detect())
+    assert site.resizers["pillow"] == PIL.__version__
+    assert ("opencv" in site.resizers) is (importlib.util.find_spec("cv2") is not None)
     assert site.disk_free_bytes > 0
     assert site.sensors
     assert all(status.readings or status.why for status in site.sensors)
@@ -47,7 +51,8 @@ def test_a_plan_for_another_machine_takes_what_that_one_has(site: Site) -> None:
 
 def test_the_key_changes_with_the_machine_and_its_versions(site: Site) -> None:
     key = Place(LocalDevice(), site).key
-    changes = ({"code_sha256": "0" * 64}, {"runtimes": {**site.runtimes, "null": "9"}}, {"machine": replace(site.machine, board="another")})
+    changes = ({"code_sha256": "0" * 64}, {"runtimes": {**site.runtimes, "null": "9"}}, {"resizers": {**site.resizers, "opencv": "9"}},
+               {"machine": replace(site.machine, board="another")})
     for other in (replace(site, **change) for change in changes):
         assert Place(LocalDevice(), other).key != key
     assert HERE.key == {}

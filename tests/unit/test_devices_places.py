@@ -39,7 +39,8 @@ class Lab:
         for words in self.before:
             on_progress(words, 0.0)
         raw = LocalDevice().run(job, what=what, timeout_s=timeout_s, on_progress=on_progress, into=into)
-        return {**raw, "ways": [way for way in raw["ways"] if way[0] == "tflite"], "runtimes": {"litert": "2.1", "null": "1"}}
+        return {**raw, "ways": [way for way in raw["ways"] if way[0] == "tflite"], "runtimes": {"litert": "2.1", "null": "1"},
+                "resizers": {"pillow": "13.0"}}
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,20 @@ def test_a_device_without_a_runtime_for_what_is_made_is_refused_at_once(inventor
         open_places({"raspberry-pi-5": "pi5"}, ("onnx",), Silent())
     with pytest.raises(DeviceError, match=r"; install edgeseg\[onnx\] with /opt/bin/python there$"):
         open_places({"raspberry-pi-5": "own"}, ("onnx",), Silent())
+
+
+def test_a_device_without_the_resizer_is_refused_at_once(inventory: Path) -> None:
+    inventory.write_text("[pi5]\naddress = 'ssh://pi@pi5'\n[own]\naddress = 'ssh://own'\npython = '/opt/bin/python'\n", encoding="utf-8")
+    asked: dict[str, Any] = {"ui": Silent(), "resizer": "opencv"}
+    with pytest.raises(DeviceError, match=r"onnx in onnxruntime\); type: edgeseg devices setup pi5 --extra onnx --extra opencv$"):
+        open_places({"raspberry-pi-5": "pi5"}, ("onnx",), **asked)
+    if not any(way[0] == "tflite" for way in _ways()):
+        pytest.skip("LiteRT is not installed here")
+    why = r"^pi5 \(ssh://pi@pi5\) cannot bring frames to model size by opencv \(data.resizer\), which is not installed there; "
+    with pytest.raises(DeviceError, match=why + r"type: edgeseg devices setup pi5 --extra opencv \(and --extra for each other runtime "):
+        open_places({"raspberry-pi-5": "pi5"}, ("tflite",), **asked)
+    with pytest.raises(DeviceError, match=r"; install edgeseg\[opencv\] with /opt/bin/python there$"):
+        open_places({"raspberry-pi-5": "own"}, ("tflite",), **asked)
 
 
 @pytest.mark.parametrize("formats", [("tflite",), ("onnx", "tflite")])

@@ -58,6 +58,6 @@ def answer(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict
         session.close()
     machine = describe_machine()
     return {
-        "num_answers": written, "runtime": runtime, "settings": settings, "versions": versions(runtime), "machine": asdict(machine),
-        "measured_on": asdict(measured_on(target, machine)),
+        "num_answers": written, "runtime": runtime, "settings": settings, "versions": versions(runtime, contract),
+        "machine": asdict(machine), "measured_on": asdict(measured_on(target, machine)),
     }

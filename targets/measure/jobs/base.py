@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,10 @@ import PIL
 
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
-from edgeseg.core.images import Frame, read_frame, to_model
+from edgeseg.core.errors import MissingExtraError
+from edgeseg.core.images import RESIZERS, Frame, need_resizer, read_frame, to_model
+from edgeseg.core.lazy import require
+from edgeseg.core.manifest import Contract
 from targets.boards import Plan, plan
 from targets.measure.loop import Clock, Progress
 from targets.measure.result import FULL, QUICK, Limits
@@ -70,9 +74,24 @@ def status_bytes(field: str) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
 
 
-def versions(runtime: str) -> dict[str, str]:
+def versions(runtime: str, contract: Contract) -> dict[str, str]:
     """Versions of everything that takes part in a measurement."""
     return {
         "edgeseg": __version__, "python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__,
-        runtime: RUNTIMES[runtime].version() or "not available",
+        contract.resizer: _resizer_version(contract.resizer), runtime: RUNTIMES[runtime].version() or "not available",
     }
+
+
+def resizers() -> dict[str, str]:
+    """What can bring frames to model size here (`Contract.resizer`), with its version; imports it, for one that does not load is none."""
+    found = {}
+    for name in RESIZERS:
+        with contextlib.suppress(MissingExtraError):
+            found[name] = _resizer_version(name)
+    return found
+
+
+def _resizer_version(resizer: str) -> str:
+    need_resizer(resizer)
+    version: str = PIL.__version__ if resizer == "pillow" else require("cv2", extra="opencv").__version__
+    return version

@@ -58,7 +58,7 @@ def bench(request: dict[str, Any], on_progress: Progress, clock: Clock) -> dict[
         warmup_frames=warm.frames, warmup_s=warm.seconds, steady=warm.steady,
         cold_open_ms=cold_open_ns / 1e6, load_ms=load_ns / 1e6, first_inference_ms=first_ns / 1e6,
         import_rss_bytes=import_rss_bytes, peak_rss_bytes=peak_rss_bytes, size_bytes=bundle.size_bytes,
-        settings=settings, versions=versions(runtime),
+        settings=settings, versions=versions(runtime, bundle.manifest.contract),
         clock_resolution_ns=time.get_clock_info("perf_counter").resolution * 1e9,
         machine=machine, measured_on=measured_on(target, machine), executed=executed_facts(bundle, runtime, options),
         as_others={"inference": as_others(times.inference), "end_to_end": as_others(times.end_to_end)},

@@ -10,6 +10,7 @@ from typing import Any
 from edgeseg import __version__
 from targets.boards import TARGETS, is_here
 from targets.machine import describe_machine
+from targets.measure.jobs.base import resizers
 from targets.measure.loop import Clock, Progress
 from targets.own_code import code_sha256
 from targets.runtimes import RUNTIMES
@@ -27,6 +28,7 @@ def describe(request: dict[str, Any], on_progress: Progress, clock: Clock) -> di
         "code_sha256": code_sha256(),
         "machine": asdict(machine),
         "runtimes": {name: version for name, runtime in RUNTIMES.items() if (version := runtime.version()) is not None},
+        "resizers": resizers(),
         "ways": [list(key) for key, run in ways.items() if is_here(run)],
         "targets": [name for name, target in TARGETS.items() if name != "host" and target.matches(machine)],
         "sensors": [status.to_json() for status in describe_sensors(list(SENSORS))],

@@ -35,7 +35,8 @@ class _Contender:
         return Side(
             bundle=manifest.name, bundle_sha256=manifest.sha256, format=manifest.format, precision=manifest.precision,
             runtime=self.how.runtime, options=asdict(self.how.options), settings=dict(self.session.settings),
-            versions=versions(self.how.runtime), inference_p50_ms=nearest_rank([block.inference for block in blocks], 50) / 1e6,
+            versions=versions(self.how.runtime, manifest.contract),
+            inference_p50_ms=nearest_rank([block.inference for block in blocks], 50) / 1e6,
             end_to_end_p50_ms=nearest_rank([block.end_to_end for block in blocks], 50) / 1e6,
         )
 
