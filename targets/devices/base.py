@@ -6,10 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from edgeseg.core.errors import EdgesegError
 from targets.devices.words import plain
+
+_PIP_INSTALL: Final = re.compile(r"type: pip install 'edgeseg\[([\w-]+)\]'.*")
+"""What `edgeseg.core.lazy.require` says to do on the machine where it is said."""
 
 Progress = Callable[[str, float], None]
 """Called with the stage (`upload`, `warm-up`, `measure` ...) and the share done, 0..1."""
@@ -95,3 +98,8 @@ def retold(error: EdgesegError, uploads: Mapping[str, Path], *, device: str = ""
     if names:
         message = re.sub("|".join(map(re.escape, names)), lambda found: str(uploads[found[0]]), message)
     return type(error)(plain(f"{device}: {message}" if device else message))
+
+
+def install_otherwise(message: str, instead: str) -> str:
+    r"""Say `instead` in place of how an extra is installed on the machine that lacks it; `\1` in it is the extra."""
+    return _PIP_INSTALL.sub(instead, message)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from edgeseg.core.errors import ConfigError, EdgesegError, TargetError
+from edgeseg.core.errors import ConfigError, EdgesegError, MissingExtraError, TargetError
 from edgeseg.core.files import cache_root
-from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
+from targets.devices.base import Device, DeviceOptions, Job, Progress, install_otherwise, retold
 from targets.devices.emulation.boards import BOARDS
 from targets.devices.emulation.environment import Environment, open_environment
 from targets.devices.local import collect, link_uploads
@@ -19,6 +19,7 @@ from targets.measure.process import run_worker
 SCHEME: Final = "emulated"
 _UNTIMED: Final = ("answer", "describe")
 """Jobs whose results do not hang on speed."""
+_INSTALL_HERE: Final = r"type here: pip install 'edgeseg[\1]' (the emulation takes what this machine has)"
 
 
 class EmulatedDevice:
@@ -47,6 +48,9 @@ class EmulatedDevice:
                 result = run_worker(
                     {**job.request, "folder": name}, what=what, timeout_s=timeout_s, on_progress=on_progress, interpreter=interpreter,
                 )
+            except MissingExtraError as error:
+                told = str(retold(error, job.uploads, device=self.name))
+                raise MissingExtraError(install_otherwise(told, _INSTALL_HERE)) from error
             except EdgesegError as error:
                 raise retold(error, job.uploads, device=self.name) from error
             collect(job, folder, into)

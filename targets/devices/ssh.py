@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import re
 import secrets
 import shlex
 import socket
@@ -23,7 +22,7 @@ from edgeseg.core.errors import DeviceError, EdgesegError, MissingExtraError, re
 from edgeseg.core.files import atomic_folder, sha256_file
 from edgeseg.core.lazy import require
 from targets.devices.address import parse_ssh
-from targets.devices.base import Device, DeviceOptions, Job, Progress, retold
+from targets.devices.base import Device, DeviceOptions, Job, Progress, install_otherwise, retold
 from targets.devices.times import Times, within
 from targets.devices.words import plain
 from targets.measure.process import WorkerLines
@@ -36,8 +35,6 @@ BOARD_PYTHON: Final = "~/.local/share/edgeseg/venv/bin/python"
 BOARD_FOLDER: Final = "~/.cache/edgeseg/device"
 """What a board was sent, and its lock."""
 _GOODBYE_S: Final = 5.0
-_PIP_INSTALL: Final = re.compile(r"type: pip install 'edgeseg\[([\w-]+)\]'.*")
-"""What `edgeseg.core.lazy.require` says to do on the machine where it is said."""
 
 Files = dict[str, tuple[Path, str, int]]
 """Place in the job's folder -> file, its SHA-256, its bytes."""
@@ -134,9 +131,9 @@ class SshDevice:
         if not isinstance(error, MissingExtraError):
             return error
         if self._options.python:  # a Python of the user's own, which `devices setup` leaves alone
-            return type(error)(str(error).replace("type: ", "type there: "))
+            return type(error)(install_otherwise(str(error), r"type: pip install 'edgeseg[\1]'").replace("type: ", "type there: "))
         setup = rf"type: edgeseg devices setup {self.name} --extra \1 (and --extra for each other runtime it is to keep)"
-        return type(error)(_PIP_INSTALL.sub(setup, str(error)))
+        return type(error)(install_otherwise(str(error), setup))
 
 
 def quoted_path(path: str) -> str:

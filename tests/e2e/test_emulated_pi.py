@@ -20,19 +20,21 @@ import pytest
 import torch
 from chain_tools import edgeseg
 from numpy.typing import NDArray
+from tiny_models import tiny_bundle
 from waiting_tools import has_ended
 
 from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import BundleError, DeviceError, DownloadError, MissingExtraError
 from edgeseg.core.files import cache_root
-from edgeseg.core.images import Frame
+from edgeseg.core.images import RESIZERS, Frame
 from edgeseg.core.instances import Answer
 from edgeseg.core.manifest import Contract
 from edgeseg.data.synthetic import CLASSES, PALETTE, draw_field, write_field
 from edgeseg.models import build, normalise, upsample_logits
 from exporters import EXPORTERS
 from quantization import QUANTIZERS
+from targets.boards import Plan
 from targets.devices import LocalDevice
 from targets.devices.base import Device
 from targets.devices.emulated import EmulatedDevice
@@ -160,6 +162,20 @@ def test_a_pi_4_has_other_int8_kernels_and_the_same_answers(
 ) -> None:
     answers = compare(device_for("raspberry-pi-4"), bundles[format_, "int8"], images)
     assert answers.machine.cpu.endswith("x Cortex-A72")
+
+
+def test_frames_are_resized_there_as_here_by_opencv(pi5: EmulatedDevice, images: list[Path], tmp_path: Path) -> None:
+    """Halved, then brought to three quarters; the null runtime's answer is a step of each pixel's brightness, so another filter shows."""
+    pytest.importorskip("cv2")
+    size = (SIZE[0] * 3 // 4, SIZE[1] * 3 // 4)
+    by = {resizer: tiny_bundle(tmp_path / resizer, "null", height=size[0], width=size[1], resizer=resizer) for resizer in RESIZERS}
+    told = []
+    for bundle, device in ((by["opencv"], pi5), (by["opencv"], LocalDevice()), (by["pillow"], pi5)):
+        with answers_on(device, bundle, images, target="host", how=Plan("null", RuntimeOptions()), timeout_s=600) as answers:
+            told.append(np.stack([np.asarray(answers.run(np.zeros((*size, 3), np.uint8))) for _ in images]))
+            assert ("opencv" in answers.versions) is (bundle is by["opencv"])
+    np.testing.assert_array_equal(told[0], told[1])
+    assert not np.array_equal(told[0], told[2])
 
 
 def test_errors_come_back_as_they_were(pi5: EmulatedDevice, bundles: dict[tuple[str, str], Bundle], tmp_path: Path) -> None:

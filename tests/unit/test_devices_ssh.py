@@ -34,6 +34,7 @@ from targets.devices.remote import answers_on
 from targets.devices.session import START
 from targets.devices.ssh import SshDevice, quoted_path
 from targets.measure.bench import bench
+from targets.measure.process import WORKER
 from targets.own_code import code_sha256
 from targets.runtimes import RuntimeOptions
 from targets.verify import check_golden
@@ -208,11 +209,23 @@ def test_a_runtime_that_is_not_there_is_installed_there_and_not_here(board: Boar
         answers_on(board.device(), bundle, (), how=Plan("tflite_runtime", RuntimeOptions())),
     ):
         pass
+    opencv = MissingExtraError("cv2 is not installed; type: pip install 'edgeseg[opencv]' (on a board: edgeseg devices setup NAME)")
+    assert str(board.device()._for_there(opencv)) == "cv2 is not installed; type there: pip install 'edgeseg[opencv]'"
     set_up = SshDevice("ssh://pi", "pi", DeviceOptions())
     for words in ("litert is not installed; type: pip install 'edgeseg[pi-legacy]'",
                   "litert is not installed; type: pip install 'edgeseg[pi-legacy]' (on a board: another way)"):
         assert str(set_up._for_there(MissingExtraError(words))) == ("litert is not installed; type: edgeseg devices setup pi --extra "
                                                                     "pi-legacy (and --extra for each other runtime it is to keep)")
+
+
+def test_a_board_without_opencv_refuses_a_bundle_that_resizes_by_it(board: Board, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path, "null", resizer="opencv")
+    worker, code = tmp_path / "worker", f"import sys,runpy;sys.modules['cv2']=None;runpy.run_module('{WORKER}',run_name='__main__')"
+    worker.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c "{code}"\n', encoding="utf-8")
+    worker.chmod(0o755)
+    with pytest.raises(MissingExtraError) as caught:
+        ask(board, bundle, python=wrapped(tmp_path, f"sys.executable='{worker}'"))
+    assert str(caught.value) == "board: cv2 is not installed; type there: pip install 'edgeseg[opencv]'"
 
 
 def test_a_key_that_is_none(board: Board, bundle: Bundle, tmp_path: Path) -> None:

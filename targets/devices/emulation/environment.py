@@ -13,6 +13,7 @@ name when it is whole, so a killed build leaves nothing that could be taken for 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -38,10 +39,14 @@ from targets.measure.process import Interpreter
 _RECIPE: Final = 1
 """To be raised when the way it is built changes."""
 _PACKAGES: Final = ("python3", "libgomp1", "libstdc++6")
-_WHEELS: Final = ("numpy", "pillow", "ai-edge-litert", "onnxruntime")
-"""In the versions that are installed here, so that answers differ by the processor alone; the newest of what is not."""
-_MODULES: Final = ("numpy", "PIL.Image", "ai_edge_litert.interpreter", "onnxruntime")
-"""What has to load; each does the detection of the processor that goes wrong first."""
+_WHEELS: Final = {
+    "numpy": "numpy", "pillow": "PIL.Image", "ai-edge-litert": "ai_edge_litert.interpreter", "onnxruntime": "onnxruntime",
+    "opencv-python-headless": "cv2",
+}
+"""Wheel, in the version that is installed here, so that answers differ by the processor alone, or the newest of what is not -> its module
+that has to load; each does the detection of the processor that goes wrong first."""
+_WHERE_HERE: Final = ("opencv-python-headless",)
+"""Wheels that are left out where this machine does not have their module: 40 MB for a resizer that few bundles ask for."""
 _LONGEST_S: Final = 900.0
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "OMP_NUM_THREADS")
 _CHECK: Final = """
@@ -114,9 +119,14 @@ def open_environment(cache: Path, say: Say) -> Environment:
 
 def _wanted() -> dict[str, Any]:
     return {
-        "recipe": _RECIPE, "suite": suite(), "packages": list(_PACKAGES), "wheels": [_pinned(name) for name in _WHEELS],
+        "recipe": _RECIPE, "suite": suite(), "packages": list(_PACKAGES), "wheels": _wheels(),
         "boards": {name: [board.cpu, machine_files(board)] for name, board in BOARDS.items()}, "shadowed": list(EMPTY_FOLDERS),
     }
+
+
+def _wheels() -> list[str]:
+    wanted = (name for name, module in _WHEELS.items() if name not in _WHERE_HERE or importlib.util.find_spec(module) is not None)
+    return [_pinned(name) for name in wanted]
 
 
 def _pinned(name: str) -> str:
@@ -154,7 +164,8 @@ def _build(folder: Path, wanted: Mapping[str, Any], qemu: Path, say: Say) -> dic
         _lay_board(name, temporary)
     say("trying the emulation out")
     facts = {
-        "suite": wanted["suite"], "packages": held, "wheels": wheels, "versions": _try_out(Environment(temporary, qemu, {})),
+        "suite": wanted["suite"], "packages": held, "wheels": wheels,
+        "versions": _try_out(Environment(temporary, qemu, {}), wanted["wheels"]),
         "size_bytes": sum(path.lstat().st_size for path in temporary.rglob("*") if path.is_symlink() or path.is_file()),
         "seconds": round(time.monotonic() - begun, 1),
     }
@@ -214,10 +225,11 @@ def _lay_board(name: str, folder: Path) -> None:
         place.write_text(text, encoding="utf-8")
 
 
-def _try_out(environment: Environment) -> dict[str, str]:
+def _try_out(environment: Environment, wheels: list[str]) -> dict[str, str]:
     """Import everything on an emulated board; give the versions."""
+    names = [wheel.partition("==")[0] for wheel in wheels]
     interpreter = environment.interpreter(next(iter(BOARDS)))
-    command = [*interpreter.command, "-c", _CHECK, " ".join(_MODULES), " ".join(_WHEELS)]
+    command = [*interpreter.command, "-c", _CHECK, " ".join(_WHEELS[name] for name in names), " ".join(names)]
     done = _run(command, interpreter.environment, interpreter.packages, doing="trying the emulation out")
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
