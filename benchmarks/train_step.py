@@ -20,7 +20,6 @@ import torch
 
 from edgeseg.core.config import Config, load_config
 from edgeseg.core.files import write_json
-from edgeseg.core.manifest import Contract
 from edgeseg.data.dataset import load_dataset
 from edgeseg.data.store import FrameStore
 from edgeseg.data.synthetic import write_field
@@ -28,6 +27,7 @@ from edgeseg.models import build
 from edgeseg.training.device import pick_device, pick_precision
 from edgeseg.training.step import Stepper
 from edgeseg.training.task import Named, SemanticTask, TaskContext
+from edgeseg.workflow.learn.learning import contract_of
 
 NUM_SYNTHETIC = 48
 
@@ -40,10 +40,9 @@ def prepare(config: Config, num_steps: int) -> tuple[SemanticTask, Stepper]:
         for split in ("train", "val")
     )
     device = pick_device(config.train)
-    height, width = config.data.size
     context = TaskContext(
         data=data, config=config, stores=(stores[0], stores[1]), device=device, precision=pick_precision(config.train, device),
-        contract=Contract(height=height, width=width, resize=config.data.resize),
+        contract=contract_of(config),
     )
     task = SemanticTask(context)
     net = build(config.model, len(data.classes), seed=config.train.seed)

@@ -5,6 +5,7 @@ Nothing heavy is imported: versions come from package metadata.
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import re
 import sys
@@ -23,6 +24,7 @@ from targets.telemetry.describe import describe_sensors
 from targets.telemetry.sensors import GENERIC
 
 VersionOf = Callable[[str], "str | None"]
+HasModule = Callable[[str], bool]
 
 _RUNTIME_FIX: Final = {
     "onnxruntime": "pip install 'edgeseg[onnx]'",
@@ -41,8 +43,9 @@ _TOOLS: Final = {
     "litert-torch": ("export", "TFLite export"),
     "ai-edge-quantizer": ("export", "TFLite int8"),
     "av": ("video", "predict on videos"),
-    "opencv-python-headless": ("opencv", "bundles with resizer opencv"),
 }
+_OPENCV: Final = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
+"""All of them bring `cv2`, and so does a package of the system (python3-opencv, JetPack's), which has no metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +72,19 @@ class Diagnosis:
         return [asdict(row) for row in self.rows]
 
 
+def _has_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def examine(
-    machine: Machine | None = None, *, version_of: VersionOf = installed_version,
+    machine: Machine | None = None, *, version_of: VersionOf = installed_version, has_module: HasModule = _has_module,
     nvidia_driver: Path = Path("/proc/driver/nvidia/version"), root: Path = Path("/"),
 ) -> Diagnosis:
     """Look at this machine. The arguments exist so that other machines can be played in tests; takes well under a second."""
     machine = machine or describe_machine(root)
     rows = [
-        *_machine_rows(machine), *_runtime_rows(version_of), *_tool_rows(version_of), _cuda_row(version_of, nvidia_driver),
-        *_sensor_rows(machine, root), *_trap_rows(version_of, machine),
+        *_machine_rows(machine), *_runtime_rows(version_of), *_tool_rows(version_of), _opencv_row(version_of, has_module),
+        _cuda_row(version_of, nvidia_driver), *_sensor_rows(machine, root), *_trap_rows(version_of, machine),
     ]
     return Diagnosis(tuple(rows))
 
@@ -128,6 +135,13 @@ def _tool_rows(version_of: VersionOf) -> list[Row]:
         missing = Row(what=package, status="missing", version="", detail=purpose, fix=f"pip install 'edgeseg[{extra}]'")
         rows.append(_ok(package, found, purpose) if found else missing)
     return rows
+
+
+def _opencv_row(version_of: VersionOf, has_module: HasModule) -> Row:
+    purpose = "bundles with resizer opencv"
+    if not has_module("cv2"):
+        return Row(what="opencv", status="missing", version="", detail=purpose, fix="pip install 'edgeseg[opencv]'")
+    return _ok("opencv", next((version for name in _OPENCV if (version := version_of(name))), ""), purpose)
 
 
 def _cuda_row(version_of: VersionOf, nvidia_driver: Path) -> Row:

@@ -47,6 +47,16 @@ def test_a_bare_board_is_told_what_to_type() -> None:
     assert not [r for r in diagnosis.rows if r.status == "trap" and r.what != "governor"]
 
 
+@pytest.mark.parametrize(("installed", "has", "status"), [
+    ({"opencv_python_headless": "5.0.0"}, True, "ok"), ({"opencv_contrib_python": "4.10.0"}, True, "ok"), ({}, True, "ok"),
+    ({}, False, "missing"),
+])
+def test_opencv_is_there_whoever_packed_it(installed: dict[str, str], has: bool, status: str) -> None:
+    found = row(examine(version_of=versions(**installed), has_module=lambda name: has and name == "cv2"), "opencv")
+    assert (found.status, found.version) == (status, next(iter(installed.values()), ""))
+    assert found.fix == ("" if has else "pip install 'edgeseg[opencv]'")
+
+
 @pytest.mark.parametrize(("installed", "what", "word"), [
     ({"tflite_runtime": "2.14.0", "numpy": "1.26.4"}, "tflite_runtime int8", "8 times slower"),
     ({"tflite_runtime": "2.14.0", "numpy": "2.4.6"}, "tflite_runtime numpy", "numpy 1"),
