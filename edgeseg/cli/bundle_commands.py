@@ -22,7 +22,7 @@ def verify(
     split: Annotated[
         str, typer.Option("--split", metavar="SPLIT", help="train, val, test or all; default: the one the float checkpoint was measured on")
     ] = "",
-    arithmetic: ArithmeticOpt = "f32",
+    arithmetic: ArithmeticOpt = "",
     ladder: Annotated[
         bool,
         typer.Option("--ladder", help="compare torch, onnx, fp32, this bundle and --device rung by rung; BUNDLE may be a run's folder"),
@@ -66,7 +66,7 @@ def bench(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="measure on these images; default: the bundle's golden frames")
     ] = None,
-    arithmetic: ArithmeticOpt = "f32",
+    arithmetic: ArithmeticOpt = "",
     untuned: UntunedOpt = False,
     minutes: Annotated[
         float | None,
@@ -128,7 +128,7 @@ def predict(
     fast_jpeg: Annotated[
         bool, typer.Option("--fast-jpeg", help="decode JPEG at reduced scale where that is enough; a few pixels are answered otherwise")
     ] = False,
-    arithmetic: ArithmeticOpt = "f32",
+    arithmetic: ArithmeticOpt = "",
     untuned: UntunedOpt = False,
     force: Annotated[bool, typer.Option("--force", help="replace files that are already there")] = False,
     json: JsonOpt = False,

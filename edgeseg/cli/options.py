@@ -29,7 +29,8 @@ DeviceOpt = Annotated[
 QuickOpt = Annotated[bool, typer.Option("--quick", help="measure briefly; the result is stamped 'quick'")]
 ThreadsOpt = Annotated[int, typer.Option("--threads", min=0, help="threads of the runtime; 0 = what the target has")]
 ArithmeticOpt = Annotated[
-    str, typer.Option("--arithmetic", metavar="BITS", help="what float parts are computed in: f32 | bf16 | f16, where the runtime has it")
+    str,
+    typer.Option("--arithmetic", metavar="BITS", help="what float parts are computed in: f32 | bf16 | f16; default: f32 where it is there"),
 ]
 UntunedOpt = Annotated[bool, typer.Option("--untuned", help="leave out the settings that `edgeseg tune` found")]
 DEFAULT_CONFIG = Path("edgeseg.toml")

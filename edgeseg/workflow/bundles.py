@@ -55,13 +55,13 @@ class Outcome:
 
 
 def verify(
-    folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", arithmetic: str = "f32", device: str = "", ui: Ui
+    folder: Path, *, data: Path | None, config: Path | None, target: str, split: str = "", arithmetic: str = "", device: str = "", ui: Ui
 ) -> Outcome:
     """Check a bundle's bytes and golden frames; with labelled data its accuracy, judged against the config's goals.
 
-    `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on. `arithmetic` is that of float parts;
-    golden frames were answered in f32 and are not judged in another. `device` = name or address of the machine that answers, empty = this
-    one; `target` = empty: the device's own.
+    `split` is the split to verify on, or `all`; empty = the one the float checkpoint was measured on. `arithmetic` is that of float parts,
+    empty = the target's own; golden frames were answered in f32 and judge no other. `device` = name or address of the machine that
+    answers, empty = this one; `target` = empty: the device's own.
 
     Raises:
         BundleError: the bundle is not what its manifest says.
@@ -82,16 +82,19 @@ def verify(
     place = find_place(device, ui=ui)
     target = target or place.target
     how = place.plan(target, manifest, precision_hint=arithmetic)
+    computes = how.options.precision_hint
     if section is None or not section.dir:
-        if arithmetic != "f32":
-            raise ConfigError(f"golden frames were answered in f32 and cannot judge {arithmetic}; add --data DIR or --config CONFIG")
+        if computes != "f32":
+            of_target = "" if arithmetic else f", which {target} computes in"
+            raise ConfigError(
+                f"golden frames were answered in f32 and cannot judge {computes}{of_target}; add --data DIR or --config CONFIG")
         with place.session(bundle, (), target=target, how=how, ui=ui) as session:
             found = _golden_only(bundle, check_golden(bundle, session), how.runtime)
     else:
         dataset, samples, wanted = _labelled_samples(bundle, section, seed=seed, wanted=split)
         on = Labelled(dataset, samples, wanted, float_confusions(bundle))
         with place.session(bundle, [sample.image for sample in samples], target=target, how=how, ui=ui) as session:
-            found = _labelled(bundle, session, on, goals, how.runtime, ui, arithmetic=arithmetic)
+            found = _labelled(bundle, session, on, goals, how.runtime, ui, arithmetic=computes)
     machine = measured_on(find_target(target), place.machine)
     where = () if place.is_here else (f"answered by {place.label}, {machine.words}",)
     facts = {**found.facts, "device": place.address, "machine": place.machine.cpu}
@@ -233,7 +236,7 @@ def executed_lines(executed: Mapping[str, Any] | None, precision: str) -> list[s
 
 def predict(
     folder: Path, source: Path | str, out: Path, *, target: str, overlay: bool, force: bool, min_score: float | None = None,
-    arithmetic: str = "f32", untuned: bool = False, drop: str = "", max_frames: int | None = None, timeout_s: float = 10.0,
+    arithmetic: str = "", untuned: bool = False, drop: str = "", max_frames: int | None = None, timeout_s: float = 10.0,
     fast_jpeg: bool = False, asked_to_stop: Callable[[], bool] = lambda: False, ui: Ui
 ) -> Outcome:
     """Write class maps, or objects, and overlays of images, a folder, a video, a camera or a stream.
@@ -248,7 +251,7 @@ def predict(
 
     bundle = open_bundle(require_path(folder, what="bundle"))
     how = plan(target, bundle.manifest.format, bundle.manifest.precision, precision_hint=arithmetic)
-    how, tuned = settings_for(bundle, how, untuned=untuned, asked="--arithmetic" if arithmetic != "f32" else "")
+    how, tuned = settings_for(bundle, how, untuned=untuned, asked="--arithmetic" if arithmetic else "")
     instances = bundle.manifest.contract.task == "instance"
     if min_score is not None and not instances:
         raise ConfigError(f"{folder} answers with a class for each pixel and gives no scores; leave --min-score out")

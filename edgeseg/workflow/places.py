@@ -66,7 +66,7 @@ class Place:
         """Version of a runtime there; `None` where it is not."""
         return RUNTIMES[runtime].version() if self.site is None else self.site.runtimes.get(runtime)
 
-    def plan(self, target: str, manifest: Manifest, *, num_threads: int = 0, precision_hint: str = "f32") -> Plan:
+    def plan(self, target: str, manifest: Manifest, *, num_threads: int = 0, precision_hint: str = "") -> Plan:
         """Decide how a bundle is executed there; see `targets.boards.plan`."""
         here = None if self.site is None else self.site.has
         return plan(target, manifest.format, manifest.precision, num_threads=num_threads, precision_hint=precision_hint,

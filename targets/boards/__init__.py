@@ -36,18 +36,18 @@ def find_target(name: str) -> Target:
 
 
 def plan(
-    target: Target | str, format: str, precision: str, *, num_threads: int = 0, precision_hint: str = "f32", machine: Machine | None = None,
+    target: Target | str, format: str, precision: str, *, num_threads: int = 0, precision_hint: str = "", machine: Machine | None = None,
     here: Callable[[Run], bool] | None = None,
 ) -> Plan:
     """Decide how a target executes a bundle of this format and precision.
 
     Of the ways the board knows, the first whose runtime and provider are here; where none is, the first of all, and opening it
-    says what is missing. Threads are those asked for, else the target's, never more than this process may use. `machine` and `here`
-    (whether a way can be gone) are another machine's where the plan is for it.
+    says what is missing. Threads are those asked for, else the target's, never more than this process may use; so is the arithmetic of
+    float parts (`precision_hint`). `machine` and `here` (whether a way can be gone) are another machine's where the plan is for it.
 
     Raises:
         ConfigError: no such target.
-        TargetError: the board does not run the format or the precision; says what it runs.
+        TargetError: the board does not run the format or the precision, or has no f32 where that is asked for; says what it runs.
     """
     if isinstance(target, str):
         target = find_target(target)
@@ -56,11 +56,13 @@ def plan(
         raise TargetError(f"{target.name} does not run {format}; it runs {', '.join(target.formats)}")
     if precision not in target.precisions:
         raise TargetError(f"{target.name} does not run {precision}; it runs {', '.join(target.precisions)}")
+    if precision_hint == "f32" != target.arithmetic:
+        raise TargetError(f"{target.name} computes float parts in {target.arithmetic} and has no f32; leave --arithmetic out")
     run = next((way for way in ways if (here or is_here)(way)), ways[0])
     cores = (machine or describe_machine()).cores
     threads = num_threads or min(target.num_threads or cores, cores)
-    hint = target.arithmetic if precision_hint == "f32" else precision_hint
-    return Plan(run.runtime, RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=hint))
+    options = RuntimeOptions(num_threads=threads, provider=run.provider, precision_hint=precision_hint or target.arithmetic)
+    return Plan(run.runtime, options)
 
 
 def is_here(run: Run) -> bool:

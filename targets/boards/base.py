@@ -63,7 +63,8 @@ class Wishes(NamedTuple):
 
     num_threads: int = 0
     """0 = as many as the target uses."""
-    precision_hint: str = "f32"
+    precision_hint: str = ""
+    """Empty = the target's own arithmetic."""
 
 
 @dataclass(frozen=True, kw_only=True)

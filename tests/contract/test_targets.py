@@ -126,6 +126,9 @@ def test_an_intel_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
 def test_an_intel_npu_is_refused_where_there_is_none(tmp_path: Path) -> None:
     runtime, options = plan("intel-npu", "openvino", "int8")
     assert (options.provider, options.precision_hint) == ("npu", "f16"), "it has no f32"
+    assert plan("intel-npu", "openvino", "int8", precision_hint="f16").options == options
+    with pytest.raises(TargetError, match="intel-npu computes float parts in f16 and has no f32; leave --arithmetic out"):
+        plan("intel-npu", "openvino", "int8", precision_hint="f32")
     with pytest.raises(TargetError, match="openvino sees no NPU on this machine; it sees CPU"):
         open_session(tiny_bundle(tmp_path, "openvino"), runtime, options)
 

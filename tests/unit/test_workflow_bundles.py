@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from tiny_models import CLASSES, strongest_channel, tiny_bundle, tiny_frame
 
 from edgeseg.core.config import DataSection
-from edgeseg.core.errors import ConfigError, InputMissingError
+from edgeseg.core.errors import ConfigError, InputMissingError, TargetError
 from edgeseg.core.files import patient_lock
 from edgeseg.core.manifest import Reference
 from edgeseg.data.dataset import load_dataset
@@ -24,6 +25,8 @@ from edgeseg.workflow.bundle.labelled import load_labelled
 from edgeseg.workflow.bundles import Outcome
 from edgeseg.workflow.measure import benching
 from edgeseg.workflow.ui import Silent
+from targets.boards import TARGETS
+from targets.boards.host import HOST
 from targets.runtimes import Session, open_session
 
 
@@ -158,6 +161,18 @@ def test_a_split_without_data_is_refused(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path, "onnx")
     with pytest.raises(ConfigError, match="--split test goes with labelled images; add --data DIR"):
         bundles.verify(bundle.folder, data=None, config=None, target="host", split="test", ui=Silent())
+
+
+def test_golden_frames_do_not_judge_a_target_without_f32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TARGETS, "half", replace(HOST, name="half", arithmetic="f16"))
+    bundle, data = tiny_bundle(tmp_path, "null"), _data(tmp_path / "data", ("val",))
+    with pytest.raises(ConfigError, match="answered in f32 and cannot judge f16, which half computes in; add --data DIR"):
+        bundles.verify(bundle.folder, data=None, config=None, target="half", ui=Silent())
+    with pytest.raises(TargetError, match="half computes float parts in f16 and has no f32"):
+        bundles.verify(bundle.folder, data=data, config=None, target="half", arithmetic="f32", ui=Silent())
+    goals = {target: [goal["goal"] for goal in bundles.verify(
+        bundle.folder, data=data, config=None, target=target, split="val", ui=Silent()).facts["goals"]] for target in ("host", "half")}
+    assert goals == {"host": ["golden"], "half": []}
 
 
 def _predict(folder: Path, source: Path | str, out: Path, **more: str) -> Outcome:

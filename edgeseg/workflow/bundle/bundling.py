@@ -54,6 +54,11 @@ class SealedBundle:
         return self.bundle.manifest.name + ("" if self.arithmetic == "f32" else f"-{self.arithmetic}")
 
     @property
+    def precision_hint(self) -> str:
+        """What a plan is asked for; empty = the target's own, which is f32 where it has that."""
+        return "" if self.arithmetic == "f32" else self.arithmetic
+
+    @property
     def float_twin(self) -> bool:
         """Whether it is what others of its format are compared with: fp32, computed in f32."""
         return self.bundle.manifest.precision == "fp32" and self.arithmetic == "f32"

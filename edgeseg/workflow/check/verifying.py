@@ -63,7 +63,7 @@ def verify(
 ) -> Verified:
     """Run a bundle over the evaluation split, in the runtime a place has for its format."""
     manifest = bundle.bundle.manifest
-    how = place.plan(target, manifest, precision_hint=bundle.arithmetic)
+    how = place.plan(target, manifest, precision_hint=bundle.precision_hint)
     store, samples = data.store, data.dataset.splits[data.eval_split]
 
     def make_result() -> dict[str, Any]:
@@ -117,7 +117,7 @@ def verify(
         goals=ctx.config.goals,
         intervals=result["intervals"],
     )
-    if bundle.arithmetic != "f32":  # both are of f32, and bf16 moves up to 1.5 % of pixels where golden allows 0.1 %; `recommend` says it
+    if how.options.precision_hint != "f32":  # of which both are; bf16 moves up to 1.5 % of pixels, golden allows 0.1 %; `recommend` says it
         findings = tuple(finding for finding in findings if finding.goal not in ("golden", "agreement"))
     verified = Verified(bundle, how.runtime, result, findings)
     ctx.ui.say(("" if place.is_here else f"{place.label}: ") + summary_line(verified))

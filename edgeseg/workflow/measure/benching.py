@@ -45,7 +45,8 @@ class BenchRequest:
     minutes: float | None = None
     threads: int = 0
     """0 = what the target has."""
-    arithmetic: str = "f32"
+    arithmetic: str = ""
+    """Empty = the target's own."""
     untuned: bool = False
     data: Path | None = None
     """Images; `None` = the bundle's golden frames."""
@@ -153,7 +154,7 @@ def _way(request: BenchRequest, place: Place, target: str, *, purpose: str = "la
     """Plan a bundle; where settings were `asked` for, by that option or by --threads or --arithmetic, tuned ones do not count."""
     bundle = open_bundle(require_path(request.folder, what="bundle"))
     how = place.plan(target, bundle.manifest, num_threads=request.threads, precision_hint=request.arithmetic)
-    asked = asked or ("--threads" if request.threads else "--arithmetic" if request.arithmetic != "f32" else "")
+    asked = asked or ("--threads" if request.threads else "--arithmetic" if request.arithmetic else "")
     how, tuned = settings_for(
         bundle, how, untuned=request.untuned, asked=asked, purpose=purpose, machine=place.machine, version=place.version(how.runtime),
     )

@@ -79,7 +79,7 @@ def _measured(
 
 
 def _plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBundle, place: Place) -> TunedPlan:
-    how = place.plan(target.name, bundle.bundle.manifest, num_threads=ctx.config.bench.threads, precision_hint=bundle.arithmetic)
+    how = place.plan(target.name, bundle.bundle.manifest, num_threads=ctx.config.bench.threads, precision_hint=bundle.precision_hint)
     return tuned_plan(ctx, data, target, bundle, how, place)
 
 

@@ -40,7 +40,7 @@ def tuned_plan(ctx: RunContext, data: RunData, target: Target, bundle: SealedBun
         ctx.ui.progress(f"tuning {bundle.name}: {stage}", round(100 * min(done, 1.0)), 100)
 
     def make(output: Path) -> None:
-        keep = how.options.precision_hint == "f32"  # an entry of the file is for the target's own arithmetic
+        keep = not bundle.precision_hint  # an entry of the file is for the target's own arithmetic
         try:
             if keep:
                 prepare_tuned(bundle.bundle)

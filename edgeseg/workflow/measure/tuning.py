@@ -86,8 +86,8 @@ def result_lines(result: TuneResult) -> list[str]:
             f"{fields_words(broke.fields)} won the race and broke in the check: {broke.reason}")
         lines.append(f"the target's own settings are kept: {why}")
     if result.same_answers < 1:
-        lines.append(f"CHANGED ANSWERS: {result.same_answers:.4%} are as before; type: edgeseg verify BUNDLE --data DIR "
-                     f"--arithmetic {result.chosen.get('precision_hint', 'f32')}")
+        arithmetic = f" --arithmetic {result.chosen['precision_hint']}" if "precision_hint" in result.chosen else ""
+        lines.append(f"CHANGED ANSWERS: {result.same_answers:.4%} are as before; type: edgeseg verify BUNDLE --data DIR{arithmetic}")
     return lines
 
 

@@ -31,4 +31,6 @@ def board_rung(
         with place.session(bundle, files, target=target, how=how, ui=ui) as session:
             maps = [as_class_map(session.run(frame)) for frame in frames]
     words = f"{how.runtime} x{how.options.num_threads}, {how.options.precision_hint}, {place.machine.cpu}"
+    if how.options.precision_hint != "f32":
+        precision = how.options.precision_hint
     return Rung(f"{name} on {place.device.name}", precision, words, bundle, how, maps, elsewhere=place.device.name)

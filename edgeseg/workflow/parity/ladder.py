@@ -40,7 +40,7 @@ FILE: Final = "parity.json"
 
 
 def verify_ladder(
-    folder: Path, *, data: Path | None, config: Path | None, checkpoint: Path | None, target: str, split: str = "", arithmetic: str = "f32",
+    folder: Path, *, data: Path | None, config: Path | None, checkpoint: Path | None, target: str, split: str = "", arithmetic: str = "",
     device: str = "", only: Collection[str] | None = None, ui: Ui,
 ) -> Outcome:
     """Climb the ladder of a bundle, or of every bundle of a run; `passed` where no rung fell off.
@@ -85,7 +85,7 @@ def _ladder(
     there: Place, ui: Ui,
 ) -> tuple[list[str], dict[str, Any]]:
     rungs = find_rungs(bundle, checkpoint=checkpoint)
-    if arithmetic == "f32" and there.is_here:
+    if arithmetic in ("", "f32") and there.is_here:
         refuse_alone(rungs)
     frames, labels, source = _frames(bundle, data, config, split)
     results = climb(rungs, frames, labels, target=target, arithmetic=arithmetic, there=there, ui=ui)
@@ -149,8 +149,9 @@ def climb(
             maps = _answers(session.run, frames, name, ui)
         finally:
             session.close()
-        words = f"{how.runtime} x{how.options.num_threads}, {how.options.precision_hint}"
-        climbed.append(Rung(name, bits if bits != "f32" else manifest.precision, words, bundle, how, maps))
+        computes = how.options.precision_hint
+        words = f"{how.runtime} x{how.options.num_threads}, {computes}"
+        climbed.append(Rung(name, computes if computes != "f32" else manifest.precision, words, bundle, how, maps))
     if not there.is_here:
         last = climbed[-1]
         climbed.append(board_rung(last.name, last.precision, asked, frames, place=there, target=target.name, arithmetic=arithmetic, ui=ui))
@@ -158,10 +159,12 @@ def climb(
 
 
 def _steps(rungs: Rungs, arithmetic: str) -> list[tuple[str, Bundle, str]]:
-    """Every rung with the arithmetic of its float parts; another one than f32 is a rung of its own, above the same bundle in f32."""
-    found = [(name, bundle, "f32") for name, bundle in rungs.bundles]
-    if arithmetic != "f32":
-        name, bundle, _ = found[-1]
+    """Every rung with the arithmetic asked of its float parts, empty = the target's own; another one than f32 is a rung of its own."""
+    found = [(name, bundle, "") for name, bundle in rungs.bundles]
+    name, bundle, _ = found[-1]
+    if arithmetic == "f32":
+        found[-1] = (name, bundle, arithmetic)
+    elif arithmetic:
         found.append((f"{name} in {arithmetic}", bundle, arithmetic))
     return found
 

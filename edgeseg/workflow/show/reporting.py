@@ -43,7 +43,7 @@ from edgeseg.workflow.show import instance_reporting
 from edgeseg.workflow.show.circumstances import circumstances
 from edgeseg.workflow.show.goals import judge_rows
 from edgeseg.workflow.steps import StepResult
-from targets.boards import plan
+from targets.boards import find_target, plan
 from targets.machine import NOT_AVAILABLE, describe_machine
 from targets.runtimes import open_session
 
@@ -176,7 +176,7 @@ def _row(one: Measured, here: Verified, there: There | None, reference: FloatRef
         bundle_sha256=manifest.sha256,
         format=manifest.format,
         precision=manifest.precision,
-        arithmetic=one.bundle.arithmetic,
+        arithmetic=one.bundle.precision_hint or find_target(one.target).arithmetic,
         runtime=runtime,
         runtime_version=str(place.version(runtime) or NOT_AVAILABLE),
         device=place.address,
