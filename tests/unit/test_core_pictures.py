@@ -58,6 +58,21 @@ def test_a_picture_gives_the_bits_of_its_frame(kind: str, policy: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("frame_hw", [(24, 32), (48, 64), (300, 700)])
+def test_pixels_lie_where_they_were_wanted_without_pillows_encoder_too(frame_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = read_picture(encoded(Image.fromarray(tiny_frame(3, height=frame_hw[0], width=frame_hw[1])), "PNG"))
+    placement = place(frame_hw, (210, 320) if frame_hw == (300, 700) else MODEL_HW, "stretch")  # of several pieces, or of one
+    (expected,) = picture_to_model(picture, placement)
+    room = np.full_like(expected, 7)
+    for _ in range(2):
+        (got,) = picture_to_model(picture, placement, [room])
+        assert got is room
+        np.testing.assert_array_equal(got, expected)
+        room.fill(7)
+        monkeypatch.delattr(Image, "_getencoder", raising=False)
+        monkeypatch.setattr(Image.Image, "tobytes", lambda image: expected.tobytes())  # which uses it itself
+
+
 @pytest.mark.parametrize(
     ("frame_hw", "policy", "scale"),
     [
