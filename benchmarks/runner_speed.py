@@ -3,6 +3,7 @@
     python -m benchmarks.runner_speed BUNDLE ... [--only speed|start] [--pairs N] [--threads N] [--clock wall|cpu] [--json FILE]
 
 speed    Real frames in (the bundle's golden frames and mirrored ones, in turn), masks out that are the caller's, against the SDK alone.
+         Each frame's two arrays come again, as those of `predict`'s pipeline and of `bench` do (targets/stream/ring.py).
          OpenVINO's side, one golden frame again and again, is benchmark_app's own code, inference only (openvino.tools.benchmark): `sync`
          with one request, `async` with as many requests and streams as threads, where ours is one session that as many threads call.
          ONNX Runtime and LiteRT: benchmarks/bare.py on the same frames. In blocks ABBA in one process, warmed up; the ratio is the median
@@ -39,6 +40,7 @@ from edgeseg.core.vendors import versions
 from targets.machine import describe_machine
 from targets.measure.loop import bootstrap_ratio
 from targets.runtimes import RuntimeOptions, open_session
+from targets.stream.ring import answer_array
 
 Block = Callable[[int], None]
 """Answers so many frames."""
@@ -64,7 +66,7 @@ print(time.monotonic_ns())
 
 
 def frames_of(bundle: Bundle) -> list[np.ndarray[Any, Any]]:
-    """Frames at model size that take turns: golden ones and mirrored ones; writeable, as a pipeline's buffers are."""
+    """Frames at model size that take turns: golden ones and mirrored ones; writeable, as those of `targets.stream.ring` are."""
     from edgeseg.core.images import to_model
 
     contract = bundle.manifest.contract
@@ -76,18 +78,17 @@ def frames_of(bundle: Bundle) -> list[np.ndarray[Any, Any]]:
 
 
 def ours(bundle: Bundle, runtime: str, threads: int, streams: int) -> Block:
-    """`session.run(frame, out)`, called by as many threads as there are streams; each has its own answers."""
+    """As `predict` and `bench` call: arrays that come again in pairs; by as many threads as streams, each with its own answers."""
     session = open_session(bundle, runtime, RuntimeOptions(num_threads=threads, streams=streams))
     frames, contract = frames_of(bundle), bundle.manifest.contract
-    semantic = contract.task == "semantic"
 
     def caller(offset: int) -> Block:
-        turns = itertools.cycle([*frames[offset % len(frames):], *frames[: offset % len(frames)]])
-        outs = itertools.cycle([np.zeros((contract.height, contract.width), np.uint8) if semantic else None for _ in range(3)])
+        own = [*frames[offset % len(frames):], *frames[: offset % len(frames)]]
+        turns = itertools.cycle([(frame, answer_array(contract)) for frame in own])
 
         def block(count: int) -> None:
             for _ in range(count):
-                session.run(next(turns), next(outs))
+                session.run(*next(turns))
 
         return block
 

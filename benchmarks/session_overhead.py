@@ -3,8 +3,9 @@
     python -m benchmarks.session_overhead [--rounds N] [--clock wall|cpu] [--json FILE]
 
 `bare` is the least the binding asks for, with buffers bound once (benchmarks/bare.py). `steady` is `session.run(frame, out)` with the same
-two arrays again and again, `turns` with arrays that take turns as a pipeline's do, `fresh` is `session.run(frame)` with a new answer each
-time, and with frames that may not be written to, as Pillow's may not. All take turns in short blocks; the overhead is the median over the
+two arrays again and again, `turns` with pairs of arrays that take turns as those of `predict`'s pipeline do (targets/stream/ring.py),
+`fresh` is `session.run(frame)` with a new answer each time, and with frames that may not be written to, as Pillow's may not. All take
+turns in short blocks; the overhead is the median over the
 rounds of a way's time less the bare call's in the same round. `--clock cpu` takes the process's own time, for a machine that others use
 too. Exit code 1 where the asked 30 us are missed.
 """
