@@ -178,7 +178,7 @@ def explain_os_error(error: OSError, *, doing: str) -> EdgesegError:
     error = _first_of(error)
     path = "?" if error.filename is None else users_path(str(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"disk full while {doing} {path}" if error.filename else "a disk is full (df -h tells which)"
+        where = f"disk full while {doing} {path}" if error.filename else "disk full (df -h tells which one)"
         return OutputError(f"{where}; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NoPermissionError(f"no permission while {doing} {path}; check its owner and mode, or choose another place")

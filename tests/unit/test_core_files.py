@@ -88,7 +88,7 @@ def test_os_errors_say_what_they_mean(number: int, kind: type) -> None:
 
 
 def test_an_error_without_a_file_or_with_many_is_one_line_too() -> None:
-    assert str(explain_os_error(OSError(errno.ENOSPC, "no space"), doing="using")).startswith("a disk is full (df -h tells which); free")
+    assert str(explain_os_error(OSError(errno.ENOSPC, "no space"), doing="using")).startswith("disk full (df -h tells which one); free")
     many = shutil.Error([("a/x", "b/x", "[Errno 28] No space left on device: 'a/x' -> 'b/x'"), ("a/y", "b/y", "[Errno 28] No space")])
     explained = explain_os_error(many, doing="using")
     assert (type(explained), str(explained).partition(";")[0]) == (OutputError, "disk full while using b/x")
