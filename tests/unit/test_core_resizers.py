@@ -164,7 +164,8 @@ from edgeseg.core.images import read_frame, resize_frame, to_model
 from targets.runtimes import RuntimeOptions, open_session
 bundle, image = open_bundle(Path(sys.argv[1])), Path(sys.argv[2])
 frame = read_frame(image)
-for ask in (lambda: open_session(bundle, "null", RuntimeOptions()), lambda: to_model(frame, bundle.manifest.contract.place(frame.shape[:2]))):
+placement = bundle.manifest.contract.place(frame.shape[:2])
+for ask in (lambda: open_session(bundle, "null", RuntimeOptions()), lambda: to_model(frame, placement)):
     try:
         ask()
     except MissingExtraError as error:
