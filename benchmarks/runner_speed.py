@@ -201,7 +201,7 @@ def measure(bundle: Bundle, parts: list[str], arguments: argparse.Namespace) -> 
         found = compare(ours(bundle, runtime, arguments.threads, 1), bare(bundle, arguments.threads), arguments.pairs, clock)
         rows.append({**about, "figure": "frames/s over a bare loop", "asked": ASKED[runtime], "above": True, **found})
     if "start" in parts and runtime == "openvino":
-        found = start(bundle, runtime, arguments.threads, 4)
+        found = start(bundle, runtime, arguments.threads, 12)
         rows.append({**about, "figure": "start to first mask, cache over none", "asked": ASKED_START, "above": False, **found})
     return rows
 
