@@ -46,8 +46,9 @@ from benchmarks.bare import BARE, Call, keeping_bytecode
 from benchmarks.int8_speed import made
 from edgeseg.core.bundle import Bundle, open_bundle
 from edgeseg.core.files import write_json
-from edgeseg.core.images import RESIZERS, Frame, picture_to_model, read_picture
+from edgeseg.core.images import Frame, picture_to_model, read_picture
 from edgeseg.core.lazy import require
+from edgeseg.core.resizers import RESIZERS
 from edgeseg.core.vendors import versions
 from targets.boards import plan
 from targets.machine import describe_machine

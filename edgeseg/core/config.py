@@ -17,7 +17,8 @@ from typing import Any, Final
 from edgeseg.core.encoders import IMAGENET, encoder_of, smallest_side
 from edgeseg.core.errors import ConfigError, InputMissingError
 from edgeseg.core.files import sha256_json
-from edgeseg.core.images import RESIZE_POLICIES, RESIZERS
+from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.resizers import RESIZERS
 from edgeseg.core.toml import parse_toml, toml_text
 
 

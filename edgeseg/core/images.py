@@ -12,7 +12,8 @@ How a file becomes a frame (uint8, HWC, RGB):
 4. Floating-point and 32-bit images have no agreed range and are refused.
 
 By whose filter a frame comes to another size the contract says (`resizer`), for training and every board alike: `pillow`, or `opencv`
-(`_by_opencv`), which is several times faster and another filter. Both put the centre of a pixel at its half, as the labels' nearest does.
+(`edgeseg.core.resizers`), which is several times faster and another filter. Both put the centre of a pixel at its half, as the labels'
+nearest does.
 
 Legend: H/W = rows/columns of the frame, h/w = rows/columns at model size.
 """
@@ -25,16 +26,15 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.core.errors import ConfigError, DataError
 from edgeseg.core.files import atomic_path
-from edgeseg.core.lazy import require
+from edgeseg.core.resizers import RESIZERS, by_opencv
 
 if TYPE_CHECKING:
     from PIL import Image  # 3 MB, loaded where a file is read or written, or a size changed: frames of a camera need neither
@@ -47,7 +47,6 @@ ClassMap = NDArray[np.uint8]
 IGNORE_INDEX: Final = 255
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 RESIZE_POLICIES: Final = ("stretch", "letterbox", "tile")
-RESIZERS: Final = ("pillow", "opencv")
 MAX_PIXELS: Final = 100_000_000
 """A frame above this is refused before it is decoded (a decompression bomb, or a scan that needs cutting up first)."""
 
@@ -235,7 +234,7 @@ def write_jpeg(path: Path, frame_HWC: Frame, *, sync_name: bool = True) -> None:
 def resize_frame(frame_HWC: Frame, height: int, width: int, resizer: str = "pillow", into: Frame | None = None) -> Frame:
     """Bring a frame to another size, uint8 [height, width, 3], in the array `into` where that is given and there is something to be done.
 
-    `pillow`: bilinear with a support that grows when shrinking (antialiased), same result on every machine. `opencv`: see `_by_opencv`.
+    `pillow`: bilinear with a support that grows when shrinking (antialiased), same result on every machine. `opencv`: see `by_opencv`.
 
     Raises:
         MissingExtraError: `opencv` without OpenCV; Pillow's filter never takes its place.
@@ -243,47 +242,10 @@ def resize_frame(frame_HWC: Frame, height: int, width: int, resizer: str = "pill
     if frame_HWC.shape[:2] == (height, width):
         return frame_HWC
     if resizer == "opencv":
-        return _by_opencv(frame_HWC, height, width, into)
+        return by_opencv(frame_HWC, height, width, into)
     from PIL import Image
 
     return _array_of(Image.fromarray(frame_HWC).resize((width, height), Image.Resampling.BILINEAR), into)
-
-
-def need_resizer(resizer: str) -> None:
-    """Raise `MissingExtraError` where what `resizer` needs is not installed, with the command that installs it."""
-    if resizer == "opencv":
-        _opencv()
-
-
-@cache
-def _opencv() -> Any:  # noqa: ANN401 - a module
-    cv2 = require("cv2", extra="opencv", install="pip install 'edgeseg[opencv]' (on a board: edgeseg devices setup NAME --extra opencv)")
-    cv2.setNumThreads(1)
-    return cv2
-
-
-def _by_opencv(frame_HWC: Frame, height: int, width: int, into: Frame | None = None) -> Frame:
-    """OpenCV's SIMD: halved by means of two by two pixels as long as it is more than twice too large, then bilinear (INTER_LINEAR_EXACT).
-
-    Up to twice, a bilinear pixel still reads every pixel it stands for; beyond, pixels would be left out (so do mipmaps: Williams 1983,
-    "Pyramidal parametrics"). An odd axis is brought to the even length below first. All of it is done in whole numbers, so the bits are the
-    same on every processor, which those of INTER_LINEAR and of INTER_AREA at other factors are not (docs/adr/0022).
-
-    OpenCV's own threads are switched off for the process: frames are prepared side by side already (predict, training), and what is
-    measured is one thread's work.
-    """
-    cv2 = _opencv()
-    pixels, (H, W) = frame_HWC, frame_HWC.shape[:2]
-    while 2 * height < H or 2 * width < W:
-        half_h, half_w = (H // 2 if 2 * height < H else H), (W // 2 if 2 * width < W else W)
-        even_h, even_w = (H // 2 * 2 if half_h < H else H), (W // 2 * 2 if half_w < W else W)
-        if (even_h, even_w) != (H, W):
-            pixels = cv2.resize(pixels, (even_w, even_h), interpolation=cv2.INTER_LINEAR_EXACT)
-        last = into if (half_h, half_w) == (height, width) else None
-        pixels, H, W = cv2.resize(pixels, (half_w, half_h), dst=last, interpolation=cv2.INTER_AREA), half_h, half_w
-    if (height, width) != (H, W):
-        pixels = cv2.resize(pixels, (width, height), dst=into, interpolation=cv2.INTER_LINEAR_EXACT)
-    return pixels
 
 
 def resize_class_map(class_map_HW: ClassMap, height: int, width: int) -> ClassMap:
@@ -421,7 +383,7 @@ def _window(picture: Picture, win: Window, resizer: str, into: Frame | None) -> 
     if cut.size == size:
         return _array_of(cut, into)
     if resizer == "opencv":
-        return _by_opencv(np.asarray(cut), win.m_height, win.m_width, into)
+        return by_opencv(np.asarray(cut), win.m_height, win.m_width, into)
     return _array_of(cut.resize(size, Image.Resampling.BILINEAR), into)
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from edgeseg.core.errors import BundleError
 from edgeseg.core.files import parse_json, sha256_json
-from edgeseg.core.images import RESIZE_POLICIES, RESIZERS, Placement, place
+from edgeseg.core.images import RESIZE_POLICIES, Placement, place
+from edgeseg.core.resizers import RESIZERS
 
 SCHEMA: Final = 1
 FORMATS: Final = ("onnx", "openvino", "tflite", "tensorrt", "null")

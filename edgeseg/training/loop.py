@@ -21,8 +21,8 @@ from torch import nn
 from edgeseg.core.config import DISTILLING, Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import sha256_json, sweep_temporaries
-from edgeseg.core.images import need_resizer
 from edgeseg.core.manifest import Contract
+from edgeseg.core.resizers import need_resizer
 from edgeseg.data.dataset import Dataset
 from edgeseg.training.checkpoint import Checkpoint, CheckpointMeta, open_checkpoint, save_checkpoint
 from edgeseg.training.device import pick_device, pick_precision

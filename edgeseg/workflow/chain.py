@@ -10,8 +10,8 @@ from typing import Any, Final
 from edgeseg.core.config import Config
 from edgeseg.core.errors import ConfigError
 from edgeseg.core.files import read_json
-from edgeseg.core.images import need_resizer
 from edgeseg.core.manifest import why_not_made
+from edgeseg.core.resizers import need_resizer
 from edgeseg.workflow.bundle import bundling
 from edgeseg.workflow.bundle.bundling import SealedBundle
 from edgeseg.workflow.check import instance_verifying, verifying

@@ -5,7 +5,7 @@ from typing import Final
 
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import ConfigError, TargetError
-from edgeseg.core.images import need_resizer
+from edgeseg.core.resizers import need_resizer
 from targets.runtimes.base import CheckedSession, Runtime, RuntimeOptions, Session
 from targets.runtimes.litert import LiteRtRuntime
 from targets.runtimes.null import NullRuntime

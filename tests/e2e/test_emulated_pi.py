@@ -27,9 +27,10 @@ from edgeseg.core.bundle import Bundle, BundleInfo, ModelFiles, seal_bundle
 from edgeseg.core.config import ModelSection
 from edgeseg.core.errors import BundleError, DeviceError, DownloadError, MissingExtraError
 from edgeseg.core.files import cache_root
-from edgeseg.core.images import RESIZERS, Frame
+from edgeseg.core.images import Frame
 from edgeseg.core.instances import Answer
 from edgeseg.core.manifest import Contract
+from edgeseg.core.resizers import RESIZERS
 from edgeseg.data.synthetic import CLASSES, PALETTE, draw_field, write_field
 from edgeseg.models import build, normalise, upsample_logits
 from exporters import EXPORTERS

@@ -17,7 +17,6 @@ from edgeseg.core.config import AugmentSection, parse_config
 from edgeseg.core.errors import BundleError, ConfigError
 from edgeseg.core.images import (
     IGNORE_INDEX,
-    RESIZERS,
     jpeg_scale,
     label_to_model,
     picture_to_model,
@@ -30,6 +29,7 @@ from edgeseg.core.images import (
     write_frame,
 )
 from edgeseg.core.manifest import Contract, Manifest, parse_manifest
+from edgeseg.core.resizers import RESIZERS
 from edgeseg.data.augment import augment
 from edgeseg.data.loader import generator
 from targets.measure.loop import StepTimes, Stream

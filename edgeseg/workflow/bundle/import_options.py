@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeseg.core.errors import ConfigError
-from edgeseg.core.images import RESIZE_POLICIES, RESIZERS
+from edgeseg.core.images import RESIZE_POLICIES
+from edgeseg.core.resizers import RESIZERS
 from edgeseg.workflow.bundle.importing import ImportRequest
 
 _CHOICES: Final = {

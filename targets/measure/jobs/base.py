@@ -15,9 +15,10 @@ import PIL
 from edgeseg import __version__
 from edgeseg.core.bundle import Bundle
 from edgeseg.core.errors import MissingExtraError
-from edgeseg.core.images import RESIZERS, Frame, need_resizer, read_frame, to_model
+from edgeseg.core.images import Frame, read_frame, to_model
 from edgeseg.core.lazy import require
 from edgeseg.core.manifest import Contract
+from edgeseg.core.resizers import RESIZERS, need_resizer
 from targets.boards import Plan, plan
 from targets.measure.loop import Clock, Progress
 from targets.measure.result import FULL, QUICK, Limits
